@@ -1,8 +1,14 @@
 //! The words and rules of Stagely: ids, value types, `stagely.yaml`, state machines. No I/O and
 //! nothing asynchronous lives here, so every rule can be tested as a plain function.
 
+pub mod build;
 pub mod clock;
+pub mod environment;
+pub mod failure;
 pub mod id;
+pub mod ingress;
 pub mod machine;
+pub mod route;
+pub mod run;
 pub mod secret;
 pub mod state;

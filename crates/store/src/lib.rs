@@ -1,1 +1,76 @@
-//! To be written.
+//! The only crate that speaks SQL.
+//!
+//! Reads are methods of [`Store`]; every write is a method of [`Tx`], a short transaction. A reconciler's
+//! `Tx` is begun with [`Store::fenced`], so that each of its writes starts with the check that it still
+//! holds the lease (docs/architecture.md, invariant 5). Rows are read through sea-orm entities that do not
+//! leave this crate; one file per aggregate holds its methods and its types.
+
+mod entity;
+mod error;
+mod scope;
+mod tx;
+
+pub use error::StoreError;
+pub use scope::Scope;
+pub use tx::{Fence, Tx};
+
+use sea_orm::{DatabaseConnection, SqlxPostgresConnector};
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use std::time::Duration;
+
+/// Every migration, both directions, compiled in.
+pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../../migrations");
+
+/// A result of this crate.
+pub type Result<T> = std::result::Result<T, StoreError>;
+
+/// The database. Cheap to clone.
+#[derive(Clone)]
+pub struct Store {
+    db: DatabaseConnection,
+}
+
+impl Store {
+    /// Connects with a pool of at most `max_connections`.
+    ///
+    /// # Errors
+    /// [`StoreError::Connect`] when the address is malformed or nobody answers within 10 s.
+    pub async fn connect(url: &str, max_connections: u32) -> Result<Self> {
+        let options: PgConnectOptions = url.parse().map_err(StoreError::Connect)?;
+        let pool = PgPoolOptions::new()
+            .max_connections(max_connections)
+            .acquire_timeout(Duration::from_secs(10))
+            .connect_with(options)
+            .await
+            .map_err(StoreError::Connect)?;
+        Ok(Self { db: SqlxPostgresConnector::from_sqlx_postgres_pool(pool) })
+    }
+
+    /// Brings the schema up to date.
+    ///
+    /// # Errors
+    /// [`StoreError::Migrate`] with the migration that failed.
+    pub async fn migrate_up(&self) -> Result<()> {
+        MIGRATIONS.run(self.pool()).await.map_err(StoreError::Migrate)
+    }
+
+    /// Undoes every migration newer than `target` (a version: the number before the name); 0 undoes all.
+    ///
+    /// # Errors
+    /// [`StoreError::Migrate`] with the migration that failed.
+    pub async fn migrate_down(&self, target: i64) -> Result<()> {
+        MIGRATIONS.undo(self.pool(), target).await.map_err(StoreError::Migrate)
+    }
+
+    /// Whether the database answers.
+    ///
+    /// # Errors
+    /// The database's error.
+    pub async fn ping(&self) -> Result<()> {
+        self.db.ping().await.map_err(|source| StoreError::query("ping the database", source))
+    }
+
+    fn pool(&self) -> &sqlx::PgPool {
+        self.db.get_postgres_connection_pool()
+    }
+}

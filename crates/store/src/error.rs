@@ -1,0 +1,67 @@
+//! What can go wrong with the database.
+
+/// A failure of a store operation.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The pool could not be opened.
+    #[error("connect to Postgres")]
+    Connect(#[source] sqlx::Error),
+    /// A migration failed.
+    #[error("migrate the database")]
+    Migrate(#[source] sqlx::migrate::MigrateError),
+    /// A statement failed.
+    #[error("{doing}")]
+    Query {
+        /// What was being done.
+        doing: &'static str,
+        /// The driver's error.
+        #[source]
+        source: Box<sea_orm::DbErr>,
+    },
+    /// The lease is somebody else's by now: nothing was written, and the step must stop.
+    #[error("fenced out of {kind} {key} (epoch {epoch})")]
+    Fenced {
+        /// The work row's kind.
+        kind: &'static str,
+        /// The work row's key.
+        key: uuid::Uuid,
+        /// The epoch that is not current any more.
+        epoch: i64,
+    },
+    /// A row holds something this version does not understand.
+    #[error("{table} row {id} holds an unknown {column}")]
+    Corrupt {
+        /// The table.
+        table: &'static str,
+        /// Its primary key, as text.
+        id: String,
+        /// The column.
+        column: &'static str,
+    },
+    /// There is no such row, or it is not the asker's: the two look the same.
+    #[error("no such {0}")]
+    NotFound(&'static str),
+    /// A uniqueness rule refused the row.
+    #[error("{0} already exists")]
+    Exists(&'static str),
+    /// A sealed value could not be opened: wrong key, or tampered with. Never says more.
+    #[error("sealed value of {table}.{column} cannot be opened")]
+    Sealed {
+        /// The table.
+        table: &'static str,
+        /// The column.
+        column: &'static str,
+    },
+}
+
+impl StoreError {
+    pub(crate) fn query(doing: &'static str, source: sea_orm::DbErr) -> Self {
+        Self::Query { doing, source: Box::new(source) }
+    }
+
+    /// Whether trying again later may help (the database was away), as opposed to a bug or a stale writer.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Connect(_) | Self::Query { .. })
+    }
+}

@@ -1,0 +1,61 @@
+//! Short write transactions, plain or behind a fence.
+
+use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend, Statement, TransactionTrait};
+use uuid::Uuid;
+
+use crate::{Result, Store, StoreError};
+
+/// The proof of a lease: what a claim returned. Writes of a reconciler carry it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fence {
+    /// The work row's kind.
+    pub kind: &'static str,
+    /// The work row's key.
+    pub key: Uuid,
+    /// The epoch of the claim.
+    pub epoch: i64,
+}
+
+/// One transaction. Dropped without [`Tx::commit`] it is rolled back. Never held across a network call.
+pub struct Tx {
+    pub(crate) inner: DatabaseTransaction,
+}
+
+impl Store {
+    /// Begins a transaction that no lease guards (API writes, inbox, hub facts).
+    ///
+    /// # Errors
+    /// The database's error.
+    pub async fn begin(&self) -> Result<Tx> {
+        let inner = self.db.begin().await.map_err(|source| StoreError::query("begin a transaction", source))?;
+        Ok(Tx { inner })
+    }
+
+    /// Begins a reconciler's transaction: its first statement locks the work row at `fence.epoch`.
+    ///
+    /// # Errors
+    /// [`StoreError::Fenced`] when another holder has claimed the row since.
+    pub async fn fenced(&self, fence: &Fence) -> Result<Tx> {
+        let tx = self.begin().await?;
+        let check = Statement::from_sql_and_values(
+            DbBackend::Postgres,
+            "SELECT 1 FROM work WHERE kind = $1 AND key = $2 AND epoch = $3 FOR UPDATE",
+            [fence.kind.into(), fence.key.into(), fence.epoch.into()],
+        );
+        match tx.inner.query_one_raw(check).await {
+            Ok(Some(_)) => Ok(tx),
+            Ok(None) => Err(StoreError::Fenced { kind: fence.kind, key: fence.key, epoch: fence.epoch }),
+            Err(source) => Err(StoreError::query("check the fence", source)),
+        }
+    }
+}
+
+impl Tx {
+    /// Makes the writes, and the wake-ups among them, visible to everyone at once.
+    ///
+    /// # Errors
+    /// The database's error; whether the commit took effect is then unknown, and the caller looks again.
+    pub async fn commit(self) -> Result<()> {
+        self.inner.commit().await.map_err(|source| StoreError::query("commit", source))
+    }
+}
