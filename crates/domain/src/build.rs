@@ -7,8 +7,9 @@ use crate::machine::Size;
 use crate::state::IllegalTransition;
 
 /// Where a build job stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
+#[schemars(rename = "BuildState")]
 pub enum State {
     /// Waits for a machine.
     Queued,

@@ -5,8 +5,9 @@ use serde::{Deserialize, Serialize};
 use crate::state::IllegalTransition;
 
 /// Where an environment stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
+#[schemars(rename = "EnvironmentState")]
 pub enum State {
     /// A commit is wished for; nothing has begun.
     Queued,

@@ -3,8 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 /// The kinds of failure, each with a page of its own in `docs/api.md`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
+#[schemars(rename = "FailureCode")]
 pub enum Code {
     /// `stagely.yaml` is not valid.
     ConfigInvalid,
@@ -88,7 +89,7 @@ impl Code {
 }
 
 /// One failure with all that is known of it. Text from machines is bounded and masked before it gets here.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Failure {
     /// The kind.
     pub code: Code,

@@ -8,6 +8,7 @@ pub mod failure;
 pub mod id;
 pub mod ingress;
 pub mod machine;
+pub mod role;
 pub mod route;
 pub mod run;
 pub mod secret;

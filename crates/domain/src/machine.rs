@@ -53,8 +53,9 @@ impl Size {
 }
 
 /// What a machine is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
+#[schemars(rename = "MachineRole")]
 pub enum Role {
     /// Runs a preview environment.
     Preview,
@@ -63,7 +64,7 @@ pub enum Role {
 }
 
 /// Where machines can be had.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Provider {
     /// AWS EC2.
@@ -77,8 +78,9 @@ pub enum Provider {
 }
 
 /// Where a machine stands, as far as the control plane knows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
+#[schemars(rename = "MachineState")]
 pub enum State {
     /// The row is committed; the provider has not been called.
     Intended,

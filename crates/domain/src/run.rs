@@ -5,8 +5,9 @@ use serde::{Deserialize, Serialize};
 use crate::state::IllegalTransition;
 
 /// Where a run stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
+#[schemars(rename = "RunState")]
 pub enum State {
     /// Recorded; the commit has not been read.
     Pending,
