@@ -64,7 +64,9 @@ impl State {
     /// [`IllegalTransition`]; nothing leaves a final state.
     pub fn next(self, event: Event) -> Result<Self, IllegalTransition> {
         Ok(match (self, event) {
-            (state, _) if state.is_final() => return Err(IllegalTransition::new("build job", self, event)),
+            (state, _) if state.is_final() => {
+                return Err(IllegalTransition::new("build job", self, event));
+            }
             (Self::Queued | Self::Assigned, Event::Assigned) => Self::Assigned,
             (_, Event::MachineLost) => Self::Queued,
             (Self::Assigned | Self::Building, Event::Started) => Self::Building,

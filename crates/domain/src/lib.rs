@@ -3,6 +3,7 @@
 
 pub mod build;
 pub mod clock;
+pub mod compose;
 pub mod environment;
 pub mod failure;
 pub mod id;
@@ -12,4 +13,6 @@ pub mod role;
 pub mod route;
 pub mod run;
 pub mod secret;
+pub mod spec;
 pub mod state;
+pub mod yaml;

@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 use crate::state::IllegalTransition;
 
 /// A processor architecture, named as Docker and Debian name it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Arch {
     /// x86-64.
@@ -18,7 +20,20 @@ pub enum Arch {
 }
 
 /// A size class. Providers map it to their own types by the guarantee below.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    Default,
+    Serialize,
+    Deserialize,
+    schemars::JsonSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Size {
     /// At least 1 vCPU and 2 GB.
@@ -141,7 +156,10 @@ impl State {
             (Booting | Enrolled, Event::AgentEnrolled) => Enrolled,
             (Enrolled | Hibernated, Event::Hibernated) => Hibernated,
             (Hibernated | Enrolled, Event::Woken) => Enrolled,
-            (Intended | Creating | Booting | Enrolled | Hibernated | Deleting, Event::DropRequested) => Deleting,
+            (
+                Intended | Creating | Booting | Enrolled | Hibernated | Deleting,
+                Event::DropRequested,
+            ) => Deleting,
             // A row that never was `creating` has nothing at the provider; others must pass `deleting`,
             // or were seen to have died on their own.
             (_, Event::SeenGone) if self != Creating => Gone,

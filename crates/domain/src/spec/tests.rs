@@ -1,0 +1,181 @@
+use super::{Duration, Platform, RepoPath, Spec, json_schema, parse};
+use crate::machine::Size;
+
+const FULL: &str = r#"version: 2
+builds:
+  backend:
+    context: "./api"
+    platform: "linux/amd64"
+    machine: "medium"
+preview:
+  size: "medium"
+  arch: amd64
+  provider: hetzner-eu
+  region: nbg1
+  compose: docker-compose.yml
+  expose:
+    - { service: frontend, port: 3000 }
+    - { service: backend, port: 8080, host: api }
+    - { service: backend, port: 8080, path: /api }
+  env: { LOG_LEVEL: debug }
+  secrets: [STRIPE_KEY]
+  access: team
+  ttl: 7d
+  sleep_after: 1h
+  lifecycle:
+    on_start: [{ service: backend, command: "npm run db:migrate" }]
+    on_stop:  [{ service: backend, command: "npm run flush" }]
+  health: { service: frontend, path: /healthz, timeout: 5m }
+triggers: { branches: ["*"], labels: { any: [preview] }, paths: ["api/**"], drafts: false, forks: approve }
+test: { enabled: true, image: "reg/playwright:v1.40.0", commands: ["npm ci", "npx playwright test"], timeout: 20m }
+"#;
+
+#[test]
+fn the_documented_example_is_read_whole() {
+    let spec = parse(FULL, "stagely.yaml").unwrap();
+    let backend = &spec.builds["backend"];
+    assert_eq!(
+        (backend.context.as_str(), backend.platforms.as_slice()),
+        ("api", &[Platform::Amd64][..])
+    );
+    assert_eq!(spec.preview.expose.len(), 3);
+    assert_eq!(spec.preview.expose[1].host.as_deref(), Some("api"));
+    assert_eq!(
+        spec.preview.lifecycle.on_start[0].command,
+        "npm run db:migrate"
+    );
+    assert_eq!(spec.preview.sleep_after, Some(Duration::from_secs(3600)));
+    assert_eq!(spec.test.commands.len(), 2);
+    assert!(!spec.triggers.drafts);
+    let stored = serde_json::to_value(&spec).unwrap();
+    assert_eq!(serde_json::from_value::<Spec>(stored).unwrap(), spec);
+}
+
+#[test]
+fn version_alone_is_enough() {
+    assert_eq!(
+        parse("version: 2\n", "stagely.yaml").unwrap(),
+        Spec::default()
+    );
+    assert_eq!(Spec::default().preview.size, Size::Medium);
+}
+
+/// Every mistake names file, line, column and key, says what was expected, and offers the nearest word.
+#[test]
+fn each_mistake_is_told_with_its_place_and_its_fix() {
+    let table = [
+        (
+            "",
+            "stagely.yaml:1:1: the file is empty: write `version: 2`, or delete it to use the defaults",
+        ),
+        (
+            "builds: {}\n",
+            "stagely.yaml:1:1: version: missing: give `version: 2`",
+        ),
+        (
+            "version: 3\n",
+            "stagely.yaml:1:10: version: version `3` is not known; this Stagely reads version 2",
+        ),
+        (
+            "version: 2\npreveiw: {}\n",
+            "stagely.yaml:2:1: preveiw: unknown key `preveiw`; expected one of `version`, `builds`, `preview`, `triggers`, `test` (did you mean `preview`?)",
+        ),
+        (
+            "version: 2\npreview:\n  size: meduim\n",
+            "stagely.yaml:3:9: preview.size: `meduim` is not one of `small`, `medium`, `large` (did you mean `medium`?)",
+        ),
+        (
+            "version: 2\nbuilds:\n  api:\n    context: ../other\n",
+            "stagely.yaml:4:14: builds.api.context: `../other` is not a path inside the repository (relative, without leaving it)",
+        ),
+        (
+            "version: 2\npreview:\n  expose: [{ service: web }]\n",
+            "stagely.yaml:3:12: preview.expose[0].port: missing: give the port inside the container",
+        ),
+        (
+            "version: 2\npreview:\n  expose: [{ service: web, port: 99999 }]\n",
+            "stagely.yaml:3:34: preview.expose[0].port: expected a port number from 1 to 65535",
+        ),
+        (
+            "version: 2\npreview: { ttl: soon }\n",
+            "stagely.yaml:2:17: preview.ttl: expected a duration such as 90s, 5m, 1h or 7d (at most 365d)",
+        ),
+        (
+            "version: 2\nversion: 2\n",
+            "stagely.yaml:2:1: `version` is given twice (first in line 1)",
+        ),
+        (
+            "version: 2\nbuilds: [api]\n",
+            "stagely.yaml:2:9: builds: expected a mapping of images to build, by compose service, found a list",
+        ),
+        (
+            "version: 2\nbuilds:\n  -rm: {}\n",
+            "stagely.yaml:3:3: builds.-rm: `-rm` is not a service name (letters, digits, `.`, `_`, `-`)",
+        ),
+        (
+            "version: 2\nbuilds: {a: {platform: linux/arm46}}\n",
+            "stagely.yaml:2:24: builds.a.platform: `linux/arm46` is not one of `linux/amd64`, `linux/arm64` (did you mean `linux/arm64`?)",
+        ),
+        (
+            "version: 2\ntest: { enabled: true }\n",
+            "stagely.yaml:2:7: test.image: missing: give the image in which the commands run",
+        ),
+        (
+            "version: 2\npreview: { expose: [{service: a, port: 1, host: A--b}] }\n",
+            "stagely.yaml:2:49: preview.expose[0].host: `A--b` is not a host label (a-z, 0-9 and single hyphens, at most 40)",
+        ),
+    ];
+    for (text, wanted) in table {
+        let diagnostics = parse(text, "stagely.yaml").unwrap_err();
+        let told: Vec<String> = diagnostics.iter().map(ToString::to_string).collect();
+        assert_eq!(told, [wanted], "{text}");
+    }
+}
+
+#[test]
+fn all_mistakes_are_told_at_once_in_the_order_of_the_file() {
+    let text = "version: 2\nbuilds:\n  a: {machine: huge}\npreview:\n  szie: small\n  ttl: 1 day\n  lifecycle:\n    on_start: [{service: api}]\n";
+    let lines: Vec<usize> = parse(text, "f")
+        .unwrap_err()
+        .iter()
+        .map(|diagnostic| diagnostic.at.line)
+        .collect();
+    assert_eq!(lines, [3, 5, 6, 8]);
+}
+
+#[test]
+fn paths_are_kept_inside_the_repository() {
+    for (text, wanted) in [
+        ("./api", Some("api")),
+        ("a/../b", Some("b")),
+        (".", Some(".")),
+        ("a//b/", Some("a/b")),
+    ] {
+        assert_eq!(RepoPath::parse(text).as_ref().map(RepoPath::as_str), wanted);
+    }
+    for text in ["", "/etc", "..", "a/../../b", "a\\b", "a\nb"] {
+        assert_eq!(RepoPath::parse(text), None, "{text:?}");
+    }
+}
+
+#[test]
+fn the_json_schema_knows_every_top_level_key() {
+    let schema = json_schema();
+    let keys: Vec<&String> = schema["properties"].as_object().unwrap().keys().collect();
+    for key in ["version", "builds", "preview", "triggers", "test"] {
+        assert!(keys.iter().any(|known| *known == key), "{key}");
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn any_text_is_read_or_refused_without_a_panic(text in "[ -~\n]{0,200}") {
+        let _ = parse(&text, "f");
+    }
+
+    #[test]
+    fn durations_survive_being_written(secs in 1u64..31_536_000) {
+        let duration = Duration::from_secs(secs);
+        proptest::prop_assert_eq!(Duration::parse(&duration.to_string()), Some(duration));
+    }
+}
