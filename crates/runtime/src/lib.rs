@@ -5,6 +5,7 @@ pub mod admin;
 pub mod config;
 pub mod grpc;
 pub mod kit;
+pub mod registry_credential;
 pub mod telemetry;
 
 use std::process::ExitCode;
