@@ -5,14 +5,30 @@
 //! holds the lease (docs/architecture.md, invariant 5). Rows are read through sea-orm entities that do not
 //! leave this crate; one file per aggregate holds its methods and its types.
 
+mod api_tokens;
+mod audit;
 mod entity;
 mod error;
+mod inbox;
+pub mod environments;
+pub mod machines;
+pub mod posts;
+pub mod routes;
+pub mod runs;
 mod scope;
 mod tx;
+mod views;
+mod word;
 
+pub use api_tokens::{Authorized, NewApiToken};
+pub use audit::AuditEntry;
 pub use error::StoreError;
+pub use inbox::{Delivery, DeliveryDecision, NewDelivery, Received};
 pub use scope::Scope;
 pub use tx::{Fence, Tx};
+pub use views::{
+    BuildView, EnvironmentFilter, EnvironmentView, MachineView, RouteView, RunView, StatusCounts,
+};
 
 use sea_orm::{DatabaseConnection, SqlxPostgresConnector};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
