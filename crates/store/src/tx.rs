@@ -51,6 +51,18 @@ impl Store {
 }
 
 impl Tx {
+    /// Runs one statement; the number of rows it changed.
+    pub(crate) async fn run(
+        &self,
+        doing: &'static str,
+        sql: &'static str,
+        values: impl IntoIterator<Item = sea_orm::Value>,
+    ) -> Result<u64> {
+        let statement = Statement::from_sql_and_values(DbBackend::Postgres, sql, values);
+        let done = self.inner.execute_raw(statement).await.map_err(|source| StoreError::query(doing, source))?;
+        Ok(done.rows_affected())
+    }
+
     /// Makes the writes, and the wake-ups among them, visible to everyone at once.
     ///
     /// # Errors

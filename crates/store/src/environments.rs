@@ -1,0 +1,341 @@
+//! Environments: the wish (presence, commit, power) and what was made of it. Updated by the orchestrator.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder};
+use serde::{Deserialize, Serialize};
+use stagely_domain::environment::State;
+use stagely_domain::id::{EnvironmentId, ProjectId, TeamId};
+
+use crate::entity::environments;
+use crate::{Result, Scope, Store, StoreError, Tx, word};
+
+/// Whether a thing is to exist. For environments and machines it goes only from present to absent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Presence {
+    /// It is to exist.
+    Present,
+    /// It is to be removed.
+    Absent,
+}
+
+/// Whether a thing is to run or to be hibernated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Power {
+    /// Running.
+    Awake,
+    /// Hibernated.
+    Asleep,
+}
+
+/// Whether a compare-and-set took place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum Outcome {
+    /// The row was as expected and is changed.
+    Written,
+    /// Somebody else changed it first: nothing was written.
+    Stale,
+}
+
+impl Outcome {
+    pub(crate) const fn of(rows: u64) -> Self {
+        if rows == 0 { Self::Stale } else { Self::Written }
+    }
+}
+
+/// One environment.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Environment {
+    /// Its id.
+    pub id: EnvironmentId,
+    /// Whose it is.
+    pub team: TeamId,
+    /// Of which repository.
+    pub project: ProjectId,
+    /// The pull request.
+    pub pr: PullRequest,
+    /// The label before the preview domain.
+    pub hash: String,
+    /// Whether it is to exist.
+    pub desired: Presence,
+    /// Whether it is to run.
+    pub power: Power,
+    /// Rises with every change of wish.
+    pub generation: i64,
+    /// Where it stands.
+    pub state: State,
+    /// Why it stands there, for people.
+    pub reason: Option<String>,
+    /// Kept past its TTL.
+    pub pinned: bool,
+    /// TTL in seconds.
+    pub ttl_secs: i64,
+    /// When it ends unless renewed.
+    pub expires_at: DateTime<Utc>,
+    /// Idle seconds before it sleeps; `None` for never.
+    pub sleep_after_secs: Option<i64>,
+    /// The last request or deploy.
+    pub last_activity_at: DateTime<Utc>,
+    /// When it was first wished for.
+    pub created_at: DateTime<Utc>,
+    /// When nothing was left of it.
+    pub gone_at: Option<DateTime<Utc>>,
+}
+
+/// What is remembered of a pull request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PullRequest {
+    /// Its number.
+    pub number: i64,
+    /// Its title; untrusted text.
+    pub title: String,
+    /// Its head branch; untrusted text.
+    pub branch: String,
+    /// Its author's login.
+    pub author: String,
+    /// Its page.
+    pub url: String,
+    /// The commit that is wished for.
+    pub sha: String,
+}
+
+/// An environment to be.
+#[derive(Debug, Clone)]
+pub struct NewEnvironment {
+    /// Its id, chosen by the caller.
+    pub id: EnvironmentId,
+    /// Whose it is.
+    pub team: TeamId,
+    /// Of which repository.
+    pub project: ProjectId,
+    /// The pull request.
+    pub pr: PullRequest,
+    /// The label before the preview domain.
+    pub hash: String,
+    /// TTL in seconds.
+    pub ttl_secs: i64,
+}
+
+impl Store {
+    /// One environment, also after it is gone.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] when there is none, or it is another team's.
+    pub async fn get_environment(&self, scope: &Scope, id: EnvironmentId) -> Result<Environment> {
+        let found = environments::Entity::find_by_id(id.uuid()).one(&self.db).await.map_err(reading)?;
+        let environment = found.map(environment).transpose()?.ok_or(StoreError::NotFound("environment"))?;
+        if scope.covers(environment.team) { Ok(environment) } else { Err(StoreError::NotFound("environment")) }
+    }
+
+    /// The environment of a pull request, unless it is gone.
+    ///
+    /// # Errors
+    /// The database's error.
+    pub async fn find_environment(&self, project: ProjectId, pr_number: i64) -> Result<Option<Environment>> {
+        let found = environments::Entity::find()
+            .filter(environments::Column::ProjectId.eq(project.uuid()))
+            .filter(environments::Column::PrNumber.eq(pr_number))
+            .filter(environments::Column::GoneAt.is_null())
+            .one(&self.db)
+            .await
+            .map_err(reading)?;
+        found.map(environment).transpose()
+    }
+
+    /// Every environment that is not gone, oldest first. For sweeps; `scope` limits it to a team.
+    ///
+    /// # Errors
+    /// The database's error.
+    pub async fn list_live_environments(&self, scope: &Scope) -> Result<Vec<Environment>> {
+        let mut query = environments::Entity::find().filter(environments::Column::GoneAt.is_null());
+        if let Some(team) = scope.team_id() {
+            query = query.filter(environments::Column::TeamId.eq(team.uuid()));
+        }
+        let rows = query.order_by_asc(environments::Column::Id).all(&self.db).await.map_err(reading)?;
+        rows.into_iter().map(environment).collect()
+    }
+}
+
+impl Tx {
+    /// Adds an environment at generation 1.
+    ///
+    /// # Errors
+    /// The database's error; a second live one for the same pull request is refused by it.
+    pub async fn insert_environment(&self, new: &NewEnvironment) -> Result<()> {
+        self.run(
+            "add an environment",
+            "INSERT INTO environments (id, team_id, project_id, pr_number, title, branch, author, pr_url, preview_hash, \
+             desired, desired_sha, state, ttl_secs, expires_at) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 'present', $10, 'queued', $11, now() + make_interval(secs => $11))",
+            [
+                new.id.uuid().into(),
+                new.team.uuid().into(),
+                new.project.uuid().into(),
+                new.pr.number.into(),
+                new.pr.title.clone().into(),
+                new.pr.branch.clone().into(),
+                new.pr.author.clone().into(),
+                new.pr.url.clone().into(),
+                new.hash.clone().into(),
+                new.pr.sha.clone().into(),
+                new.ttl_secs.into(),
+            ],
+        )
+        .await?;
+        Ok(())
+    }
+
+    /// Wishes for a commit: a new generation, awake. Refused once the environment is to be absent.
+    ///
+    /// # Errors
+    /// The database's error.
+    pub async fn wish_commit(&self, id: EnvironmentId, generation: i64, pr: &PullRequest) -> Result<Outcome> {
+        let rows = self
+            .run(
+                "wish for a commit",
+                "UPDATE environments SET title = $3, branch = $4, author = $5, pr_url = $6, desired_sha = $7, \
+                 desired_power = 'awake', generation = generation + 1, state = 'queued', reason = NULL, \
+                 expires_at = greatest(expires_at, now() + make_interval(secs => ttl_secs)), \
+                 last_activity_at = now(), updated_at = now() \
+                 WHERE id = $1 AND generation = $2 AND desired = 'present'",
+                [
+                    id.uuid().into(),
+                    generation.into(),
+                    pr.title.clone().into(),
+                    pr.branch.clone().into(),
+                    pr.author.clone().into(),
+                    pr.url.clone().into(),
+                    pr.sha.clone().into(),
+                ],
+            )
+            .await?;
+        Ok(Outcome::of(rows))
+    }
+
+    /// Wishes the environment away. `generation` is what the decision was made on; `None` decides for any.
+    ///
+    /// # Errors
+    /// The database's error.
+    pub async fn wish_absent(&self, id: EnvironmentId, generation: Option<i64>, reason: &str) -> Result<Outcome> {
+        let rows = self
+            .run(
+                "wish an environment away",
+                "UPDATE environments SET desired = 'absent', generation = generation + 1, reason = $3, updated_at = now() \
+                 WHERE id = $1 AND desired = 'present' AND ($2::bigint IS NULL OR generation = $2)",
+                [id.uuid().into(), generation.into(), reason.into()],
+            )
+            .await?;
+        Ok(Outcome::of(rows))
+    }
+
+    /// Wishes it to run or to sleep. A request for what is wished already changes nothing.
+    ///
+    /// # Errors
+    /// The database's error.
+    pub async fn wish_power(&self, id: EnvironmentId, power: Power) -> Result<Outcome> {
+        let rows = self
+            .run(
+                "wish for power",
+                "UPDATE environments SET desired_power = $2, last_activity_at = CASE WHEN $2 = 'awake' THEN now() \
+                 ELSE last_activity_at END, updated_at = now() \
+                 WHERE id = $1 AND desired = 'present' AND desired_power <> $2",
+                [id.uuid().into(), word::text(power).into()],
+            )
+            .await?;
+        Ok(Outcome::of(rows))
+    }
+
+    /// Keeps it past its TTL, or not.
+    ///
+    /// # Errors
+    /// The database's error.
+    pub async fn pin_environment(&self, id: EnvironmentId, pinned: bool) -> Result<()> {
+        let sql = "UPDATE environments SET pinned = $2, updated_at = now() WHERE id = $1";
+        self.run("pin an environment", sql, [id.uuid().into(), pinned.into()]).await?;
+        Ok(())
+    }
+
+    /// Records where it stands, if the wish is still the one that was worked on.
+    ///
+    /// # Errors
+    /// The database's error.
+    pub async fn set_environment_state(
+        &self,
+        id: EnvironmentId,
+        generation: i64,
+        state: State,
+        reason: Option<&str>,
+    ) -> Result<Outcome> {
+        let rows = self
+            .run(
+                "record an environment's state",
+                "UPDATE environments SET state = $3, reason = $4, observed_generation = $2, updated_at = now(), \
+                 gone_at = CASE WHEN $3 = 'destroyed' THEN now() ELSE gone_at END \
+                 WHERE id = $1 AND generation = $2",
+                [id.uuid().into(), generation.into(), word::text(state).into(), reason.into()],
+            )
+            .await?;
+        Ok(Outcome::of(rows))
+    }
+
+    /// Takes the lifetimes of the commit's `stagely.yaml`, counted from now.
+    ///
+    /// # Errors
+    /// The database's error.
+    pub async fn renew_environment(&self, id: EnvironmentId, ttl: TimeDelta, sleep_after: Option<TimeDelta>) -> Result<()> {
+        self.run(
+            "renew an environment",
+            "UPDATE environments SET ttl_secs = $2, sleep_after_secs = $3, expires_at = now() + make_interval(secs => $2), \
+             last_activity_at = now(), updated_at = now() WHERE id = $1",
+            [id.uuid().into(), ttl.num_seconds().into(), sleep_after.map(|after| after.num_seconds()).into()],
+        )
+        .await?;
+        Ok(())
+    }
+
+    /// Remembers that visitors were there. Never moves back.
+    ///
+    /// # Errors
+    /// The database's error.
+    pub async fn touch_environment(&self, id: EnvironmentId, at: DateTime<Utc>) -> Result<()> {
+        let sql = "UPDATE environments SET last_activity_at = greatest(last_activity_at, least($2, now())) WHERE id = $1";
+        self.run("note activity", sql, [id.uuid().into(), at.into()]).await?;
+        Ok(())
+    }
+}
+
+fn reading(source: sea_orm::DbErr) -> StoreError {
+    StoreError::query("read environments", source)
+}
+
+fn environment(row: environments::Model) -> Result<Environment> {
+    let id = EnvironmentId::from_uuid(row.id);
+    Ok(Environment {
+        id,
+        team: TeamId::from_uuid(row.team_id),
+        project: ProjectId::from_uuid(row.project_id),
+        pr: PullRequest {
+            number: row.pr_number,
+            title: row.title,
+            branch: row.branch,
+            author: row.author,
+            url: row.pr_url,
+            sha: row.desired_sha,
+        },
+        hash: row.preview_hash,
+        desired: word::parse("environments", id, "desired", &row.desired)?,
+        power: word::parse("environments", id, "desired_power", &row.desired_power)?,
+        generation: row.generation,
+        state: word::parse("environments", id, "state", &row.state)?,
+        reason: row.reason,
+        pinned: row.pinned,
+        ttl_secs: row.ttl_secs,
+        expires_at: row.expires_at,
+        sleep_after_secs: row.sleep_after_secs,
+        last_activity_at: row.last_activity_at,
+        created_at: row.created_at,
+        gone_at: row.gone_at,
+    })
+}

@@ -1,0 +1,258 @@
+//! Machines: the ledger of everything that may exist at a provider. A row is committed before the provider
+//! is called, and closed only when the provider shows that the machine is gone. Updated by the orchestrator.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use sea_orm::{ColumnTrait, Condition, EntityTrait, QueryFilter, QueryOrder};
+use stagely_domain::failure::Failure;
+use stagely_domain::id::{CloudAccountId, EnvironmentId, MachineId, ProjectId, TeamId};
+use stagely_domain::machine::{Arch, Role, Size, State};
+
+use crate::entity::machines;
+use crate::environments::{Outcome, Power, Presence};
+use crate::{Result, Store, StoreError, Tx, word};
+
+/// One machine.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Machine {
+    /// Its id: the provider's idempotency token, name and tag.
+    pub id: MachineId,
+    /// Whose it is.
+    pub team: TeamId,
+    /// For which repository.
+    pub project: ProjectId,
+    /// For which environment; `None` for builders.
+    pub environment: Option<EnvironmentId>,
+    /// Where.
+    pub account: CloudAccountId,
+    /// What for.
+    pub role: Role,
+    /// How big.
+    pub size: Size,
+    /// On which processor.
+    pub arch: Arch,
+    /// Whether it is to exist.
+    pub desired: Presence,
+    /// Whether it is to run.
+    pub power: Power,
+    /// Where it stands.
+    pub state: State,
+    /// The provider's id.
+    pub provider_id: Option<String>,
+    /// `ip:port` of its ingress.
+    pub address: Option<String>,
+    /// Why it could not be had, or was lost.
+    pub failure: Option<Failure>,
+    /// Until when a create call may still take effect.
+    pub create_deadline: Option<DateTime<Utc>>,
+    /// Its hard end.
+    pub expires_at: DateTime<Utc>,
+    /// When a complete list first lacked it.
+    pub absent_seen_at: Option<DateTime<Utc>>,
+    /// When it was wished for.
+    pub intended_at: DateTime<Utc>,
+    /// When the provider had it.
+    pub placed_at: Option<DateTime<Utc>>,
+    /// When its agent enrolled.
+    pub enrolled_at: Option<DateTime<Utc>>,
+    /// When it was wished away.
+    pub drop_at: Option<DateTime<Utc>>,
+    /// When it was seen gone.
+    pub gone_at: Option<DateTime<Utc>>,
+}
+
+/// A machine to be.
+#[derive(Debug, Clone)]
+pub struct NewMachine {
+    /// Its id, chosen by the caller.
+    pub id: MachineId,
+    /// Whose it is.
+    pub team: TeamId,
+    /// For which repository.
+    pub project: ProjectId,
+    /// For which environment; `None` for builders.
+    pub environment: Option<EnvironmentId>,
+    /// Where.
+    pub account: CloudAccountId,
+    /// What for.
+    pub role: Role,
+    /// How big.
+    pub size: Size,
+    /// On which processor.
+    pub arch: Arch,
+    /// How long it may live at most.
+    pub lifetime: TimeDelta,
+}
+
+impl Store {
+    /// One machine.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`], or the database's error.
+    pub async fn get_machine(&self, id: MachineId) -> Result<Machine> {
+        let found = machines::Entity::find_by_id(id.uuid()).one(&self.db).await.map_err(reading)?;
+        found.map(machine).transpose()?.ok_or(StoreError::NotFound("machine"))
+    }
+
+    /// The machines of an environment that are not gone, oldest first.
+    ///
+    /// # Errors
+    /// The database's error.
+    pub async fn list_environment_machines(&self, env: EnvironmentId) -> Result<Vec<Machine>> {
+        self.list(Condition::all().add(machines::Column::EnvId.eq(env.uuid()))).await
+    }
+
+    /// The builders of a project that are not gone, oldest first.
+    ///
+    /// # Errors
+    /// The database's error.
+    pub async fn list_project_builders(&self, project: ProjectId) -> Result<Vec<Machine>> {
+        let of_project = machines::Column::ProjectId.eq(project.uuid());
+        self.list(Condition::all().add(of_project).add(machines::Column::Role.eq(word::text(Role::Builder)))).await
+    }
+
+    /// The machines of an account that are not gone, oldest first.
+    ///
+    /// # Errors
+    /// The database's error.
+    pub async fn list_account_machines(&self, account: CloudAccountId) -> Result<Vec<Machine>> {
+        self.list(Condition::all().add(machines::Column::AccountId.eq(account.uuid()))).await
+    }
+
+    async fn list(&self, filter: Condition) -> Result<Vec<Machine>> {
+        let rows = machines::Entity::find()
+            .filter(filter)
+            .filter(machines::Column::GoneAt.is_null())
+            .order_by_asc(machines::Column::Id)
+            .all(&self.db)
+            .await
+            .map_err(reading)?;
+        rows.into_iter().map(machine).collect()
+    }
+}
+
+impl Tx {
+    /// Records the wish for a machine; the same id again changes nothing.
+    ///
+    /// # Errors
+    /// The database's error.
+    pub async fn insert_machine(&self, new: &NewMachine) -> Result<Outcome> {
+        let rows = self
+            .run(
+                "add a machine",
+                "INSERT INTO machines (id, team_id, project_id, env_id, account_id, role, size, arch, state, expires_at) \
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 'intended', now() + make_interval(secs => $9)) \
+                 ON CONFLICT (id) DO NOTHING",
+                [
+                    new.id.uuid().into(),
+                    new.team.uuid().into(),
+                    new.project.uuid().into(),
+                    new.environment.map(EnvironmentId::uuid).into(),
+                    new.account.uuid().into(),
+                    word::text(new.role).into(),
+                    word::text(new.size).into(),
+                    word::text(new.arch).into(),
+                    new.lifetime.num_seconds().into(),
+                ],
+            )
+            .await?;
+        Ok(Outcome::of(rows))
+    }
+
+    /// Records that the create call is about to be made and may take effect until `deadline` from now.
+    ///
+    /// # Errors
+    /// The database's error.
+    pub async fn machine_creating(&self, id: MachineId, deadline: TimeDelta) -> Result<Outcome> {
+        let sql = "UPDATE machines SET state = 'creating', create_deadline = now() + make_interval(secs => $2), \
+                   absent_seen_at = NULL WHERE id = $1 AND desired = 'present' AND state IN ('intended', 'creating')";
+        Ok(Outcome::of(self.run("record a create", sql, [id.uuid().into(), deadline.num_seconds().into()]).await?))
+    }
+
+    /// Records what the provider answered.
+    ///
+    /// # Errors
+    /// The database's error.
+    pub async fn machine_placed(&self, id: MachineId, provider_id: &str, address: Option<&str>) -> Result<Outcome> {
+        let sql = "UPDATE machines SET provider_id = $2, address = coalesce($3, address), \
+                   placed_at = coalesce(placed_at, now()), \
+                   state = CASE WHEN state IN ('intended', 'creating') THEN 'booting' ELSE state END \
+                   WHERE id = $1 AND gone_at IS NULL";
+        let values = [id.uuid().into(), provider_id.into(), address.into()];
+        Ok(Outcome::of(self.run("record a placed machine", sql, values).await?))
+    }
+
+    /// Records a state that needs no other fact.
+    ///
+    /// # Errors
+    /// The database's error.
+    pub async fn set_machine_state(&self, id: MachineId, from: State, to: State) -> Result<Outcome> {
+        let sql = "UPDATE machines SET state = $3, \
+                   enrolled_at = CASE WHEN $3 = 'enrolled' THEN coalesce(enrolled_at, now()) ELSE enrolled_at END, \
+                   gone_at = CASE WHEN $3 = 'gone' THEN now() ELSE gone_at END \
+                   WHERE id = $1 AND state = $2";
+        let values = [id.uuid().into(), word::text(from).into(), word::text(to).into()];
+        Ok(Outcome::of(self.run("record a machine's state", sql, values).await?))
+    }
+
+    /// Wishes a machine away, with the reason when it is a failure.
+    ///
+    /// # Errors
+    /// The database's error.
+    pub async fn drop_machine(&self, id: MachineId, failure: Option<&Failure>) -> Result<Outcome> {
+        let failure = failure.and_then(|failure| serde_json::to_value(failure).ok());
+        let sql = "UPDATE machines SET desired = 'absent', drop_at = now(), failure = coalesce(failure, $2) \
+                   WHERE id = $1 AND desired = 'present'";
+        Ok(Outcome::of(self.run("wish a machine away", sql, [id.uuid().into(), failure.into()]).await?))
+    }
+
+    /// Wishes a machine to run or to sleep.
+    ///
+    /// # Errors
+    /// The database's error.
+    pub async fn wish_machine_power(&self, id: MachineId, power: Power) -> Result<Outcome> {
+        let sql = "UPDATE machines SET desired_power = $2 WHERE id = $1 AND desired_power <> $2 AND desired = 'present'";
+        Ok(Outcome::of(self.run("wish for machine power", sql, [id.uuid().into(), word::text(power).into()]).await?))
+    }
+
+    /// Remembers when the provider's complete list first lacked the machine, or forgets it.
+    ///
+    /// # Errors
+    /// The database's error.
+    pub async fn note_machine_absent(&self, id: MachineId, absent: bool) -> Result<()> {
+        let sql = "UPDATE machines SET absent_seen_at = CASE WHEN $2 THEN coalesce(absent_seen_at, now()) END WHERE id = $1";
+        self.run("note an absent machine", sql, [id.uuid().into(), absent.into()]).await?;
+        Ok(())
+    }
+}
+
+fn reading(source: sea_orm::DbErr) -> StoreError {
+    StoreError::query("read machines", source)
+}
+
+fn machine(row: machines::Model) -> Result<Machine> {
+    let id = MachineId::from_uuid(row.id);
+    Ok(Machine {
+        id,
+        team: TeamId::from_uuid(row.team_id),
+        project: ProjectId::from_uuid(row.project_id),
+        environment: row.env_id.map(EnvironmentId::from_uuid),
+        account: CloudAccountId::from_uuid(row.account_id),
+        role: word::parse("machines", id, "role", &row.role)?,
+        size: word::parse("machines", id, "size", &row.size)?,
+        arch: word::parse("machines", id, "arch", &row.arch)?,
+        desired: word::parse("machines", id, "desired", &row.desired)?,
+        power: word::parse("machines", id, "desired_power", &row.desired_power)?,
+        state: word::parse("machines", id, "state", &row.state)?,
+        provider_id: row.provider_id,
+        address: row.address,
+        failure: word::json("machines", id, "failure", row.failure)?,
+        create_deadline: row.create_deadline,
+        expires_at: row.expires_at,
+        absent_seen_at: row.absent_seen_at,
+        intended_at: row.intended_at,
+        placed_at: row.placed_at,
+        enrolled_at: row.enrolled_at,
+        drop_at: row.drop_at,
+        gone_at: row.gone_at,
+    })
+}

@@ -1,0 +1,38 @@
+//! Words of the domain (states, sizes, roles) as columns of text: the same spelling as in JSON.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::{Result, StoreError};
+
+/// The column's text for a word.
+pub(crate) fn text<T: Serialize>(word: T) -> String {
+    match serde_json::to_value(word) {
+        Ok(serde_json::Value::String(text)) => text,
+        _ => unreachable!("only unit enums are stored as words"),
+    }
+}
+
+/// The word of a column.
+pub(crate) fn parse<T: DeserializeOwned>(
+    table: &'static str,
+    id: impl ToString,
+    column: &'static str,
+    text: &str,
+) -> Result<T> {
+    serde_json::from_value(serde_json::Value::String(text.to_owned())).map_err(|_| StoreError::Corrupt {
+        table,
+        id: id.to_string(),
+        column,
+    })
+}
+
+/// A structured column.
+pub(crate) fn json<T: DeserializeOwned>(
+    table: &'static str,
+    id: impl ToString,
+    column: &'static str,
+    value: Option<serde_json::Value>,
+) -> Result<Option<T>> {
+    value.map(serde_json::from_value).transpose().map_err(|_| StoreError::Corrupt { table, id: id.to_string(), column })
+}
