@@ -131,6 +131,8 @@ ids! {
     EnvironmentId, "env";
     /// This installation of Stagely; tags every resource at a cloud.
     InstallationId, "ins";
+    /// A stream of log text.
+    LogStreamId, "log";
     /// A virtual machine, builder or preview.
     MachineId, "mch";
     /// A repository that Stagely watches.

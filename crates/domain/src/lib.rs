@@ -9,6 +9,7 @@ pub mod failure;
 pub mod id;
 pub mod ingress;
 pub mod machine;
+pub mod mask;
 pub mod role;
 pub mod route;
 pub mod run;

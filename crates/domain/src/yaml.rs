@@ -104,6 +104,23 @@ impl Node {
             })
     }
 
+    /// Where the value of a path such as `preview.expose[0].service` stands, or its nearest parent that is there.
+    #[must_use]
+    pub fn locate(&self, path: &str) -> Option<Position> {
+        let mut node = self;
+        for part in path.split(['.', '[']) {
+            let next = match part.strip_suffix(']') {
+                Some(index) => index.parse::<usize>().ok().and_then(|index| node.items()?.get(index)),
+                None => node.get(part),
+            };
+            match next {
+                Some(next) => node = next,
+                None => break,
+            }
+        }
+        Some(node.at)
+    }
+
     /// What a reader would call it.
     #[must_use]
     pub const fn kind(&self) -> &'static str {

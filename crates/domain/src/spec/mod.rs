@@ -4,11 +4,13 @@
 mod decode;
 mod diagnostic;
 mod parse;
+mod resolve;
 mod values;
 
 pub(crate) use decode::is_service_name;
 pub use diagnostic::Diagnostic;
 pub use parse::parse;
+pub use resolve::{Exposure, Resolved, Target, resolve};
 pub use values::{Duration, RepoPath};
 
 use indexmap::IndexMap;
