@@ -5,27 +5,39 @@
 //! holds the lease (docs/architecture.md, invariant 5). Rows are read through sea-orm entities that do not
 //! leave this crate; one file per aggregate holds its methods and its types.
 
+pub mod agents;
 mod api_tokens;
 mod audit;
+pub mod certificates;
 mod entity;
 mod error;
 mod inbox;
+mod logs;
 pub mod environments;
 pub mod machines;
+mod notify;
 pub mod posts;
 pub mod routes;
 pub mod runs;
 mod scope;
+pub mod seal;
+pub mod tenants;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod tx;
 mod views;
 mod word;
+pub mod work;
 
 pub use api_tokens::{Authorized, NewApiToken};
 pub use audit::AuditEntry;
 pub use error::StoreError;
 pub use inbox::{Delivery, DeliveryDecision, NewDelivery, Received};
+pub use logs::{Appended, LogEntry, LogOwner, LogPage, LogRow, LogStream};
 pub use scope::Scope;
-pub use tx::{Fence, Tx};
+pub use notify::Notice;
+pub use stagely_reconcile::Fence;
+pub use tx::Tx;
 pub use views::{
     BuildView, EnvironmentFilter, EnvironmentView, MachineView, RouteView, RunView, StatusCounts,
 };
@@ -33,6 +45,7 @@ pub use views::{
 use sea_orm::{DatabaseConnection, SqlxPostgresConnector};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use std::time::Duration;
+use tokio_util::task::TaskTracker;
 
 /// Every migration, both directions, compiled in.
 pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../../migrations");
@@ -44,6 +57,8 @@ pub type Result<T> = std::result::Result<T, StoreError>;
 #[derive(Clone)]
 pub struct Store {
     db: DatabaseConnection,
+    // Listeners, which end with their receiver or their token.
+    tasks: TaskTracker,
 }
 
 impl Store {
@@ -59,7 +74,7 @@ impl Store {
             .connect_with(options)
             .await
             .map_err(StoreError::Connect)?;
-        Ok(Self { db: SqlxPostgresConnector::from_sqlx_postgres_pool(pool) })
+        Ok(Self { db: SqlxPostgresConnector::from_sqlx_postgres_pool(pool), tasks: TaskTracker::new() })
     }
 
     /// Brings the schema up to date.

@@ -1,20 +1,9 @@
 //! Short write transactions, plain or behind a fence.
 
 use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend, Statement, TransactionTrait};
-use uuid::Uuid;
+use stagely_reconcile::Fence;
 
 use crate::{Result, Store, StoreError};
-
-/// The proof of a lease: what a claim returned. Writes of a reconciler carry it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Fence {
-    /// The work row's kind.
-    pub kind: &'static str,
-    /// The work row's key.
-    pub key: Uuid,
-    /// The epoch of the claim.
-    pub epoch: i64,
-}
 
 /// One transaction. Dropped without [`Tx::commit`] it is rolled back. Never held across a network call.
 pub struct Tx {

@@ -1,0 +1,180 @@
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use stagely_reconcile::{Claim, Failure, Next, Options, Reconciler, Step, WorkStore, Worker};
+use stagely_store::testing::TestDb;
+use stagely_store::work::{PgWork, kind};
+use stagely_store::{Store, StoreError};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use uuid::Uuid;
+
+use crate::wait_for;
+
+const LEASE: Duration = Duration::from_secs(15);
+const SHORT: Duration = Duration::from_millis(300);
+const DONE: Next = Next::Done { again_in: None };
+
+async fn wake(store: &Store, key: Uuid) {
+    let tx = store.begin().await.unwrap();
+    tx.wake(kind::ENVIRONMENT, key).await.unwrap();
+    tx.commit().await.unwrap();
+}
+
+async fn claim(work: &PgWork, owner: &str, lease: Duration) -> Option<Claim> {
+    work.claim(kind::ENVIRONMENT, owner, 1, lease).await.unwrap().first().copied()
+}
+
+#[tokio::test]
+async fn a_lease_keeps_others_away_until_it_lapses_and_the_stale_holder_is_refused() {
+    let db = TestDb::new().await;
+    let (store, key) = (db.store(), Uuid::now_v7());
+    let work = PgWork::new(store.clone());
+    wake(&store, key).await;
+    let first = claim(&work, "a", SHORT).await.unwrap();
+    assert_eq!(first.fence.epoch, 1);
+    wake(&store, key).await;
+    assert!(claim(&work, "b", LEASE).await.is_none());
+
+    tokio::time::sleep(SHORT * 2).await;
+    let second = claim(&work, "b", LEASE).await.unwrap();
+    assert_eq!(second.fence.epoch, 2);
+    assert!(!work.renew(&first.fence, LEASE).await.unwrap());
+    assert!(!work.finish(&first.fence, &DONE).await.unwrap());
+    let refused = store.fenced(&first.fence).await.err().unwrap();
+    assert!(matches!(refused, StoreError::Fenced { epoch: 1, .. }), "{refused}");
+    assert!(store.fenced(&second.fence).await.is_ok());
+
+    // A wake during the work makes the row due at once; after that it rests.
+    wake(&store, key).await;
+    assert!(work.finish(&second.fence, &DONE).await.unwrap());
+    let third = claim(&work, "c", LEASE).await.unwrap();
+    assert!(work.finish(&third.fence, &DONE).await.unwrap());
+    assert!(claim(&work, "d", LEASE).await.is_none());
+    db.drop_database().await;
+}
+
+#[tokio::test]
+async fn a_failure_backs_off_even_if_woken_and_parks_until_woken() {
+    let db = TestDb::new().await;
+    let (store, key) = (db.store(), Uuid::now_v7());
+    let work = PgWork::new(store.clone());
+    wake(&store, key).await;
+    let first = claim(&work, "a", LEASE).await.unwrap();
+    assert_eq!(first.attempt, 1);
+    work.finish(&first.fence, &Next::Retry { after: SHORT, error: "no".into() }).await.unwrap();
+    wake(&store, key).await;
+    assert!(claim(&work, "a", LEASE).await.is_none(), "a wake does not defeat the back-off");
+    tokio::time::sleep(SHORT * 2).await;
+    let second = claim(&work, "a", LEASE).await.unwrap();
+    assert_eq!(second.attempt, 2);
+    work.finish(&second.fence, &Next::Park { error: "never".into() }).await.unwrap();
+    assert!(claim(&work, "a", LEASE).await.is_none());
+    wake(&store, key).await;
+    assert!(claim(&work, "a", LEASE).await.is_some());
+    db.drop_database().await;
+}
+
+#[tokio::test]
+async fn four_claimers_share_two_hundred_rows_without_a_double() {
+    let db = TestDb::new().await;
+    let store = db.store();
+    let work = PgWork::new(store.clone());
+    for _ in 0..200 {
+        wake(&store, Uuid::now_v7()).await;
+    }
+    let claimers = (0..4).map(|index| {
+        let work = Arc::clone(&work);
+        async move {
+            let mut mine = Vec::new();
+            loop {
+                let claims = work.claim(kind::ENVIRONMENT, &format!("w{index}"), 7, LEASE).await.unwrap();
+                if claims.is_empty() {
+                    return mine;
+                }
+                mine.extend(claims);
+            }
+        }
+    });
+    let claims: Vec<Claim> = futures::future::join_all(claimers).await.into_iter().flatten().collect();
+    let keys: HashSet<Uuid> = claims.iter().map(|claim| claim.fence.key).collect();
+    assert_eq!((claims.len(), keys.len()), (200, 200));
+    assert!(claims.iter().all(|claim| claim.fence.epoch == 1));
+    db.drop_database().await;
+}
+
+/// Counts its activations.
+struct Counting(Arc<AtomicU32>);
+
+#[async_trait]
+impl Reconciler for Counting {
+    const KIND: &'static str = kind::ENVIRONMENT;
+
+    async fn reconcile(&self, _: &Claim) -> Result<Step, Failure> {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        Ok(Step::Done)
+    }
+}
+
+#[tokio::test]
+async fn wakes_arrive_promptly_and_survive_the_loss_of_the_listening_connection() {
+    let db = TestDb::new().await;
+    let (store, count) = (db.store(), Arc::new(AtomicU32::new(0)));
+    let (shutdown, tracker) = (CancellationToken::new(), TaskTracker::new());
+    let work = PgWork::new(store.clone());
+    tracker.spawn(Arc::clone(&work).listen(shutdown.clone()));
+    let slow_poll = Options { poll: Duration::from_secs(3600), ..Options::new("a") };
+    tracker.spawn(Worker::new(Counting(Arc::clone(&count)), work, slow_poll).run(shutdown.clone()));
+    tracker.close();
+
+    let key = Uuid::now_v7();
+    for round in 1..=3 {
+        wake(&store, key).await;
+        wait_for("the wake to be worked on", || async { count.load(Ordering::SeqCst) >= round }).await;
+    }
+    // Only the notification could have brought these: the poll is an hour away. Now cut it.
+    db.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%'")
+        .await;
+    let before = count.load(Ordering::SeqCst);
+    wake(&store, key).await;
+    wait_for("the lost wake to be made good", || async { count.load(Ordering::SeqCst) > before }).await;
+    shutdown.cancel();
+    tracker.wait().await;
+    db.drop_database().await;
+}
+
+#[tokio::test]
+async fn no_work_is_lost_while_connections_are_being_cut() {
+    let db = TestDb::new().await;
+    let (store, count) = (db.store(), Arc::new(AtomicU32::new(0)));
+    let (shutdown, tracker) = (CancellationToken::new(), TaskTracker::new());
+    let work = PgWork::new(store.clone());
+    tracker.spawn(Arc::clone(&work).listen(shutdown.clone()));
+    let options = Options { lease: Duration::from_secs(1), renew_every: SHORT, poll: SHORT, ..Options::new("a") };
+    tracker.spawn(Worker::new(Counting(Arc::clone(&count)), work, options).run(shutdown.clone()));
+    tracker.close();
+    for _ in 0..40 {
+        // A cut commit may or may not have happened: the wisher wishes again, as everyone does.
+        loop {
+            let Ok(tx) = store.begin().await else { continue };
+            if tx.wake(kind::ENVIRONMENT, Uuid::now_v7()).await.is_ok() && tx.commit().await.is_ok() {
+                break;
+            }
+        }
+        let cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() \
+                   AND pid <> pg_backend_pid() AND random() < 0.3";
+        db.execute(cut).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    wait_for("every row to rest", || async {
+        db.text("SELECT count(*) FROM work WHERE run_after <= now() OR lease_until > now()").await == "0"
+    })
+    .await;
+    assert!(count.load(Ordering::SeqCst) >= 40);
+    shutdown.cancel();
+    tracker.wait().await;
+    db.drop_database().await;
+}
