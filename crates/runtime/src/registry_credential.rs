@@ -31,6 +31,8 @@ pub enum Access {
     Pull,
     /// Pull and push: a builder.
     Push,
+    /// Pull, push and delete: the orchestrator, which removes what an environment leaves behind.
+    Full,
 }
 
 /// What a password says.

@@ -37,6 +37,8 @@ pub struct Authorized {
     pub role: Role,
     /// Which token it is.
     pub token: ApiTokenId,
+    /// Whether its last noted use is more than a minute ago: call [`Store::touch_token`].
+    pub touch_due: bool,
 }
 
 impl Store {
@@ -48,7 +50,8 @@ impl Store {
     pub async fn authorize_token(&self, hash: &[u8; 32]) -> Result<Option<Authorized>> {
         let statement = Statement::from_sql_and_values(
             DbBackend::Postgres,
-            "SELECT t.id, t.team_id, t.role FROM api_tokens t JOIN teams ON teams.id = t.team_id \
+            "SELECT t.id, t.team_id, t.role, \
+             coalesce(t.last_used_at < now() - interval '1 minute', true) AS touch_due FROM api_tokens t JOIN teams ON teams.id = t.team_id \
              WHERE t.token_hash = $1 AND t.revoked_at IS NULL AND teams.deleted_at IS NULL \
              AND (t.expires_at IS NULL OR t.expires_at > now())",
             [hash.to_vec().into()],
@@ -63,7 +66,8 @@ impl Store {
             id: token.to_string(),
             column: "role",
         })?;
-        Ok(Some(Authorized { scope: Scope::team(team), team, role, token }))
+        let touch_due = row.try_get("", "touch_due").map_err(read)?;
+        Ok(Some(Authorized { scope: Scope::team(team), team, role, token, touch_due }))
     }
 
     /// Notes that a token was used, at most once a minute per token.

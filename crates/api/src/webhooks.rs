@@ -1,0 +1,3 @@
+//! Intake of what git hosts send.
+
+pub mod github;
