@@ -1,0 +1,219 @@
+//! What the hub knows about the agent of each machine: its key, its connection, the wish that it was given and
+//! the facts that it reports. Written by the agent hub alone; every statement is keyed by one machine.
+//!
+//! Invariant: `conn_epoch` rises with every accepted connection, and whatever a connection writes names the
+//! epoch that it was given, so an older connection cannot write once a newer one is accepted.
+
+mod enrolment;
+mod facts;
+mod observed;
+
+pub use enrolment::{Enrolled, Prepared};
+pub use facts::{AgentChange, AgentWatch, Noted};
+pub use observed::{BuildFact, Observed, Phase, Service, Step};
+
+use chrono::{DateTime, Utc};
+use sea_orm::{ConnectionTrait, DbBackend, QueryResult, Statement};
+use stagely_domain::id::{EnvironmentId, MachineId, ProjectId, TeamId};
+use stagely_domain::machine::Role;
+
+use crate::{Result, Store, StoreError, Tx, word};
+
+/// The agent of one machine, with what of the machine's own row decides about it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Agent {
+    /// The machine it speaks for.
+    pub machine: MachineId,
+    /// Whose machine.
+    pub team: TeamId,
+    /// For which repository.
+    pub project: ProjectId,
+    /// For which environment; `None` for builders.
+    pub environment: Option<EnvironmentId>,
+    /// What the machine is for.
+    pub role: Role,
+    /// Whether the machine is to exist.
+    pub wanted: bool,
+    /// When it exchanged its token.
+    pub enrolled_at: Option<DateTime<Utc>>,
+    /// The uncompressed P-256 point of its key.
+    pub public_key: Option<Vec<u8>>,
+    /// The newest accepted connection's number.
+    pub conn_epoch: u64,
+    /// The replica that holds the connection.
+    pub hub_id: Option<String>,
+    /// When the newest connection was accepted.
+    pub connected_at: Option<DateTime<Utc>>,
+    /// When it was last heard of, give or take ten seconds: this renews the machine's lease.
+    pub last_seen_at: Option<DateTime<Utc>>,
+    /// When its credential was ended.
+    pub revoked_at: Option<DateTime<Utc>>,
+    /// When a second key turned up with its token: somebody else has read the machine's user data.
+    pub suspect_at: Option<DateTime<Utc>>,
+    /// The newest wish's generation; 0 for none.
+    pub desired_generation: u64,
+    /// The generation of the newest report.
+    pub observed_generation: u64,
+    /// The newest report.
+    pub observed: Option<Observed>,
+}
+
+/// The sealed wish of a machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SealedWish {
+    /// Its generation.
+    pub generation: u64,
+    /// The encoded `Desired`, sealed.
+    pub sealed: Vec<u8>,
+}
+
+/// What became of a new wish.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wished {
+    /// It is stored.
+    Written,
+    /// The same generation or a newer one was there already, or the agent is revoked.
+    Stale,
+}
+
+impl Store {
+    /// The agent of a machine; `None` before its enrolment is prepared.
+    ///
+    /// # Errors
+    /// The database's error, or [`StoreError::Corrupt`] for a report of an unknown shape.
+    pub async fn find_agent(&self, machine: MachineId) -> Result<Option<Agent>> {
+        let statement = Statement::from_sql_and_values(
+            DbBackend::Postgres,
+            "SELECT a.*, m.team_id, m.project_id, m.env_id, m.role, m.desired FROM agent_connections a \
+             JOIN machines m ON m.id = a.machine_id WHERE a.machine_id = $1",
+            [machine.uuid().into()],
+        );
+        let doing = |source| StoreError::query("read an agent", source);
+        let Some(row) = self.db.query_one_raw(statement).await.map_err(doing)? else { return Ok(None) };
+        agent(&row, machine).map(Some)
+    }
+
+    /// The machine's team and wish, still sealed; `None` when there is none.
+    ///
+    /// # Errors
+    /// The database's error.
+    pub async fn find_wish(&self, machine: MachineId) -> Result<Option<(TeamId, SealedWish)>> {
+        let statement = Statement::from_sql_and_values(
+            DbBackend::Postgres,
+            "SELECT m.team_id, a.desired_generation, a.desired_sealed FROM agent_connections a \
+             JOIN machines m ON m.id = a.machine_id WHERE a.machine_id = $1 AND a.desired_sealed IS NOT NULL",
+            [machine.uuid().into()],
+        );
+        let doing = |source| StoreError::query("read a machine's wish", source);
+        let Some(row) = self.db.query_one_raw(statement).await.map_err(doing)? else { return Ok(None) };
+        let generation: i64 = row.try_get("", "desired_generation").map_err(doing)?;
+        let sealed = row.try_get("", "desired_sealed").map_err(doing)?;
+        let team = TeamId::from_uuid(row.try_get("", "team_id").map_err(doing)?);
+        Ok(Some((team, SealedWish { generation: generation.unsigned_abs(), sealed })))
+    }
+}
+
+impl Tx {
+    /// Stores a wish unless a newer one is there, and tells every hub (channel `agent_desired`).
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] when the machine's enrolment was never prepared.
+    pub async fn set_wish(&self, machine: MachineId, wish: &SealedWish) -> Result<Wished> {
+        let doing = |source| StoreError::query("store a machine's wish", source);
+        let Ok(generation) = i64::try_from(wish.generation) else { return Ok(Wished::Stale) };
+        let update = Statement::from_sql_and_values(
+            DbBackend::Postgres,
+            "UPDATE agent_connections SET desired_generation = $2, desired_sealed = $3 \
+             WHERE machine_id = $1 AND desired_generation < $2 AND revoked_at IS NULL",
+            [machine.uuid().into(), generation.into(), wish.sealed.clone().into()],
+        );
+        if self.inner.execute_raw(update).await.map_err(doing)?.rows_affected() == 1 {
+            self.inner.execute_unprepared("NOTIFY agent_desired").await.map_err(doing)?;
+            return Ok(Wished::Written);
+        }
+        let find = Statement::from_sql_and_values(
+            DbBackend::Postgres,
+            "SELECT 1 FROM agent_connections WHERE machine_id = $1",
+            [machine.uuid().into()],
+        );
+        match self.inner.query_one_raw(find).await.map_err(doing)? {
+            Some(_) => Ok(Wished::Stale),
+            None => Err(StoreError::NotFound("agent")),
+        }
+    }
+
+    /// Ends the machine's credential for good, and forgets its wish, which holds secrets. Repeating it, or an
+    /// unknown machine, changes nothing.
+    ///
+    /// # Errors
+    /// The database's error.
+    pub async fn revoke_agent(&self, machine: MachineId) -> Result<()> {
+        let doing = |source| StoreError::query("revoke an agent", source);
+        let update = Statement::from_sql_and_values(
+            DbBackend::Postgres,
+            "UPDATE agent_connections SET revoked_at = now(), desired_sealed = NULL \
+             WHERE machine_id = $1 AND revoked_at IS NULL",
+            [machine.uuid().into()],
+        );
+        if self.inner.execute_raw(update).await.map_err(doing)?.rows_affected() == 1 {
+            self.inner.execute_unprepared("NOTIFY agent_desired").await.map_err(doing)?;
+        }
+        Ok(())
+    }
+
+    /// Accepts a connection: its number, or `None` when the agent may not connect (never enrolled, another key
+    /// since, revoked, or its machine is not wanted). The statement orders competing connections, also across
+    /// replicas.
+    ///
+    /// # Errors
+    /// The database's error.
+    pub async fn accept_connection(
+        &self,
+        machine: MachineId,
+        public_key: &[u8],
+        hub_id: &str,
+    ) -> Result<Option<u64>> {
+        let doing = |source| StoreError::query("accept an agent's connection", source);
+        let update = Statement::from_sql_and_values(
+            DbBackend::Postgres,
+            "UPDATE agent_connections a SET conn_epoch = conn_epoch + 1, hub_id = $3, connected_at = now(), \
+             last_seen_at = now() FROM machines m WHERE a.machine_id = $1 AND m.id = a.machine_id \
+             AND a.public_key = $2 AND a.enrolled_at IS NOT NULL AND a.revoked_at IS NULL \
+             AND m.desired = 'present' RETURNING a.conn_epoch",
+            [machine.uuid().into(), public_key.to_vec().into(), hub_id.into()],
+        );
+        let Some(row) = self.inner.query_one_raw(update).await.map_err(doing)? else { return Ok(None) };
+        self.inner.execute_unprepared("NOTIFY agent_desired").await.map_err(doing)?;
+        let epoch: i64 = row.try_get("", "conn_epoch").map_err(doing)?;
+        Ok(Some(epoch.unsigned_abs()))
+    }
+}
+
+fn agent(row: &QueryResult, machine: MachineId) -> Result<Agent> {
+    let role: String = column(row, "role")?;
+    let desired: String = column(row, "desired")?;
+    let environment: Option<uuid::Uuid> = column(row, "env_id")?;
+    Ok(Agent {
+        machine,
+        team: TeamId::from_uuid(column(row, "team_id")?),
+        project: ProjectId::from_uuid(column(row, "project_id")?),
+        environment: environment.map(EnvironmentId::from_uuid),
+        role: word::parse("machines", machine, "role", &role)?,
+        wanted: desired == "present",
+        enrolled_at: column(row, "enrolled_at")?,
+        public_key: column(row, "public_key")?,
+        conn_epoch: column::<i64>(row, "conn_epoch")?.unsigned_abs(),
+        hub_id: column(row, "hub_id")?,
+        connected_at: column(row, "connected_at")?,
+        last_seen_at: column(row, "last_seen_at")?,
+        revoked_at: column(row, "revoked_at")?,
+        suspect_at: column(row, "suspect_at")?,
+        desired_generation: column::<i64>(row, "desired_generation")?.unsigned_abs(),
+        observed_generation: column::<i64>(row, "observed_generation")?.unsigned_abs(),
+        observed: word::json("agent_connections", machine, "observed", column(row, "observed")?)?,
+    })
+}
+
+fn column<T: sea_orm::TryGetable>(row: &QueryResult, name: &str) -> Result<T> {
+    row.try_get("", name).map_err(|source| StoreError::query("read an agent", source))
+}
