@@ -1,0 +1,85 @@
+//! Templates: a machine booted once, up to the point where its agent waits for an identity, and saved.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ring::digest;
+use stagely_domain::machine::Size;
+
+use crate::qemu::hypervisor::{self, Start};
+use crate::qemu::machine::{hear, remove_if_there};
+use crate::qemu::qmp::Qmp;
+use crate::qemu::{Config, accel, seed};
+use crate::{CloudError, Result};
+
+/// How long a cold boot may take under software emulation on a busy host.
+const BOOT: Duration = Duration::from_secs(420);
+const SAVE: Duration = Duration::from_secs(120);
+
+/// The template for a size, if it has been made.
+pub(super) fn find(config: &Config, size: Size) -> Option<PathBuf> {
+    let path = path(config, size).ok()?;
+    path.join("memory").is_file().then_some(path)
+}
+
+/// Makes the template for a size unless it is there. A half-made one of a crash is thrown away.
+pub(super) async fn ensure(config: &Config, size: Size) -> Result<PathBuf> {
+    let done = path(config, size)?;
+    if done.join("memory").is_file() {
+        return Ok(done);
+    }
+    let partial = done.with_extension("partial");
+    hypervisor::end(&partial).await?;
+    remove_if_there(&partial).await?;
+    std::fs::create_dir_all(&partial).map_err(|error| CloudError::io("make a template's directory", &error))?;
+    tracing::info!(%size, "making a machine template: one cold boot");
+    let made = make(config, size, &partial).await;
+    hypervisor::end(&partial).await?;
+    if let Err(error) = made {
+        remove_if_there(&partial).await?;
+        return Err(error);
+    }
+    for left in ["pid", "qmp.sock", "identity.sock", "keep"] {
+        let _ = std::fs::remove_file(partial.join(left));
+    }
+    std::fs::rename(&partial, &done).map_err(|error| CloudError::io("keep a template", &error))?;
+    Ok(done)
+}
+
+async fn make(config: &Config, size: Size, directory: &std::path::Path) -> Result<()> {
+    hypervisor::overlay(&config.image_dir.join("disk.qcow2"), &directory.join("disk.qcow2")).await?;
+    let seed = directory.join("seed.img");
+    seed::write(&seed, "stagely-template", &seed::Boot::Template, &config.agent_binary)?;
+    let start = Start {
+        directory,
+        image_dir: &config.image_dir,
+        accel: accel::choose(&config.state_dir, &config.image_dir).await,
+        size,
+        seed,
+        memory: None,
+        port: hypervisor::free_port()?,
+        ephemeral: false,
+    };
+    start.spawn().await?;
+    hear(&directory.join("identity.sock"), "ready", BOOT).await?;
+    // Let what the boot still writes reach the disk, so that no copy has to do it again.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    Qmp::connect(&directory.join("qmp.sock")).await?.save(&directory.join("memory"), SAVE).await
+}
+
+/// Templates are for one image, agent and size: anything else is another template.
+fn path(config: &Config, size: Size) -> Result<PathBuf> {
+    let io = |error: std::io::Error| CloudError::io("look at the template's inputs", &error);
+    let mut hash = digest::Context::new(&digest::SHA256);
+    hash.update(&std::fs::read(&config.agent_binary).map_err(io)?);
+    let disk = std::fs::canonicalize(config.image_dir.join("disk.qcow2")).map_err(io)?;
+    let facts = std::fs::metadata(&disk).map_err(io)?;
+    hash.update(disk.display().to_string().as_bytes());
+    hash.update(&facts.len().to_be_bytes());
+    if let Ok(modified) = facts.modified() {
+        let age = modified.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        hash.update(&age.as_nanos().to_be_bytes());
+    }
+    let key = hex::encode(&hash.finish().as_ref()[..8]);
+    Ok(config.state_dir.join("templates").join(format!("{size}-{key}")))
+}

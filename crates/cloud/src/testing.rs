@@ -1,0 +1,167 @@
+//! A cloud in memory that can be told to fail, for tests of everything above.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use stagely_domain::clock::Clock;
+use stagely_domain::id::{InstallationId, MachineId};
+use stagely_domain::machine::{Arch, Size};
+
+use crate::{
+    Capabilities, Cloud, CloudError, CreateRequest, Created, DeleteProgress, ErrorKind, Listing, ProviderId, Result, Vm,
+    VmState,
+};
+
+/// What the next call does instead of only its work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// Fails and has no effect.
+    Before(ErrorKind),
+    /// Takes effect, and then the answer is lost.
+    After,
+}
+
+/// The cloud.
+pub struct FakeCloud {
+    clock: Arc<dyn Clock>,
+    inside: Mutex<Inside>,
+}
+
+#[derive(Default)]
+struct Inside {
+    vms: HashMap<MachineId, Vm>,
+    faults: VecDeque<Fault>,
+    creates: u32,
+    incomplete: bool,
+}
+
+impl FakeCloud {
+    /// An empty cloud.
+    #[must_use]
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
+        Self { clock, inside: Mutex::default() }
+    }
+
+    /// Makes the next call fail; several are taken in order.
+    pub fn fail_next(&self, fault: Fault) {
+        self.inside().faults.push_back(fault);
+    }
+
+    /// Makes every list partial, or whole again.
+    pub fn set_incomplete(&self, incomplete: bool) {
+        self.inside().incomplete = incomplete;
+    }
+
+    /// A machine ends itself.
+    pub fn power_off(&self, machine: MachineId) {
+        self.inside().vms.remove(&machine);
+    }
+
+    /// The machines that exist.
+    pub fn machines(&self) -> Vec<MachineId> {
+        self.inside().vms.keys().copied().collect()
+    }
+
+    /// How many were ever created.
+    pub fn creates(&self) -> u32 {
+        self.inside().creates
+    }
+
+    fn inside(&self) -> MutexGuard<'_, Inside> {
+        self.inside.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn call<T>(&self, doing: &'static str, effect: impl FnOnce(&mut Inside) -> Result<T>) -> Result<T> {
+        let mut inside = self.inside();
+        match inside.faults.pop_front() {
+            None => effect(&mut inside),
+            Some(Fault::Before(kind)) => Err(CloudError::new(kind, doing, "told to fail")),
+            Some(Fault::After) => {
+                effect(&mut inside)?;
+                Err(CloudError::new(ErrorKind::Timeout, doing, "told to lose the answer").ambiguous())
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Cloud for FakeCloud {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { hibernate: true, power_off_deletes: true, arches: &[Arch::Amd64, Arch::Arm64], user_data_max: 16384 }
+    }
+
+    async fn check_access(&self) -> Result<()> {
+        self.call("check access", |_| Ok(()))
+    }
+
+    async fn prepare(&self, _: Size, _: Arch) -> Result<()> {
+        Ok(())
+    }
+
+    async fn create(&self, request: &CreateRequest) -> Result<Created> {
+        self.call("create a machine", |inside| {
+            let (next, now) = (inside.creates, self.clock.now());
+            let vm = inside.vms.entry(request.machine).or_insert_with(|| Vm {
+                id: ProviderId(request.machine.label()),
+                machine: request.machine,
+                installation: request.installation,
+                environment: request.environment,
+                state: VmState::Running,
+                address: Some(format!("127.0.0.1:{}", 20_000 + next % 10_000)),
+                expires_at: request.expires_at,
+                created_at: now,
+            });
+            let created = Created { id: vm.id.clone(), address: vm.address.clone() };
+            if vm.installation != request.installation {
+                return Err(CloudError::new(ErrorKind::Exists, "create a machine", "another installation has this id"));
+            }
+            inside.creates += 1;
+            Ok(created)
+        })
+    }
+
+    async fn find(&self, machine: MachineId) -> Result<Vec<Vm>> {
+        self.call("find a machine", |inside| Ok(inside.vms.get(&machine).cloned().into_iter().collect()))
+    }
+
+    async fn list(&self, installation: InstallationId) -> Result<Listing> {
+        self.call("list machines", |inside| {
+            let ours = inside.vms.values().filter(|vm| vm.installation == installation).cloned().collect();
+            Ok(Listing { vms: if inside.incomplete { Vec::new() } else { ours }, complete: !inside.incomplete })
+        })
+    }
+
+    async fn delete(&self, id: &ProviderId) -> Result<DeleteProgress> {
+        self.call("delete a machine", |inside| {
+            inside.vms.retain(|_, vm| vm.id != *id);
+            Ok(DeleteProgress::Gone)
+        })
+    }
+
+    async fn hibernate(&self, id: &ProviderId) -> Result<()> {
+        self.call("hibernate a machine", |inside| {
+            let vm = inside.vms.values_mut().find(|vm| vm.id == *id);
+            let vm = vm.ok_or_else(|| CloudError::new(ErrorKind::NotFound, "hibernate a machine", "there is none"))?;
+            (vm.state, vm.address) = (VmState::Hibernated, None);
+            Ok(())
+        })
+    }
+
+    async fn wake(&self, id: &ProviderId) -> Result<Vm> {
+        self.call("wake a machine", |inside| {
+            let port = 30_000 + inside.creates;
+            inside.creates += 1;
+            let vm = inside.vms.values_mut().find(|vm| vm.id == *id);
+            let vm = vm.ok_or_else(|| CloudError::new(ErrorKind::NotFound, "wake a machine", "there is none"))?;
+            if vm.state == VmState::Hibernated {
+                (vm.state, vm.address) = (VmState::Running, Some(format!("127.0.0.1:{port}")));
+            }
+            Ok(vm.clone())
+        })
+    }
+
+    async fn console_tail(&self, _: &ProviderId) -> Result<Option<String>> {
+        Ok(None)
+    }
+}

@@ -1,0 +1,81 @@
+//! What a provider shows.
+
+use std::fmt;
+
+use chrono::{DateTime, Utc};
+use stagely_domain::id::{EnvironmentId, InstallationId, MachineId};
+
+/// The provider's own id of a machine.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ProviderId(pub String);
+
+impl fmt::Display for ProviderId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A machine as the provider shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Vm {
+    /// The provider's id.
+    pub id: ProviderId,
+    /// Our id, from its tags.
+    pub machine: MachineId,
+    /// Our installation, from its tags.
+    pub installation: InstallationId,
+    /// The environment, from its tags.
+    pub environment: Option<EnvironmentId>,
+    /// Where it stands.
+    pub state: VmState,
+    /// `ip:port` of the agent's ingress, once it has one.
+    pub address: Option<String>,
+    /// Its hard end, from its tags.
+    pub expires_at: DateTime<Utc>,
+    /// When it was created.
+    pub created_at: DateTime<Utc>,
+}
+
+/// Where a machine stands at the provider.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum VmState {
+    /// Being made.
+    Pending,
+    /// Running.
+    Running,
+    /// Its memory is on disk.
+    Hibernated,
+    /// It stopped by itself; what is left of it can be deleted.
+    Stopped,
+    /// Being deleted.
+    Deleting,
+    /// Something newer than this program.
+    Other(String),
+}
+
+/// The answer to a create.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Created {
+    /// The provider's id.
+    pub id: ProviderId,
+    /// `ip:port` of the agent's ingress, if it is known already.
+    pub address: Option<String>,
+}
+
+/// How far a delete is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeleteProgress {
+    /// Accepted; ask again.
+    InProgress,
+    /// It does not exist.
+    Gone,
+}
+
+/// A list and whether it is whole. Nothing may be concluded from what a partial list lacks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listing {
+    /// The machines.
+    pub vms: Vec<Vm>,
+    /// Whether every page was read.
+    pub complete: bool,
+}

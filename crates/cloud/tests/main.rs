@@ -1,0 +1,5 @@
+//! The contract of the providers.
+#![allow(clippy::unwrap_used)]
+
+mod fake;
+mod qemu;
