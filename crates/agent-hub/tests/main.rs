@@ -1,0 +1,8 @@
+//! The hub as an agent and the other services see it, against a real Postgres.
+#![allow(clippy::unwrap_used)]
+
+mod connections;
+mod enrolment;
+mod logs;
+mod stack;
+mod wishes;
