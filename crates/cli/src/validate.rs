@@ -1,0 +1,33 @@
+//! `stagely validate`: the server's own reading of `stagely.yaml`, offline.
+
+use std::io::Write;
+use std::path::Path;
+
+use stagely_domain::spec;
+
+use crate::{ClientError, Exit};
+
+/// Prints every mistake as `file:line:column: key: message`.
+pub(crate) fn validate(
+    file: &Path,
+    out: &mut (impl Write + ?Sized),
+    err: &mut (impl Write + ?Sized),
+) -> Result<Exit, ClientError> {
+    let name = file.display().to_string();
+    let text = std::fs::read_to_string(file)
+        .map_err(|error| ClientError::NotThere(format!("{name}: {error}; give the path of a stagely.yaml")))?;
+    match spec::parse(&text, &name) {
+        Ok(_) => {
+            writeln!(out, "{name}: valid")?;
+            Ok(Exit::Done)
+        }
+        Err(diagnostics) => {
+            for diagnostic in &diagnostics {
+                writeln!(err, "{diagnostic}")?;
+            }
+            let count = diagnostics.len();
+            writeln!(err, "{name}: {count} {}", if count == 1 { "mistake" } else { "mistakes" })?;
+            Ok(Exit::Wrong)
+        }
+    }
+}
