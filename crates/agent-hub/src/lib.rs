@@ -47,6 +47,9 @@ use crate::listener::{Listener, Shown};
 /// How often the hub's own certificate is replaced.
 const RENEW_CERTIFICATE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
+/// How long connections may take to end after the drain.
+const LINGER: Duration = Duration::from_secs(5);
+
 /// The service.
 pub struct AgentHub {
     hub: Arc<Hub>,
@@ -104,8 +107,10 @@ impl Service for AgentHub {
         end_of_sessions.cancel();
         self.sessions.close();
         self.loops.close();
-        self.sessions.wait().await;
-        self.loops.wait().await;
+        let ended = async { tokio::join!(self.sessions.wait(), self.loops.wait()) };
+        if tokio::time::timeout(LINGER, ended).await.is_err() {
+            tracing::warn!(connections = self.sessions.len(), "connections did not end in time");
+        }
         Ok(())
     }
 }
