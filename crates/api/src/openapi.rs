@@ -65,8 +65,10 @@ fn describe(operation: &Operation, sent: &mut SchemaGenerator, taken: &mut Schem
             (status, json!({ "description": "Done.", "content": { "application/json": { "schema": schema } } }))
         }
         Answer::Other(status, media_types) => {
-            let content: Map<String, Value> =
-                media_types.iter().map(|media| ((*media).to_owned(), json!({ "schema": { "type": "string" } }))).collect();
+            let content: Map<String, Value> = media_types
+                .iter()
+                .map(|media| ((*media).to_owned(), json!({ "schema": { "type": "string" } })))
+                .collect();
             (status, json!({ "description": "Done.", "content": content }))
         }
         Answer::Empty(status) => (status, json!({ "description": "Done." })),

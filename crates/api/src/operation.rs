@@ -115,7 +115,6 @@ impl Operation {
     }
 
     /// The part that serves.
-    #[must_use]
     pub fn into_handler(self) -> (&'static str, MethodRouter<App>) {
         (self.path, self.handler)
     }

@@ -32,7 +32,10 @@ const LOG_TYPES: &[&str] = &["text/plain", "text/event-stream"];
 /// Every route that there is.
 #[must_use]
 pub fn operations() -> Vec<Operation> {
-    [service_operations(), project_operations(), environment_operations(), run_operations()].into_iter().flatten().collect()
+    [service_operations(), project_operations(), environment_operations(), run_operations()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 fn service_operations() -> Vec<Operation> {
@@ -49,12 +52,24 @@ fn service_operations() -> Vec<Operation> {
         Operation::new(GET, "/registry/token", "registry_token", Permission::RegistryCredential, registry_token::get)
             .summary("Issues a token for the image registry.")
             .json::<registry_token::Token>(200),
-        Operation::new(POST, "/registry/token", "registry_token_oauth", Permission::RegistryCredential, registry_token::post)
-            .summary("Issues a token for the image registry, asked for with a form.")
-            .json::<registry_token::Token>(200),
-        Operation::new(GET, "/agent/v1/download/{file}", "agent_download", Permission::Public, agent_binaries::download)
-            .summary("The agent program for `amd64` or `arm64`; with `.sha256`, its checksum.")
-            .other(200, &["application/octet-stream", "text/plain"]),
+        Operation::new(
+            POST,
+            "/registry/token",
+            "registry_token_oauth",
+            Permission::RegistryCredential,
+            registry_token::post,
+        )
+        .summary("Issues a token for the image registry, asked for with a form.")
+        .json::<registry_token::Token>(200),
+        Operation::new(
+            GET,
+            "/agent/v1/download/{file}",
+            "agent_download",
+            Permission::Public,
+            agent_binaries::download,
+        )
+        .summary("The agent program for `amd64` or `arm64`; with `.sha256`, its checksum.")
+        .other(200, &["application/octet-stream", "text/plain"]),
         Operation::new(GET, "/api/v1/whoami", "whoami", VIEWER, status::whoami)
             .summary("The asker.")
             .json::<status::Whoami>(200),
@@ -115,12 +130,24 @@ fn environment_operations() -> Vec<Operation> {
             .summary("One environment with its machine, services and latest run.")
             .json::<environments::EnvironmentDetail>(200),
         accepted(
-            Operation::new(POST, "/api/v1/environments/{id}/redeploy", "redeploy_environment", MEMBER, environments::redeploy)
-                .summary("Brings the pull request's head live again, with a new run."),
+            Operation::new(
+                POST,
+                "/api/v1/environments/{id}/redeploy",
+                "redeploy_environment",
+                MEMBER,
+                environments::redeploy,
+            )
+            .summary("Brings the pull request's head live again, with a new run."),
         ),
         accepted(
-            Operation::new(POST, "/api/v1/environments/{id}/destroy", "destroy_environment", MEMBER, environments::destroy)
-                .summary("Removes the environment, its machine and its data."),
+            Operation::new(
+                POST,
+                "/api/v1/environments/{id}/destroy",
+                "destroy_environment",
+                MEMBER,
+                environments::destroy,
+            )
+            .summary("Removes the environment, its machine and its data."),
         ),
         accepted(
             Operation::new(POST, "/api/v1/environments/{id}/sleep", "sleep_environment", MEMBER, environments::sleep)

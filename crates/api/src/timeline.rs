@@ -97,7 +97,8 @@ fn span(
     start: impl Fn(&BuildView) -> Option<DateTime<Utc>>,
     end: impl Fn(&BuildView) -> Option<DateTime<Utc>>,
 ) -> Option<Span> {
-    let started: Vec<_> = builds.iter().filter_map(|build| Some((start(build)?, end(build).or(build.finished_at)))).collect();
+    let started: Vec<_> =
+        builds.iter().filter_map(|build| Some((start(build)?, end(build).or(build.finished_at)))).collect();
     let first = started.iter().map(|(start, _)| *start).min()?;
     let open = started.len() < builds.len() || started.iter().any(|(_, end)| end.is_none());
     let last = started.iter().filter_map(|(_, end)| *end).max();

@@ -40,7 +40,8 @@ impl Stand {
 
     async fn append(&self, world: &World, offset: u32, text: &str) {
         let stream = world.stream.uuid();
-        let sql = format!("INSERT INTO build_logs (stream_id, byte_offset, content) VALUES ('{stream}', {offset}, '{text}')");
+        let sql =
+            format!("INSERT INTO build_logs (stream_id, byte_offset, content) VALUES ('{stream}', {offset}, '{text}')");
         self.db.execute(&sql).await;
     }
 }

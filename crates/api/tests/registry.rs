@@ -106,7 +106,8 @@ impl Stand {
             assert_eq!(upload.send().await.unwrap().status(), 201);
             digests.push((sha, blob.len()));
         }
-        let part = |media: &str, (sha, size): &(String, usize)| json!({ "mediaType": media, "digest": sha, "size": size });
+        let part =
+            |media: &str, (sha, size): &(String, usize)| json!({ "mediaType": media, "digest": sha, "size": size });
         let manifest = json!({
             "schemaVersion": 2, "mediaType": MANIFEST,
             "config": part("application/vnd.docker.container.image.v1+json", &digests[0]),

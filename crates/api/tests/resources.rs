@@ -29,10 +29,7 @@ async fn a_team_sets_up_an_account_and_a_project_and_takes_them_down() {
     assert_eq!(stand.request(Method::DELETE, &account, &world.admin).send().await.unwrap().status(), 204);
     assert_eq!(stand.get(&account, &world.viewer).await.0, 404);
     let audit = "SELECT string_agg(action, ' ' ORDER BY id) FROM audit_logs WHERE actor_kind = 'token'";
-    assert_eq!(
-        stand.db.text(audit).await,
-        "cloud_account.create project.create project.delete cloud_account.delete"
-    );
+    assert_eq!(stand.db.text(audit).await, "cloud_account.create project.create project.delete cloud_account.delete");
     stand.stop().await;
 }
 

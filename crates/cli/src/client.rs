@@ -162,7 +162,10 @@ impl Client {
     async fn document(&self, request: RequestBuilder) -> Result<Value, ClientError> {
         let response = self.send(request).await?;
         response.json().await.map_err(|_| {
-            ClientError::Unavailable(format!("{} answered with something that is not JSON: is this Stagely's address?", self.url))
+            ClientError::Unavailable(format!(
+                "{} answered with something that is not JSON: is this Stagely's address?",
+                self.url
+            ))
         })
     }
 

@@ -18,7 +18,9 @@ pub(crate) async fn status(client: &Client, output: Output, out: &mut (impl Writ
 /// `stagely env …`
 pub(crate) async fn env(client: &Client, output: Output, command: &Env, out: &mut (impl Write + ?Sized)) -> Done {
     let (environment, verb) = match command {
-        Env::Ls { state, pr, gone } => return ls(client, output, state.as_deref(), *pr, *gone, out).await,
+        Env::Ls { state, pr, gone } => {
+            return ls(client, output, state.as_deref(), *pr, *gone, out).await;
+        }
         Env::Show { environment } => {
             let environment = client.get(&format!("/environments/{}", resolve(client, environment).await?)).await?;
             return print(output, &environment, out, show::environment);
@@ -125,7 +127,8 @@ async fn logs(
         let mut names: Vec<&str> = streams.iter().map(|(_, name)| *name).collect();
         names.sort_unstable();
         names.dedup();
-        let known = if names.is_empty() { "there is none yet".to_owned() } else { format!("there are {}", names.join(", ")) };
+        let known =
+            if names.is_empty() { "there is none yet".to_owned() } else { format!("there are {}", names.join(", ")) };
         return Err(ClientError::NotThere(format!("{environment} has no log `{name}`: {known}")));
     };
     let path = format!("/environments/{environment}/logs/{id}");
@@ -146,7 +149,9 @@ async fn logs(
 
 /// The id behind `env_…` or a pull request's number.
 async fn resolve(client: &Client, given: &str) -> Result<String, ClientError> {
-    let Ok(number) = given.trim_start_matches('#').parse::<u64>() else { return id(given, "env_") };
+    let Ok(number) = given.trim_start_matches('#').parse::<u64>() else {
+        return id(given, "env_");
+    };
     let page = client.get(&format!("/environments?pr={number}&limit=200")).await?;
     let found: Vec<(&str, &str)> = page["items"]
         .as_array()
@@ -159,14 +164,19 @@ async fn resolve(client: &Client, given: &str) -> Result<String, ClientError> {
         [] => Err(ClientError::NotThere(format!("no environment of a pull request #{number}: see `stagely env ls`"))),
         several => {
             let lines: Vec<String> = several.iter().map(|(id, repo)| format!("{repo}: {id}")).collect();
-            Err(ClientError::NotThere(format!("#{number} exists in several repositories, give the id: {}", lines.join(", "))))
+            Err(ClientError::NotThere(format!(
+                "#{number} exists in several repositories, give the id: {}",
+                lines.join(", ")
+            )))
         }
     }
 }
 
 /// Checks an id before it becomes part of an address.
 fn id(given: &str, prefix: &str) -> Result<String, ClientError> {
-    let good = given.strip_prefix(prefix).is_some_and(|rest| rest.len() == 26 && rest.bytes().all(|b| b.is_ascii_alphanumeric()));
+    let good = given
+        .strip_prefix(prefix)
+        .is_some_and(|rest| rest.len() == 26 && rest.bytes().all(|b| b.is_ascii_alphanumeric()));
     if good {
         Ok(given.to_owned())
     } else {

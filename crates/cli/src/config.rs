@@ -53,8 +53,10 @@ pub(crate) fn access(
 }
 
 fn read(path: &Path) -> Result<File, ClientError> {
-    let read = if path.is_file() { Figment::from(Toml::file_exact(path)).extract() } else { Err("no such file".to_owned().into()) };
-    read.map_err(|error| {
-        ClientError::Setup(format!("{}: {error}; it may hold `url` and `token`", path.display()))
-    })
+    let read = if path.is_file() {
+        Figment::from(Toml::file_exact(path)).extract()
+    } else {
+        Err("no such file".to_owned().into())
+    };
+    read.map_err(|error| ClientError::Setup(format!("{}: {error}; it may hold `url` and `token`", path.display())))
 }

@@ -14,7 +14,8 @@ const BAR: i64 = 40;
 pub(crate) fn status<W: Write + ?Sized>(status: &Value, out: &mut W) -> Result<()> {
     for what in ["environments", "machines", "builds"] {
         let counts = status[what].as_object();
-        let parts: Vec<String> = counts.into_iter().flatten().map(|(state, number)| format!("{number} {state}")).collect();
+        let parts: Vec<String> =
+            counts.into_iter().flatten().map(|(state, number)| format!("{number} {state}")).collect();
         writeln!(out, "{what:<14}{}", if parts.is_empty() { "none".to_owned() } else { parts.join(", ") })?;
     }
     writeln!(out, "{:<14}{} pending", "deliveries", status["pending_deliveries"])?;
@@ -37,7 +38,9 @@ pub(crate) fn environments<W: Write + ?Sized>(items: &Value, out: &mut W) -> Res
 
 /// `stagely env show`
 pub(crate) fn environment<W: Write + ?Sized>(item: &Value, out: &mut W) -> Result<()> {
-    let mut line = |name: &str, value: String| if value.is_empty() { Ok(()) } else { writeln!(out, "{name:<14}{value}") };
+    let mut line = |name: &str, value: String| {
+        if value.is_empty() { Ok(()) } else { writeln!(out, "{name:<14}{value}") }
+    };
     line("environment", text(&item["id"]))?;
     line("pull request", format!("{}#{} {}", text(&item["repo"]), item["pr"], text(&item["title"])))?;
     line("commit", text(&item["sha"]))?;
@@ -86,7 +89,14 @@ pub(crate) fn run<W: Write + ?Sized>(run: &Value, out: &mut W) -> Result<()> {
         writeln!(out, "  {:<8}{took:>10}  {}{bar}", text(&phase["name"]), " ".repeat(column(begin)))?;
     }
     for build in run["builds"].as_array().into_iter().flatten() {
-        writeln!(out, "  build {} {}: {} {}", text(&build["target"]), text(&build["platform"]), text(&build["state"]), text(&build["id"]))?;
+        writeln!(
+            out,
+            "  build {} {}: {} {}",
+            text(&build["target"]),
+            text(&build["platform"]),
+            text(&build["state"]),
+            text(&build["id"])
+        )?;
     }
     Ok(())
 }
@@ -115,7 +125,13 @@ fn failure<W: Write + ?Sized>(failure: &Value, out: &mut W) -> Result<()> {
     let about = ["service", "exit_code"].map(|name| text(&failure[name])).into_iter().filter(|text| !text.is_empty());
     let about: Vec<String> = about.collect();
     let about = if about.is_empty() { String::new() } else { format!(" ({})", about.join(", exit code ")) };
-    writeln!(out, "failed in {}{about}: {} [{}]", text(&failure["phase"]), text(&failure["message"]), text(&failure["code"]))?;
+    writeln!(
+        out,
+        "failed in {}{about}: {} [{}]",
+        text(&failure["phase"]),
+        text(&failure["message"]),
+        text(&failure["code"])
+    )?;
     for line in text(&failure["log_tail"]).lines() {
         writeln!(out, "  | {line}")?;
     }

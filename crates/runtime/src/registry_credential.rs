@@ -102,12 +102,8 @@ impl Minter {
     /// The password that says `claims`.
     #[must_use]
     pub fn mint(&self, claims: &Claims) -> Secret {
-        let wire = Wire {
-            p: claims.project,
-            h: claims.holder.clone(),
-            a: claims.access,
-            e: claims.expires_at.timestamp(),
-        };
+        let wire =
+            Wire { p: claims.project, h: claims.holder.clone(), a: claims.access, e: claims.expires_at.timestamp() };
         let json = serde_json::to_vec(&wire).expect("a struct of texts and numbers is JSON");
         let body = URL_SAFE_NO_PAD.encode(json);
         let tag = URL_SAFE_NO_PAD.encode(hmac::sign(&self.0, body.as_bytes()));

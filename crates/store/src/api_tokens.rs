@@ -2,7 +2,9 @@
 //! would protect nothing.
 
 use chrono::{DateTime, Utc};
-use sea_orm::{ActiveModelTrait, ActiveValue, ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, QueryFilter, Statement};
+use sea_orm::{
+    ActiveModelTrait, ActiveValue, ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, QueryFilter, Statement,
+};
 use stagely_domain::id::{ApiTokenId, TeamId};
 use stagely_domain::role::Role;
 
@@ -57,7 +59,9 @@ impl Store {
             [hash.to_vec().into()],
         );
         let read = |source| StoreError::query("look up an API token", source);
-        let Some(row) = self.db.query_one_raw(statement).await.map_err(read)? else { return Ok(None) };
+        let Some(row) = self.db.query_one_raw(statement).await.map_err(read)? else {
+            return Ok(None);
+        };
         let token = ApiTokenId::from_uuid(row.try_get("", "id").map_err(read)?);
         let team = TeamId::from_uuid(row.try_get("", "team_id").map_err(read)?);
         let role: String = row.try_get("", "role").map_err(read)?;

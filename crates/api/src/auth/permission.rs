@@ -83,8 +83,7 @@ async fn authorize(parts: &Parts, app: &App, needed: Role) -> Result<Caller> {
         .filter(|(scheme, token)| scheme.eq_ignore_ascii_case("bearer") && tokens::looks_right(token))
         .map(|(_, token)| token)
         .ok_or(ApiError::Unauthorized)?;
-    let authorized =
-        app.store.authorize_token(&tokens::hash(token)).await?.ok_or(ApiError::Unauthorized)?;
+    let authorized = app.store.authorize_token(&tokens::hash(token)).await?.ok_or(ApiError::Unauthorized)?;
     if authorized.touch_due
         && let Err(error) = app.store.touch_token(authorized.token).await
     {

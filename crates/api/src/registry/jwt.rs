@@ -35,7 +35,14 @@ pub struct Claims<'a> {
 impl<'a> Claims<'a> {
     /// Claims that hold from `now` to `until`.
     #[must_use]
-    pub fn new(iss: &'a str, sub: &'a str, aud: &'a str, now: DateTime<Utc>, until: DateTime<Utc>, access: &'a [Grant]) -> Self {
+    pub fn new(
+        iss: &'a str,
+        sub: &'a str,
+        aud: &'a str,
+        now: DateTime<Utc>,
+        until: DateTime<Utc>,
+        access: &'a [Grant],
+    ) -> Self {
         let (now, exp) = (now.timestamp(), until.timestamp());
         Self { iss, sub, aud, exp, nbf: now, iat: now, jti: uuid::Uuid::new_v4().to_string(), access }
     }

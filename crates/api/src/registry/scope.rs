@@ -99,9 +99,9 @@ mod tests {
     fn several_scopes_may_stand_in_one_text() {
         let project = ProjectId::generate();
         let own = project.label();
-        let claims =
-            Claims { project, holder: String::new(), access: Access::Push, expires_at: DateTime::UNIX_EPOCH };
-        let asked = [format!("repository:{own}/a:pull repository:{own}/b:pull,push"), format!("repository:{own}/c:pull")];
+        let claims = Claims { project, holder: String::new(), access: Access::Push, expires_at: DateTime::UNIX_EPOCH };
+        let asked =
+            [format!("repository:{own}/a:pull repository:{own}/b:pull,push"), format!("repository:{own}/c:pull")];
         assert_eq!(grants(&asked, &claims).len(), 3);
     }
 }

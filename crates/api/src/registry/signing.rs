@@ -11,8 +11,8 @@ use chrono::{DateTime, TimeDelta, Utc};
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, KeyUsagePurpose};
 use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
-use stagely_store::seal::{KeyRing, Place};
 use stagely_store::certificates::{Certificate, CertificateKind};
+use stagely_store::seal::{KeyRing, Place};
 use stagely_store::{Store, StoreError};
 use uuid::Uuid;
 

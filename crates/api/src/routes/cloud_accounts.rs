@@ -57,7 +57,8 @@ pub async fn create(
     if !is_name(&new.name) {
         return Err(ApiError::Unprocessable {
             code: "invalid_cloud_account",
-            detail: "`name` must have 1 to 63 lower-case letters, digits and hyphens, and begin with a letter".to_owned(),
+            detail: "`name` must have 1 to 63 lower-case letters, digits and hyphens, and begin with a letter"
+                .to_owned(),
         });
     }
     let account = tenants::CloudAccount {
@@ -89,7 +90,11 @@ pub async fn get(
 }
 
 /// `DELETE /api/v1/cloud-accounts/{id}`
-pub async fn delete(Admin(caller): Admin, State(app): State<App>, Path(id): Path<CloudAccountId>) -> Result<StatusCode> {
+pub async fn delete(
+    Admin(caller): Admin,
+    State(app): State<App>,
+    Path(id): Path<CloudAccountId>,
+) -> Result<StatusCode> {
     let rows = app.store.list_cloud_accounts(caller.scope()).await?;
     if !rows.iter().any(|row| row.id == id) {
         return Err(ApiError::NotFound("cloud account"));

@@ -208,32 +208,56 @@ pub async fn get(
 }
 
 /// `POST /api/v1/environments/{id}/redeploy`
-pub async fn redeploy(member: Member, app: State<App>, path: Path<EnvironmentId>) -> Result<(StatusCode, axum::Json<Accepted>)> {
+pub async fn redeploy(
+    member: Member,
+    app: State<App>,
+    path: Path<EnvironmentId>,
+) -> Result<(StatusCode, axum::Json<Accepted>)> {
     command(member, app, path, Command::Redeploy).await
 }
 
 /// `POST /api/v1/environments/{id}/destroy`
-pub async fn destroy(member: Member, app: State<App>, path: Path<EnvironmentId>) -> Result<(StatusCode, axum::Json<Accepted>)> {
+pub async fn destroy(
+    member: Member,
+    app: State<App>,
+    path: Path<EnvironmentId>,
+) -> Result<(StatusCode, axum::Json<Accepted>)> {
     command(member, app, path, Command::Destroy).await
 }
 
 /// `POST /api/v1/environments/{id}/sleep`
-pub async fn sleep(member: Member, app: State<App>, path: Path<EnvironmentId>) -> Result<(StatusCode, axum::Json<Accepted>)> {
+pub async fn sleep(
+    member: Member,
+    app: State<App>,
+    path: Path<EnvironmentId>,
+) -> Result<(StatusCode, axum::Json<Accepted>)> {
     command(member, app, path, Command::Sleep).await
 }
 
 /// `POST /api/v1/environments/{id}/wake`
-pub async fn wake(member: Member, app: State<App>, path: Path<EnvironmentId>) -> Result<(StatusCode, axum::Json<Accepted>)> {
+pub async fn wake(
+    member: Member,
+    app: State<App>,
+    path: Path<EnvironmentId>,
+) -> Result<(StatusCode, axum::Json<Accepted>)> {
     command(member, app, path, Command::Wake).await
 }
 
 /// `POST /api/v1/environments/{id}/pin`
-pub async fn pin(member: Member, app: State<App>, path: Path<EnvironmentId>) -> Result<(StatusCode, axum::Json<Accepted>)> {
+pub async fn pin(
+    member: Member,
+    app: State<App>,
+    path: Path<EnvironmentId>,
+) -> Result<(StatusCode, axum::Json<Accepted>)> {
     command(member, app, path, Command::Pin).await
 }
 
 /// `POST /api/v1/environments/{id}/unpin`
-pub async fn unpin(member: Member, app: State<App>, path: Path<EnvironmentId>) -> Result<(StatusCode, axum::Json<Accepted>)> {
+pub async fn unpin(
+    member: Member,
+    app: State<App>,
+    path: Path<EnvironmentId>,
+) -> Result<(StatusCode, axum::Json<Accepted>)> {
     command(member, app, path, Command::Unpin).await
 }
 

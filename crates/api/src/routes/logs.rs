@@ -113,7 +113,9 @@ pub async fn of_build(
 }
 
 fn offset(headers: &HeaderMap, query: &LogQuery) -> Result<u64> {
-    let Some(last) = headers.get("last-event-id") else { return Ok(query.from) };
+    let Some(last) = headers.get("last-event-id") else {
+        return Ok(query.from);
+    };
     last.to_str().ok().and_then(|text| text.parse().ok()).ok_or_else(|| ApiError::Invalid {
         code: "invalid_header",
         detail: "Last-Event-ID must be the id of an event of this log: a number".to_owned(),
@@ -168,7 +170,9 @@ impl Reader {
             Some(id) => (self.app.store.get_stream(&self.scope, id).await?.closed_at.is_some(), id),
             None => match self.find().await? {
                 Some(stream) => (stream.closed_at.is_some(), stream.id),
-                None => return Ok(if self.build_is_over().await? { Look::End } else { Look::Nothing }),
+                None => {
+                    return Ok(if self.build_is_over().await? { Look::End } else { Look::Nothing });
+                }
             },
         };
         self.stream = Some(id);
@@ -218,9 +222,13 @@ impl Reader {
             let mut reader = reader?;
             loop {
                 match reader.look().await {
-                    Ok(Look::Entries(entries, next)) => return Some((log_events(&entries, next), Some(reader))),
+                    Ok(Look::Entries(entries, next)) => {
+                        return Some((log_events(&entries, next), Some(reader)));
+                    }
                     Ok(Look::Nothing) => tokio::time::sleep(POLL).await,
-                    Ok(Look::End) => return Some((vec![Event::default().event("end").data("{}")], None)),
+                    Ok(Look::End) => {
+                        return Some((vec![Event::default().event("end").data("{}")], None));
+                    }
                     Err(error) => {
                         tracing::warn!(error = chain(&error), "a followed log broke off; the client will come again");
                         return None;

@@ -77,7 +77,11 @@ pub async fn create(
 }
 
 /// `GET /api/v1/projects/{id}`
-pub async fn get(Viewer(caller): Viewer, State(app): State<App>, Path(id): Path<ProjectId>) -> Result<axum::Json<Project>> {
+pub async fn get(
+    Viewer(caller): Viewer,
+    State(app): State<App>,
+    Path(id): Path<ProjectId>,
+) -> Result<axum::Json<Project>> {
     Ok(axum::Json(app.store.get_project(caller.scope(), id).await?.into()))
 }
 
@@ -92,7 +96,9 @@ pub async fn delete(Admin(caller): Admin, State(app): State<App>, Path(id): Path
 
 /// GitHub's rules for owners and repositories: letters, digits, `-`, and in names `_` and `.`.
 fn is_repo(text: &str) -> bool {
-    let Some((owner, name)) = text.split_once('/') else { return false };
+    let Some((owner, name)) = text.split_once('/') else {
+        return false;
+    };
     let owner_ok = (1..=39).contains(&owner.len()) && owner.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
     let name_byte = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
     owner_ok && (1..=100).contains(&name.len()) && name.bytes().all(name_byte) && name != "." && name != ".."

@@ -100,7 +100,11 @@ pub async fn list(
 }
 
 /// `GET /api/v1/runs/{id}`
-pub async fn get(Viewer(caller): Viewer, State(app): State<App>, Path(id): Path<RunId>) -> Result<axum::Json<RunDetail>> {
+pub async fn get(
+    Viewer(caller): Viewer,
+    State(app): State<App>,
+    Path(id): Path<RunId>,
+) -> Result<axum::Json<RunDetail>> {
     let run = app.store.get_run_view(caller.scope(), id).await?;
     let builds = app.store.list_build_views(caller.scope(), id).await?;
     let machine = app.store.find_machine_view(caller.scope(), run.environment).await?;
@@ -123,7 +127,11 @@ pub async fn builds(
 }
 
 /// `GET /api/v1/builds/{id}`
-pub async fn build(Viewer(caller): Viewer, State(app): State<App>, Path(id): Path<BuildJobId>) -> Result<axum::Json<Build>> {
+pub async fn build(
+    Viewer(caller): Viewer,
+    State(app): State<App>,
+    Path(id): Path<BuildJobId>,
+) -> Result<axum::Json<Build>> {
     Ok(axum::Json(app.store.get_build_view(caller.scope(), id).await?.into()))
 }
 

@@ -76,8 +76,13 @@ fn a_run_that_just_began_only_queues() {
 fn parallel_builds_count_from_the_first_start_to_the_last_end() {
     let run = run_with(json!({ "read": { "started_at": at(1), "finished_at": at(2) } }));
     let builds = [build(Some(5), Some(9), Some(10)), build(Some(6), Some(12), Some(15))];
-    let expected =
-        [("queue", Some(1000)), ("read", Some(1000)), ("builder", Some(4000)), ("build", Some(7000)), ("push", Some(6000))];
+    let expected = [
+        ("queue", Some(1000)),
+        ("read", Some(1000)),
+        ("builder", Some(4000)),
+        ("build", Some(7000)),
+        ("push", Some(6000)),
+    ];
     assert_eq!(bars(&run, &builds, None), expected);
 }
 

@@ -3,6 +3,8 @@
 //! Nothing is decided here. The delivery's id is not covered by the signature and an old body can be sent
 //! again under a new one, so the orchestrator never trusts what a body says: it reads the pull request anew.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
@@ -22,6 +24,9 @@ const APPLIED: &[&str] = &["pull_request"];
 
 /// The longest `action` or repository name worth keeping.
 const MAX_NAME: usize = 256;
+
+/// GitHub hangs up after 10 s; it should hear a 503 before that.
+const STORE_DEADLINE: Duration = Duration::from_secs(5);
 
 /// What became of a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, schemars::JsonSchema)]
@@ -82,7 +87,8 @@ pub async fn receive(
         payload.check()?;
     }
     let ignored = (!applied).then(|| format!("Stagely does not act on `{event}` events"));
-    let receipt = store(&app, delivery(guid, event, payload, &body, ignored)).await?;
+    let stored = store(&app, delivery(guid, event, payload, &body, ignored));
+    let receipt = tokio::time::timeout(STORE_DEADLINE, stored).await.map_err(|_| ApiError::TimedOut)??;
     Ok((StatusCode::ACCEPTED, axum::Json(receipt)))
 }
 
@@ -138,7 +144,9 @@ impl Payload {
 /// Checks the one `X-Hub-Signature-256` against every secret that is valid now, in constant time each.
 fn verify(app: &App, headers: &HeaderMap, body: &[u8]) -> Result<()> {
     let mut values = headers.get_all("x-hub-signature-256").iter();
-    let (Some(given), None) = (values.next(), values.next()) else { return Err(ApiError::BadSignature) };
+    let (Some(given), None) = (values.next(), values.next()) else {
+        return Err(ApiError::BadSignature);
+    };
     let given = given.to_str().ok().and_then(|text| hex::decode(text.strip_prefix("sha256=")?).ok());
     let given = given.ok_or(ApiError::BadSignature)?;
     let fits = app.webhook_secrets.iter().filter(|secret| !secret.is_empty()).any(|secret| {
@@ -151,7 +159,9 @@ fn verify(app: &App, headers: &HeaderMap, body: &[u8]) -> Result<()> {
 fn parse(headers: &HeaderMap, body: &[u8]) -> Result<Payload> {
     let content_type = text(headers, header::CONTENT_TYPE.as_str())?;
     if !content_type.trim_start().to_ascii_lowercase().starts_with("application/json") {
-        return Err(malformed("the header Content-Type is not application/json: choose that in the webhook's settings"));
+        return Err(malformed(
+            "the header Content-Type is not application/json: choose that in the webhook's settings",
+        ));
     }
     let payload: Payload = serde_json::from_slice(body).map_err(|error| {
         malformed(&format!("the body is not the JSON of an event (line {}, column {})", error.line(), error.column()))

@@ -10,9 +10,9 @@ use stagely_domain::machine::{self, Arch, Provider, Size};
 use stagely_domain::route;
 use uuid::Uuid;
 
-use super::{team, word};
+use super::team;
 use crate::entity::{environments, machines};
-use crate::{Result, Scope, Store, StoreError};
+use crate::{Result, Scope, Store, StoreError, word};
 
 /// An environment as people see it.
 #[derive(Debug, Clone, PartialEq)]
@@ -137,8 +137,6 @@ impl Store {
         filter: &EnvironmentFilter,
         limit: u32,
     ) -> Result<Vec<EnvironmentView>> {
-        let state = filter.state.map(|state| serde_json::to_value(state).ok());
-        let state = state.flatten().and_then(|value| value.as_str().map(str::to_owned));
         let statement = Statement::from_sql_and_values(
             DbBackend::Postgres,
             format!(
@@ -148,7 +146,7 @@ impl Store {
             ),
             [
                 team(scope).into(),
-                state.into(),
+                filter.state.map(word::text).into(),
                 filter.project.map(ProjectId::uuid).into(),
                 filter.pr_number.into(),
                 filter.with_gone.into(),
@@ -199,7 +197,7 @@ impl Store {
             let state: String = row.try_get("", "state").map_err(doing)?;
             let view = RouteView {
                 host: row.try_get("", "host").map_err(doing)?,
-                state: word(&state, "routes", environment, "state")?,
+                state: word::parse("routes", environment, "state", &state)?,
             };
             found.entry(EnvironmentId::from_uuid(environment)).or_default().push(view);
         }
@@ -274,7 +272,7 @@ fn environment(row: &QueryResult) -> Result<EnvironmentView> {
         author: row.author,
         pr_url: row.pr_url,
         sha: row.desired_sha,
-        state: word(&row.state, "environments", row.id, "state")?,
+        state: word::parse("environments", row.id, "state", &row.state)?,
         reason: row.reason,
         pinned: row.pinned,
         generation: row.generation,
@@ -297,10 +295,10 @@ fn machine_view(row: &QueryResult) -> Result<MachineView> {
     Ok(MachineView {
         id: MachineId::from_uuid(row.id),
         account: CloudAccountId::from_uuid(row.account_id),
-        provider: word(&kind, "cloud_providers", row.account_id, "kind")?,
-        size: word(&row.size, "machines", row.id, "size")?,
-        arch: word(&row.arch, "machines", row.id, "arch")?,
-        state: word(&row.state, "machines", row.id, "state")?,
+        provider: word::parse("cloud_providers", row.account_id, "kind", &kind)?,
+        size: word::parse("machines", row.id, "size", &row.size)?,
+        arch: word::parse("machines", row.id, "arch", &row.arch)?,
+        state: word::parse("machines", row.id, "state", &row.state)?,
         intended_at: row.intended_at,
         placed_at: row.placed_at,
         enrolled_at: row.enrolled_at,

@@ -7,9 +7,9 @@ use stagely_domain::id::{BuildJobId, EnvironmentId, MachineId, RunId};
 use stagely_domain::{build, run};
 use uuid::Uuid;
 
-use super::{json, team, word};
+use super::team;
 use crate::entity::{build_jobs, workflow_runs};
-use crate::{Result, Scope, Store, StoreError};
+use crate::{Result, Scope, Store, StoreError, word};
 
 /// A run as people see it.
 #[derive(Debug, Clone, PartialEq)]
@@ -87,12 +87,7 @@ impl Store {
             DbBackend::Postgres,
             "SELECT * FROM workflow_runs WHERE ($1::uuid IS NULL OR team_id = $1) AND env_id = $2 \
              AND ($3::uuid IS NULL OR id < $3) ORDER BY id DESC LIMIT $4",
-            [
-                team(scope).into(),
-                environment.uuid().into(),
-                before.map(RunId::uuid).into(),
-                i64::from(limit).into(),
-            ],
+            [team(scope).into(), environment.uuid().into(), before.map(RunId::uuid).into(), i64::from(limit).into()],
         );
         let doing = |source| StoreError::query("list runs", source);
         self.db.query_all_raw(statement).await.map_err(doing)?.iter().map(run_view).collect()
@@ -103,7 +98,11 @@ impl Store {
     /// # Errors
     /// [`StoreError::NotFound`] when there is none, or it is another team's.
     pub async fn get_run_view(&self, scope: &Scope, id: RunId) -> Result<RunView> {
-        let row = self.one("SELECT * FROM workflow_runs WHERE ($1::uuid IS NULL OR team_id = $1) AND id = $2", scope, id.uuid());
+        let row = self.one(
+            "SELECT * FROM workflow_runs WHERE ($1::uuid IS NULL OR team_id = $1) AND id = $2",
+            scope,
+            id.uuid(),
+        );
         run_view(&row.await?.ok_or(StoreError::NotFound("run"))?)
     }
 
@@ -127,7 +126,8 @@ impl Store {
     /// # Errors
     /// [`StoreError::NotFound`] when there is none, or it is another team's.
     pub async fn get_build_view(&self, scope: &Scope, id: BuildJobId) -> Result<BuildView> {
-        let row = self.one("SELECT * FROM build_jobs WHERE ($1::uuid IS NULL OR team_id = $1) AND id = $2", scope, id.uuid());
+        let row =
+            self.one("SELECT * FROM build_jobs WHERE ($1::uuid IS NULL OR team_id = $1) AND id = $2", scope, id.uuid());
         build_view(&row.await?.ok_or(StoreError::NotFound("build"))?)
     }
 
@@ -139,15 +139,16 @@ impl Store {
 }
 
 fn run_view(row: &QueryResult) -> Result<RunView> {
-    let row = workflow_runs::Model::from_query_result(row, "").map_err(|source| StoreError::query("read a run", source))?;
+    let row =
+        workflow_runs::Model::from_query_result(row, "").map_err(|source| StoreError::query("read a run", source))?;
     Ok(RunView {
         id: RunId::from_uuid(row.id),
         environment: EnvironmentId::from_uuid(row.env_id),
         generation: row.generation,
         sha: row.sha,
         cause: row.cause,
-        state: word(&row.state, "workflow_runs", row.id, "state")?,
-        failure: row.failure.map(|value| json(value, "workflow_runs", row.id, "failure")).transpose()?,
+        state: word::parse("workflow_runs", row.id, "state", &row.state)?,
+        failure: word::json("workflow_runs", row.id, "failure", row.failure)?,
         phases: row.phases,
         created_at: row.created_at,
         live_at: row.live_at,
@@ -156,16 +157,17 @@ fn run_view(row: &QueryResult) -> Result<RunView> {
 }
 
 fn build_view(row: &QueryResult) -> Result<BuildView> {
-    let row = build_jobs::Model::from_query_result(row, "").map_err(|source| StoreError::query("read a build", source))?;
+    let row =
+        build_jobs::Model::from_query_result(row, "").map_err(|source| StoreError::query("read a build", source))?;
     Ok(BuildView {
         id: BuildJobId::from_uuid(row.id),
         run: RunId::from_uuid(row.run_id),
         target: row.target,
         platform: row.platform,
-        state: word(&row.state, "build_jobs", row.id, "state")?,
+        state: word::parse("build_jobs", row.id, "state", &row.state)?,
         machine: row.machine_id.map(MachineId::from_uuid),
         image_digest: row.image_digest,
-        failure: row.failure.map(|value| json(value, "build_jobs", row.id, "failure")).transpose()?,
+        failure: word::json("build_jobs", row.id, "failure", row.failure)?,
         attempt: row.attempt,
         queued_at: row.queued_at,
         assigned_at: row.assigned_at,
