@@ -1,0 +1,195 @@
+//! The agent as a whole: identity, enrolment, connection, work, ingress, lease - and the end of the machine.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use stagely_domain::clock::{Clock as _, SystemClock};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{error, info, warn};
+
+use crate::backoff::Backoff;
+use crate::config::{Config, End};
+use crate::credentials::{Credentials, Granted};
+use crate::docker::Engine;
+use crate::identity::Identity;
+use crate::ingress::Ingress;
+use crate::lease::Lease;
+use crate::link::{Link, Over};
+use crate::logs::LogBook;
+use crate::machine::Machine;
+use crate::outbox::Outbox;
+use crate::process::Command;
+use crate::targets::Targets;
+use crate::{enrol, files, sync};
+
+/// How the agent's run ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ended {
+    /// It was told to stop; the machine goes on.
+    Stopped,
+    /// The machine's time is over, and why.
+    MachineOver(String),
+}
+
+/// What tests look at while the agent runs.
+#[derive(Default)]
+pub struct Doors {
+    /// Rung when the machine woke from hibernation.
+    pub woken: Arc<Notify>,
+    /// The ingress's address, once it listens.
+    pub ingress: Option<watch::Sender<Option<std::net::SocketAddr>>>,
+}
+
+/// Runs until `cancel`, or until the machine must end.
+///
+/// # Errors
+/// If the machine's own files cannot be used, or the hub refuses to enrol it.
+pub async fn run(
+    config: Config,
+    mut identity: Identity,
+    doors: Doors,
+    cancel: CancellationToken,
+) -> anyhow::Result<Ended> {
+    files::ensure_private_dir(&config.paths.run).context("use the run directory")?;
+    let tasks = TaskTracker::new();
+    let credentials = Arc::new(
+        Credentials::open(&config.paths.state, identity.machine_id).context("open credentials")?,
+    );
+    let resumed = credentials.find_granted().context("read credentials")?;
+    let renewal_due = resumed.is_some();
+    let granted = match resumed {
+        Some(granted) => granted,
+        None => match enrolled(&config, &identity, &credentials, &tasks, &cancel).await? {
+            Some(granted) => granted,
+            None => return Ok(Ended::Stopped),
+        },
+    };
+    identity
+        .forget_token(&config.paths.identity)
+        .context("forget the enrolment token")?;
+    // Cloud-init's dead-man's switch looks for this file.
+    files::write_public(&config.paths.run.join("enrolled"), b"")
+        .context("say that the machine is enrolled")?;
+
+    let work = cancel.child_token();
+    let machine = Machine {
+        engine: Engine::new(&config.paths.docker_socket, tasks.clone()),
+        logs: LogBook::default(),
+        outbox: Outbox::new(credentials.count_start().context("count starts")?),
+        targets: Targets::default(),
+        tasks: tasks.clone(),
+        cancel: work.clone(),
+        started: SystemClock.now().timestamp(),
+        config: config.clone(),
+    };
+    let (wish, wishes) = mpsc::channel(16);
+    let granted = watch::Sender::new(granted);
+    let ingress = Ingress::bind(
+        identity.ingress_port,
+        identity.machine_id,
+        credentials.key_der(),
+        granted.subscribe(),
+        machine.targets.clone(),
+    )
+    .await?;
+    if let Some(door) = &doors.ingress {
+        door.send_replace(ingress.address());
+    }
+    let lease = Lease::new(config.timing.first_lease);
+    let link = Link {
+        identity,
+        credentials,
+        granted,
+        outbox: machine.outbox.clone(),
+        logs: machine.logs.clone(),
+        desired: wish,
+        lease: lease.clone(),
+        woken: doors.woken,
+        timing: config.timing,
+        renewal_due,
+    };
+    let syncing = tasks.spawn(sync::run(machine.clone(), wishes, work.clone()));
+    tasks.spawn(serve(ingress, tasks.clone(), work.clone()));
+
+    let ended = tokio::select! {
+        over = link.run(work.clone()) => match over {
+            Over::Stopped => Ended::Stopped,
+            Over::NotWanted(reason) => Ended::MachineOver(format!("not wanted any more: {reason}")),
+        },
+        () = lease.lapsed() => Ended::MachineOver("its lease lapsed".to_owned()),
+    };
+    work.cancel();
+    let _ = syncing.await;
+    if let Ended::MachineOver(reason) = &ended {
+        end_machine(&machine, reason).await;
+    }
+    tasks.close();
+    if tokio::time::timeout(Duration::from_secs(10), tasks.wait()).await.is_err() {
+        warn!("some tasks did not end in time");
+    }
+    Ok(ended)
+}
+
+async fn serve(ingress: Ingress, tasks: TaskTracker, cancel: CancellationToken) {
+    if let Err(error) = ingress.run(tasks, cancel).await {
+        error!(%error, "the ingress cannot serve");
+    }
+}
+
+/// Asks until the hub answers; a refusal is final.
+async fn enrolled(
+    config: &Config,
+    identity: &Identity,
+    credentials: &Credentials,
+    tasks: &TaskTracker,
+    cancel: &CancellationToken,
+) -> anyhow::Result<Option<Granted>> {
+    let mut backoff = Backoff::new(config.timing.retry);
+    loop {
+        let asked = tokio::select! {
+            () = cancel.cancelled() => return Ok(None),
+            asked = enrol::enrol(identity, credentials, tasks) => asked,
+        };
+        match asked {
+            Ok(granted) => {
+                credentials.keep(&granted).context("keep the credential")?;
+                info!(machine.id = %identity.machine_id, "machine {} enrolled", identity.machine_id);
+                return Ok(Some(granted));
+            }
+            Err(error @ (enrol::Error::Refused { .. } | enrol::Error::NoToken)) => {
+                return Err(error.into());
+            }
+            Err(error) => {
+                let error = anyhow::Error::from(error);
+                warn!(error = format!("{error:#}"), "cannot enrol yet");
+            }
+        }
+        tokio::select! {
+            () = cancel.cancelled() => return Ok(None),
+            () = tokio::time::sleep(backoff.next()) => {}
+        }
+    }
+}
+
+/// Stops the workload, then the machine.
+async fn end_machine(machine: &Machine, reason: &str) {
+    warn!("this machine ends: {reason}");
+    machine.stop_workload().await;
+    match machine.config.end {
+        End::Observe => info!("the machine stays on, as configured"),
+        End::PowerOff => {
+            // Of its own token: the work's is cancelled already.
+            let ended = Command::new("systemctl", ["poweroff"])
+                .capture(&CancellationToken::new())
+                .await;
+            match ended {
+                Ok(ended) if ended.code == 0 => {}
+                Ok(ended) => error!(tail = ended.tail, "systemctl did not power off"),
+                Err(error) => error!(%error, "cannot power off"),
+            }
+        }
+    }
+}
