@@ -141,7 +141,7 @@ mod tests {
             mirror_url: "https://mirror.test:5001".to_owned(),
         };
         ensure(&paths, Some(&access)).unwrap();
-        let read = |path| files::find(path).unwrap().unwrap();
+        let read = |path: &std::path::Path| files::find(path).unwrap().unwrap();
         let login = client_directory(&paths).join("config.json");
         assert!(read(&login).contains("bWFjaGluZTpzZWNyZXQ="));
         use std::os::unix::fs::PermissionsExt as _;

@@ -40,7 +40,7 @@ impl Port {
             .custom_flags(flags)
             .open(path)?;
         Ok(Self {
-            file: AsyncFd::register(file)?,
+            file: watch(file)?,
             pause: Box::pin(tokio::time::sleep(Duration::ZERO)),
             paused: false,
         })
@@ -50,6 +50,13 @@ impl Port {
         self.pause.as_mut().reset(Instant::now() + PAUSE);
         self.paused = true;
     }
+}
+
+#[expect(unsafe_code, reason = "tokio has no safe way to wait for a character device")]
+fn watch(file: File) -> std::io::Result<AsyncFd<File>> {
+    // SAFETY: the file owns its descriptor and is owned by the result, so the descriptor stays open and the same
+    // for as long as it is watched.
+    unsafe { Ok(AsyncFd::register(file)?) }
 }
 
 impl AsyncRead for Port {

@@ -77,7 +77,7 @@ proptest! {
         book.resume(&HashMap::new());
         let mut writer = book.writer("s");
         let mut hub: Vec<u8> = Vec::new();
-        let mut take = |hub: &mut Vec<u8>| match book.next_chunk() {
+        let take = |hub: &mut Vec<u8>| match book.next_chunk() {
             Some(chunk) => {
                 let at = usize::try_from(chunk.offset).unwrap();
                 assert!(std::str::from_utf8(&chunk.content).is_ok());
