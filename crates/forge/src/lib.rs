@@ -1,1 +1,51 @@
-//! To be written.
+//! Git hosts: reading pull requests and files, and keeping comments, checks and deployments as they should be.
+//! GitHub is the first. Webhook bodies are verified in `api`, and never believed: what counts is read here.
+
+mod error;
+pub mod github;
+pub mod markdown;
+mod types;
+
+#[cfg(feature = "testing")]
+pub mod testing;
+
+pub use error::{ErrorKind, ForgeError};
+pub use github::GitHub;
+pub use types::{Check, CheckStatus, CloneAccess, Conclusion, Deployment, DeploymentState, PullRequest, PullRequestState, Repo};
+
+use async_trait::async_trait;
+
+/// A result of a git host call.
+pub type Result<T> = std::result::Result<T, ForgeError>;
+
+/// The largest file that is read.
+pub const MAX_FILE_BYTES: usize = 256 * 1024;
+
+/// A git host. Every call has a deadline and may be repeated.
+#[async_trait]
+pub trait Forge: Send + Sync + 'static {
+    /// A pull request as it is now; `None` when there is none.
+    async fn pull_request(&self, repo: &Repo, number: i64) -> Result<Option<PullRequest>>;
+
+    /// Every open pull request.
+    async fn list_open_pull_requests(&self, repo: &Repo) -> Result<Vec<PullRequest>>;
+
+    /// A file at a commit; `None` when it is not there.
+    async fn file_at(&self, repo: &Repo, sha: &str, path: &str) -> Result<Option<Vec<u8>>>;
+
+    /// The paths that a pull request changes, at most 3,000 (the host's own limit).
+    async fn changed_paths(&self, repo: &Repo, number: i64) -> Result<Vec<String>>;
+
+    /// Makes the one comment that carries `marker` say `body`. `known` is its id, if it was posted before; one that
+    /// was deleted is posted again. Returns its id.
+    async fn ensure_comment(&self, repo: &Repo, number: i64, marker: &str, known: Option<&str>, body: &str) -> Result<String>;
+
+    /// Makes the check of `check.external_id` on a commit show `check`. Returns its id.
+    async fn ensure_check(&self, repo: &Repo, sha: &str, known: Option<&str>, check: &Check) -> Result<String>;
+
+    /// Makes the deployment of a commit to `deployment.environment` show its state. Returns its id.
+    async fn ensure_deployment(&self, repo: &Repo, sha: &str, known: Option<&str>, deployment: &Deployment) -> Result<String>;
+
+    /// A credential that reads this one repository, over HTTPS, for a short time.
+    async fn clone_access(&self, repo: &Repo) -> Result<CloneAccess>;
+}

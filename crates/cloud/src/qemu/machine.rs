@@ -55,7 +55,7 @@ impl Directory {
 
     /// Keeps other processes away from this machine until the file is dropped.
     pub(super) async fn lock(&self) -> Result<File> {
-        let path = self.0.with_extension("lock");
+        let path = self.lock_file();
         let taken = tokio::task::spawn_blocking(move || -> std::io::Result<File> {
             let file = File::create(path)?;
             file.lock()?;
@@ -185,7 +185,7 @@ impl Directory {
                 Err(error) => return Err(CloudError::io("remove a machine", &error)),
             }
         }
-        let _ = std::fs::remove_file(self.0.with_extension("lock"));
+        let _ = std::fs::remove_file(self.lock_file());
         Ok(())
     }
 
@@ -225,6 +225,12 @@ impl Directory {
         facts.identified = true;
         self.write(&facts).await?;
         Ok(Created { id: ProviderId(facts.machine.label()), address: Some(address(facts.port)) })
+    }
+
+    /// `<state>/locks/<label>`: outside the directory, which comes and goes.
+    fn lock_file(&self) -> PathBuf {
+        let locks = self.0.ancestors().nth(2).unwrap_or(&self.0).join("locks");
+        locks.join(self.0.file_name().unwrap_or_default())
     }
 
     fn memory(&self) -> PathBuf {

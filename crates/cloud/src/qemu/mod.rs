@@ -29,7 +29,7 @@ use machine::Directory;
 /// Where the provider keeps things and what it starts machines from.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Everything it owns: `machines/`, `templates/`, `trash/`.
+    /// Everything it owns: `machines/`, `templates/`, `locks/`, `trash/`.
     pub state_dir: PathBuf,
     /// `disk.qcow2`, `vmlinuz`, `initrd`, made by `deploy/image/build.sh`.
     pub image_dir: PathBuf,
@@ -53,7 +53,7 @@ impl Qemu {
     /// # Errors
     /// When the directory cannot be written.
     pub fn new(config: Config, clock: Arc<dyn Clock>) -> Result<Self> {
-        for directory in ["machines", "templates", "trash"] {
+        for directory in ["locks", "machines", "templates", "trash"] {
             std::fs::create_dir_all(config.state_dir.join(directory))
                 .map_err(|error| CloudError::io("make the state directory", &error))?;
         }
@@ -86,8 +86,7 @@ impl Qemu {
     fn directories(&self) -> Result<Vec<PathBuf>> {
         let entries = std::fs::read_dir(self.config.state_dir.join("machines"))
             .map_err(|error| CloudError::io("list machines", &error))?;
-        // Beside the machines' directories are their lock files.
-        Ok(entries.filter_map(|entry| entry.ok().map(|entry| entry.path())).filter(|path| path.is_dir()).collect())
+        Ok(entries.filter_map(|entry| entry.ok().map(|entry| entry.path())).collect())
     }
 }
 

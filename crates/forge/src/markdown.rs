@@ -1,0 +1,76 @@
+//! Untrusted text in comments.
+
+/// Text for the middle of a paragraph: no markup, no HTML, no mention, no link, one line, at most `max` characters.
+#[must_use]
+pub fn escape(text: &str, max: usize) -> String {
+    let mut out = String::new();
+    for (index, c) in text.chars().enumerate() {
+        if index == max {
+            out.push('…');
+            break;
+        }
+        match c {
+            '\\' | '`' | '*' | '_' | '{' | '}' | '[' | ']' | '(' | ')' | '#' | '+' | '-' | '.' | '!' | '|' | '~' | '>' | ':' => {
+                out.push('\\');
+                out.push(c);
+            }
+            '<' => out.push_str("&lt;"),
+            '&' => out.push_str("&amp;"),
+            // A zero-width space after the sign: it reads the same and calls nobody.
+            '@' => out.push_str("@\u{200b}"),
+            c if c.is_control() => out.push(' '),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+/// Text as an inline code span, whatever back-ticks it holds (CommonMark 0.31, section 6.1).
+#[must_use]
+pub fn code(text: &str, max: usize) -> String {
+    let text: String = text.chars().take(max).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let fence = "`".repeat(longest_run(&text) + 1);
+    if text.is_empty() { String::new() } else { format!("{fence} {text} {fence}") }
+}
+
+/// Text as a fenced block, whatever it holds: the last `max` characters.
+#[must_use]
+pub fn block(text: &str, max: usize) -> String {
+    let skip = text.chars().count().saturating_sub(max);
+    let text: String = text
+        .chars()
+        .skip(skip)
+        .filter(|c| !c.is_control() || matches!(c, '\n' | '\t'))
+        .collect();
+    let fence = "`".repeat(longest_run(&text).max(2) + 1);
+    format!("{fence}text\n{}\n{fence}", text.trim_end())
+}
+
+fn longest_run(text: &str) -> usize {
+    text.split(|c| c != '`').map(str::len).max().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{block, code, escape};
+
+    #[test]
+    fn hostile_names_stay_text() {
+        let branch = "$(reboot);\"'`<img src=x onerror=alert(1)>@org/team[x](http://evil)\n# big";
+        let escaped = escape(branch, 200);
+        for bad in ["<img", "@org", "[x](", "\n", " `"] {
+            assert!(!escaped.contains(bad), "{bad} in {escaped}");
+        }
+        assert_eq!(code("a`b``c", 50), "``` a`b``c ```");
+        assert_eq!(escape(&"x".repeat(500), 3), "xxx…");
+    }
+
+    #[test]
+    fn a_log_cannot_leave_its_block() {
+        let log = "line\n```\n<script>\n\u{1b}[31mred";
+        let shown = block(log, 1000);
+        assert!(shown.starts_with("````text\n") && shown.ends_with("\n````"), "{shown}");
+        assert!(!shown.contains('\u{1b}'));
+        assert!(block("abc", 2).contains("bc") && !block("abc", 2).contains("abc"));
+    }
+}
