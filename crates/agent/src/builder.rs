@@ -10,6 +10,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
+use crate::checkout::Store;
 use crate::fault::Stop;
 use crate::machine::Machine;
 use crate::registry;
@@ -23,6 +24,7 @@ mod progress;
 pub struct Builds {
     machine: Machine,
     room: Arc<Semaphore>,
+    store: Arc<Store>,
     state: Arc<Mutex<Jobs>>,
 }
 
@@ -42,8 +44,10 @@ impl Builds {
     #[must_use]
     pub fn new(machine: Machine) -> Self {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let store = Store::new(machine.config.paths.state.join("mirrors"));
         Self {
             machine,
+            store: Arc::new(store),
             room: Arc::new(Semaphore::new(processors)),
             state: Arc::default(),
         }
@@ -126,7 +130,7 @@ impl Builds {
                 (status.cached_steps, status.total_steps) = (cached, total);
             });
         };
-        job::run(&self.machine, build, &see, cancel).await
+        job::run(&self.machine, &self.store, build, &see, cancel).await
     }
 
     fn end(&self, job_id: &str, result: Result<String, Stop>) {

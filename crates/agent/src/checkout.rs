@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use ring::digest::{SHA256, digest};
 use stagely_domain::failure::Code;
 use stagely_proto::agent;
+use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Tools;
@@ -44,7 +46,24 @@ pub async fn ensure(
     Ok(())
 }
 
-/// Writes the commit's files to `directory`, from a store of objects in `mirror` that is kept between commits, so
+/// Git objects of earlier commits, one mirror for each repository's URL.
+pub struct Store {
+    directory: PathBuf,
+    turn: Mutex<()>,
+}
+
+impl Store {
+    /// The store in `directory`, which is made when it is needed.
+    #[must_use]
+    pub fn new(directory: PathBuf) -> Self {
+        Self {
+            directory,
+            turn: Mutex::new(()),
+        }
+    }
+}
+
+/// Writes the commit's files to `directory`, from `store`, which is kept between commits, so
 /// that the next commit only fetches what changed. There is no `.git` in `directory`.
 ///
 /// # Errors
@@ -52,13 +71,22 @@ pub async fn ensure(
 pub async fn export(
     tools: &Tools,
     checkout: &agent::Checkout,
-    mirror: &Path,
+    store: &Store,
     directory: &Path,
     log: &mut Writer,
     cancel: &CancellationToken,
 ) -> Result<(), Stop> {
-    let git = Git::new(tools, checkout, mirror.to_owned())?;
-    git.fetch(log, cancel).await?;
+    let name = hex::encode(digest(&SHA256, checkout.url.as_bytes()));
+    let mirror = store.directory.join(format!("{}.git", &name[..32]));
+    let git = Git::new(tools, checkout, mirror)?;
+    {
+        // Git itself refuses two fetches into one shallow store.
+        let _turn = tokio::select! {
+            () = cancel.cancelled() => return Err(Stop::Cancelled),
+            turn = store.turn.lock() => turn,
+        };
+        git.fetch(log, cancel).await?;
+    }
     std::fs::create_dir_all(directory).map_err(|error| failed(error.to_string()))?;
     // An index of its own lets several commits be written at once.
     let index = directory.with_extension("index");

@@ -4,7 +4,6 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use ring::digest::{SHA256, digest};
 use stagely_domain::failure::Code;
 use stagely_proto::agent::build_status::State;
 use stagely_proto::agent::{Build, Checkout};
@@ -24,13 +23,14 @@ const DEADLINE: Duration = Duration::from_secs(3600);
 /// Builds and pushes; answers the digest. `see` hears of state, cached and all steps.
 pub async fn run(
     machine: &Machine,
+    store: &checkout::Store,
     build: &Build,
     see: &impl Fn(State, u32, u32),
     cancel: &CancellationToken,
 ) -> Result<String, Stop> {
     let job = Job::new(machine, build)?;
     see(State::Building, 0, 0);
-    let result = job.build_and_push(see, cancel).await;
+    let result = job.build_and_push(store, see, cancel).await;
     // The workspace goes in any case; what stays is the store of git objects and Docker's own cache.
     let _ = std::fs::remove_dir_all(&job.directory);
     let _ = std::fs::remove_dir_all(&job.secrets);
@@ -67,6 +67,7 @@ impl<'a> Job<'a> {
 
     async fn build_and_push(
         &self,
+        store: &checkout::Store,
             see: &impl Fn(State, u32, u32),
         cancel: &CancellationToken,
     ) -> Result<String, Stop> {
@@ -74,11 +75,8 @@ impl<'a> Job<'a> {
         let mut log = self.machine.logs.writer(&stream);
         let nothing = Checkout::default();
         let commit = self.build.checkout.as_ref().unwrap_or(&nothing);
-        let name = hex::encode(digest(&SHA256, commit.url.as_bytes()));
-        let state = &self.machine.config.paths.state;
-        let mirror = state.join("mirrors").join(format!("{}.git", &name[..32]));
         let tools = &self.machine.config.tools;
-        checkout::export(tools, commit, &mirror, &self.directory, &mut log, cancel).await?;
+        checkout::export(tools, commit, store, &self.directory, &mut log, cancel).await?;
         self.machine
             .engine
             .wait_ready(Duration::from_secs(120))

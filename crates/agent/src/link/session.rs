@@ -212,8 +212,8 @@ async fn send(
         renew_at += half_life(&granted.borrow());
     }
     loop {
+        let ack = *acted.borrow_and_update();
         let sent = if let Some((seq, observed)) = link.outbox.take_unsent() {
-            let ack = *acted.borrow_and_update();
             send_frame(sink, seq, ack, Up::Observed(observed)).await
         } else if Instant::now() >= ping_at {
             ping_at = Instant::now() + jittered(heartbeat);
@@ -224,7 +224,10 @@ async fn send(
             renewal.send_replace(true);
             renew_at = Instant::now() + Duration::from_secs(60);
             match link.credentials.signing_request() {
-                Ok(csr_der) => send_frame(sink, 0, *acted.borrow(), Up::Renew(Renew { csr_der })).await,
+                Ok(csr_der) => {
+                    let body = Up::Renew(Renew { csr_der });
+                    send_frame(sink, 0, ack, body).await
+                }
                 Err(error) => Err(Close::Lost(chain(&error))),
             }
         } else if Instant::now() >= logs_at
@@ -233,7 +236,7 @@ async fn send(
             if chunk.content.len() < crate::logs::CHUNK / 2 {
                 logs_at = Instant::now() + LOG_PAUSE;
             }
-            send_frame(sink, 0, *acted.borrow(), Up::Log(chunk)).await
+            send_frame(sink, 0, ack, Up::Log(chunk)).await
         } else {
             let pause = logs_at > Instant::now();
             tokio::select! {

@@ -1,0 +1,89 @@
+//! Just enough of the Engine API, over a Unix socket: containers that a test sets, images by name.
+
+use std::convert::Infallible;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use http::{Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use tokio::net::UnixListener;
+use tokio_util::task::TaskTracker;
+
+#[derive(Clone, Default)]
+pub struct FakeEngine {
+    containers: Arc<Mutex<Vec<Value>>>,
+    images: Arc<Mutex<Vec<(String, Value)>>>,
+}
+
+impl FakeEngine {
+    pub fn start(socket: &Path, tasks: &TaskTracker) -> Self {
+        let engine = Self::default();
+        let listener = UnixListener::bind(socket).unwrap();
+        let (server, children) = (engine.clone(), tasks.clone());
+        tasks.spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let engine = server.clone();
+                children.spawn(async move {
+                    let service = service_fn(move |request| {
+                        let answer = engine.answer(&request);
+                        async move { Ok::<_, Infallible>(answer) }
+                    });
+                    let _ = hyper::server::conn::http1::Builder::new()
+                        .serve_connection(TokioIo::new(stream), service)
+                        .await;
+                });
+            }
+        });
+        engine
+    }
+
+    /// A container of `service` with host networking, so that its ports are this machine's.
+    pub fn set(&self, service: &str, status: &str, exit_code: i32, health: &str) {
+        let mut containers = self.containers.lock().unwrap();
+        containers.retain(|container| container["Id"] != service);
+        containers.push(json!({
+            "Id": service, "Name": format!("/shop-{service}-1"), "RestartCount": 0,
+            "State": {"Status": status, "ExitCode": exit_code, "Pid": 0, "Health": {"Status": health}},
+            "Config": {"Image": "x", "Labels": {"com.docker.compose.service": service}},
+            "HostConfig": {"NetworkMode": "host", "RestartPolicy": {"Name": "no"}},
+        }));
+    }
+
+    pub fn set_image(&self, name: &str, digest: &str) {
+        let image = json!({ "RepoDigests": [digest] });
+        self.images.lock().unwrap().push((name.to_owned(), image));
+    }
+
+    fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+        let path = request.uri().path();
+        let containers = self.containers.lock().unwrap();
+        let body = match path {
+            "/_ping" => Some(json!("OK")),
+            "/containers/json" => Some(json!(*containers)),
+            _ if path.ends_with("/logs") => {
+                return Response::new(Full::new(Bytes::from_static(
+                    b"\x01\0\0\0\0\0\0\x18token=s3cret-value, bye\n",
+                )));
+            }
+            _ => {
+                let images = self.images.lock().unwrap();
+                let image = images.iter().find(|(name, _)| path == format!("/images/{name}/json"));
+                let container = containers.iter().find(|container| {
+                    path == format!("/containers/{}/json", container["Id"].as_str().unwrap())
+                });
+                image.map(|(_, image)| image.clone()).or_else(|| container.cloned())
+            }
+        };
+        let (status, body) = match body {
+            Some(body) => (StatusCode::OK, body),
+            None => (StatusCode::NOT_FOUND, json!({"message": "no such thing"})),
+        };
+        let mut response = Response::new(Full::new(Bytes::from(body.to_string())));
+        *response.status_mut() = status;
+        response
+    }
+}
