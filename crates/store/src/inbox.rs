@@ -182,3 +182,51 @@ fn delivery(row: &QueryResult) -> std::result::Result<Delivery, sea_orm::DbErr> 
         decision: verdict.map(|verdict| DeliveryDecision { verdict, reason: reason.unwrap_or_default(), at }),
     })
 }
+
+/// What the orchestrator needs of a delivery: which pull request it is about. Its story is not believed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subject {
+    /// `owner/name`.
+    pub repo: String,
+    /// The pull request's number.
+    pub pr_number: i64,
+    /// Whether it was decided before.
+    pub decided: bool,
+}
+
+impl Store {
+    /// What a delivery is about; `None` when it is about no pull request.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`], or the database's error.
+    pub async fn delivery_subject(&self, id: DeliveryId) -> Result<Option<Subject>> {
+        let delivery = self.get_delivery(&Scope::system("apply a delivery"), id).await?;
+        let decided = delivery.decision.is_some();
+        Ok(delivery.repo.zip(delivery.pr_number).map(|(repo, pr_number)| Subject { repo, pr_number, decided }))
+    }
+}
+
+impl Tx {
+    /// Records what became of a delivery.
+    ///
+    /// # Errors
+    /// The database's error.
+    pub async fn decide_delivery(&self, id: DeliveryId, verdict: &str, reason: &str) -> Result<()> {
+        let sql = "UPDATE inbox SET decision = $2, reason = $3, applied_at = now() WHERE id = $1";
+        self.run("decide about a delivery", sql, [id.uuid().into(), verdict.into(), reason.into()]).await?;
+        Ok(())
+    }
+
+    /// Makes a delivery undecided again.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`].
+    pub async fn reopen_delivery(&self, id: DeliveryId) -> Result<()> {
+        let sql = "UPDATE inbox SET decision = NULL, reason = NULL, applied_at = NULL WHERE id = $1";
+        if self.run("reopen a delivery", sql, [id.uuid().into()]).await? == 1 {
+            Ok(())
+        } else {
+            Err(StoreError::NotFound("delivery"))
+        }
+    }
+}

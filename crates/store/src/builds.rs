@@ -1,0 +1,223 @@
+//! Build jobs. The orchestrator inserts them; the builder-scheduler alone moves them on.
+
+use chrono::{DateTime, Utc};
+use sea_orm::{ColumnTrait, Condition, EntityTrait, QueryFilter, QueryOrder};
+use stagely_domain::build::{Job, State};
+use stagely_domain::failure::Failure;
+use stagely_domain::id::{BuildJobId, EnvironmentId, MachineId, ProjectId, RunId, TeamId};
+
+use crate::entity::build_jobs;
+use crate::environments::Outcome;
+use crate::{Result, Store, StoreError, Tx, word};
+
+/// One build job.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BuildJob {
+    /// Its id.
+    pub id: BuildJobId,
+    /// Whose it is.
+    pub team: TeamId,
+    /// Of which repository.
+    pub project: ProjectId,
+    /// For which environment.
+    pub environment: EnvironmentId,
+    /// For which run.
+    pub run: RunId,
+    /// The target's name.
+    pub target: String,
+    /// `linux/amd64`, say.
+    pub platform: String,
+    /// What is to be built.
+    pub spec: Job,
+    /// Where it stands.
+    pub state: State,
+    /// The builder it was given to.
+    pub machine: Option<MachineId>,
+    /// What the registry calls the image.
+    pub image_digest: Option<String>,
+    /// Why it failed.
+    pub failure: Option<Failure>,
+    /// How many builders were lost over it.
+    pub attempt: i32,
+    /// When it was asked for.
+    pub queued_at: DateTime<Utc>,
+    /// When it was last given to a builder.
+    pub assigned_at: Option<DateTime<Utc>>,
+    /// When it was over.
+    pub finished_at: Option<DateTime<Utc>>,
+}
+
+/// A build job to be.
+#[derive(Debug, Clone)]
+pub struct NewBuildJob {
+    /// Its id, chosen by the caller.
+    pub id: BuildJobId,
+    /// Whose it is.
+    pub team: TeamId,
+    /// Of which repository.
+    pub project: ProjectId,
+    /// For which environment.
+    pub environment: EnvironmentId,
+    /// For which run.
+    pub run: RunId,
+    /// The target's name.
+    pub target: String,
+    /// `linux/amd64`, say.
+    pub platform: String,
+    /// What is to be built.
+    pub spec: Job,
+}
+
+impl Store {
+    /// The jobs of a run, in the order in which they were asked for.
+    ///
+    /// # Errors
+    /// The database's error, or [`StoreError::Corrupt`].
+    pub async fn list_run_builds(&self, run: RunId) -> Result<Vec<BuildJob>> {
+        self.list_builds(Condition::all().add(build_jobs::Column::RunId.eq(run.uuid()))).await
+    }
+
+    /// The jobs of a project that are not over.
+    ///
+    /// # Errors
+    /// The database's error, or [`StoreError::Corrupt`].
+    pub async fn list_open_builds(&self, project: ProjectId) -> Result<Vec<BuildJob>> {
+        let open = build_jobs::Column::FinishedAt.is_null();
+        self.list_builds(Condition::all().add(build_jobs::Column::ProjectId.eq(project.uuid())).add(open)).await
+    }
+
+    /// The jobs that a builder was given, also those that are over.
+    ///
+    /// # Errors
+    /// The database's error, or [`StoreError::Corrupt`].
+    pub async fn list_machine_builds(&self, machine: MachineId) -> Result<Vec<BuildJob>> {
+        self.list_builds(Condition::all().add(build_jobs::Column::MachineId.eq(machine.uuid()))).await
+    }
+
+    /// Every project that has open jobs or builders.
+    ///
+    /// # Errors
+    /// The database's error.
+    pub async fn list_building_projects(&self) -> Result<Vec<ProjectId>> {
+        let sql = "SELECT project_id FROM build_jobs WHERE finished_at IS NULL UNION \
+                   SELECT project_id FROM machines WHERE role = 'builder' AND gone_at IS NULL";
+        let rows: Vec<(uuid::Uuid,)> = sqlx::query_as(sql).fetch_all(self.pool()).await.map_err(|error| {
+            StoreError::query("list projects that build", sea_orm::DbErr::Custom(error.to_string()))
+        })?;
+        Ok(rows.into_iter().map(|(id,)| ProjectId::from_uuid(id)).collect())
+    }
+
+    async fn list_builds(&self, filter: Condition) -> Result<Vec<BuildJob>> {
+        let query = build_jobs::Entity::find().filter(filter).order_by_asc(build_jobs::Column::Id);
+        let rows = query.all(&self.db).await.map_err(|source| StoreError::query("read build jobs", source))?;
+        rows.into_iter().map(build).collect()
+    }
+}
+
+impl Tx {
+    /// Asks for a build; the same target and platform of a run again changes nothing.
+    ///
+    /// # Errors
+    /// The database's error.
+    pub async fn insert_build_job(&self, new: &NewBuildJob) -> Result<()> {
+        let spec = serde_json::to_value(&new.spec).map_err(|_| StoreError::Corrupt {
+            table: "build_jobs",
+            id: new.id.to_string(),
+            column: "spec",
+        })?;
+        self.run(
+            "ask for a build",
+            "INSERT INTO build_jobs (id, team_id, project_id, env_id, run_id, target, platform, spec, state) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 'queued') ON CONFLICT (run_id, target, platform) DO NOTHING",
+            [
+                new.id.uuid().into(),
+                new.team.uuid().into(),
+                new.project.uuid().into(),
+                new.environment.uuid().into(),
+                new.run.uuid().into(),
+                new.target.clone().into(),
+                new.platform.clone().into(),
+                spec.into(),
+            ],
+        )
+        .await?;
+        Ok(())
+    }
+
+    /// Gives a queued job to a builder.
+    ///
+    /// # Errors
+    /// The database's error.
+    pub async fn assign_build(&self, id: BuildJobId, machine: MachineId) -> Result<Outcome> {
+        let sql = "UPDATE build_jobs SET state = 'assigned', machine_id = $2, assigned_at = now() \
+                   WHERE id = $1 AND state = 'queued'";
+        Ok(Outcome::of(self.run("assign a build", sql, [id.uuid().into(), machine.uuid().into()]).await?))
+    }
+
+    /// Takes a job back from a builder that was lost.
+    ///
+    /// # Errors
+    /// The database's error.
+    pub async fn requeue_build(&self, id: BuildJobId) -> Result<Outcome> {
+        let sql = "UPDATE build_jobs SET state = 'queued', machine_id = NULL, attempt = attempt + 1, building_at = NULL, \
+                   pushing_at = NULL WHERE id = $1 AND finished_at IS NULL";
+        Ok(Outcome::of(self.run("take a build back", sql, [id.uuid().into()]).await?))
+    }
+
+    /// Moves a job from one state to the next, with what is known of its end.
+    ///
+    /// # Errors
+    /// The database's error.
+    pub async fn set_build_state(
+        &self,
+        id: BuildJobId,
+        from: State,
+        to: State,
+        digest: Option<&str>,
+        failure: Option<&Failure>,
+    ) -> Result<Outcome> {
+        let failure = failure.and_then(|failure| serde_json::to_value(failure).ok());
+        let rows = self
+            .run(
+                "record a build's state",
+                "UPDATE build_jobs SET state = $3, image_digest = coalesce($4, image_digest), failure = coalesce($5, failure), \
+                 building_at = CASE WHEN $3 IN ('building', 'pushing', 'succeeded') THEN coalesce(building_at, now()) \
+                 ELSE building_at END, \
+                 pushing_at = CASE WHEN $3 IN ('pushing', 'succeeded') THEN coalesce(pushing_at, now()) ELSE pushing_at END, \
+                 finished_at = CASE WHEN $6 THEN now() END WHERE id = $1 AND state = $2",
+                [
+                    id.uuid().into(),
+                    word::text(from).into(),
+                    word::text(to).into(),
+                    digest.map(str::to_owned).into(),
+                    failure.into(),
+                    to.is_final().into(),
+                ],
+            )
+            .await?;
+        Ok(Outcome::of(rows))
+    }
+}
+
+fn build(row: build_jobs::Model) -> Result<BuildJob> {
+    let id = BuildJobId::from_uuid(row.id);
+    let missing = StoreError::Corrupt { table: "build_jobs", id: id.to_string(), column: "spec" };
+    Ok(BuildJob {
+        id,
+        team: TeamId::from_uuid(row.team_id),
+        project: ProjectId::from_uuid(row.project_id),
+        environment: EnvironmentId::from_uuid(row.env_id),
+        run: RunId::from_uuid(row.run_id),
+        target: row.target,
+        platform: row.platform,
+        spec: word::json("build_jobs", id, "spec", Some(row.spec))?.ok_or(missing)?,
+        state: word::parse("build_jobs", id, "state", &row.state)?,
+        machine: row.machine_id.map(MachineId::from_uuid),
+        image_digest: row.image_digest,
+        failure: word::json("build_jobs", id, "failure", row.failure)?,
+        attempt: row.attempt,
+        queued_at: row.queued_at,
+        assigned_at: row.assigned_at,
+        finished_at: row.finished_at,
+    })
+}
