@@ -1,5 +1,7 @@
 //! Build jobs. The orchestrator inserts them; the builder-scheduler alone moves them on.
 
+use std::collections::HashMap;
+
 use chrono::{DateTime, Utc};
 use sea_orm::{ColumnTrait, Condition, EntityTrait, QueryFilter, QueryOrder};
 use stagely_domain::build::{Job, State};
@@ -68,6 +70,19 @@ pub struct NewBuildJob {
     pub spec: Job,
 }
 
+/// What an environment that is gone may have left in the registry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeftImages {
+    /// The environment.
+    pub environment: EnvironmentId,
+    /// Its project.
+    pub project: ProjectId,
+    /// Its label; its tags begin with it and a hyphen.
+    pub hash: String,
+    /// `repository:tag` of every image built for it.
+    pub images: Vec<String>,
+}
+
 impl Store {
     /// The jobs of a run, in the order in which they were asked for.
     ///
@@ -105,6 +120,74 @@ impl Store {
             StoreError::query("list projects that build", sea_orm::DbErr::Custom(error.to_string()))
         })?;
         Ok(rows.into_iter().map(|(id,)| ProjectId::from_uuid(id)).collect())
+    }
+
+    /// The runs that are over although jobs of the project for them are not.
+    ///
+    /// # Errors
+    /// The database's error.
+    pub async fn list_ended_runs(&self, project: ProjectId) -> Result<Vec<RunId>> {
+        let sql = "SELECT DISTINCT r.id FROM workflow_runs r JOIN build_jobs b ON b.run_id = r.id \
+                   WHERE b.project_id = $1 AND b.finished_at IS NULL AND r.finished_at IS NOT NULL";
+        let rows: Vec<(uuid::Uuid,)> =
+            sqlx::query_as(sql).bind(project.uuid()).fetch_all(self.pool()).await.map_err(|error| {
+                StoreError::query("list runs that are over", sea_orm::DbErr::Custom(error.to_string()))
+            })?;
+        Ok(rows.into_iter().map(|(id,)| RunId::from_uuid(id)).collect())
+    }
+
+    /// When builders began with the open jobs of a project.
+    ///
+    /// # Errors
+    /// The database's error.
+    pub async fn list_build_starts(&self, project: ProjectId) -> Result<HashMap<BuildJobId, DateTime<Utc>>> {
+        let rows = build_jobs::Entity::find()
+            .filter(build_jobs::Column::ProjectId.eq(project.uuid()))
+            .filter(build_jobs::Column::FinishedAt.is_null())
+            .all(&self.db)
+            .await
+            .map_err(|source| StoreError::query("read build jobs", source))?;
+        Ok(rows.iter().filter_map(|row| Some((BuildJobId::from_uuid(row.id), row.building_at?))).collect())
+    }
+
+    /// Whether the project has an environment that is to exist.
+    ///
+    /// # Errors
+    /// The database's error.
+    pub async fn wants_builders(&self, project: ProjectId) -> Result<bool> {
+        let sql = "SELECT EXISTS (SELECT 1 FROM environments WHERE project_id = $1 AND gone_at IS NULL \
+                   AND desired = 'present')";
+        let (wanted,): (bool,) =
+            sqlx::query_as(sql).bind(project.uuid()).fetch_one(self.pool()).await.map_err(|error| {
+                StoreError::query("look for wanted environments", sea_orm::DbErr::Custom(error.to_string()))
+            })?;
+        Ok(wanted)
+    }
+
+    /// Environments that went within the last week and had images built, the newest first, at most 100: id, label
+    /// and the `repository:tag` of each image. With a project only its own.
+    ///
+    /// # Errors
+    /// The database's error.
+    pub async fn list_left_images(&self, project: Option<ProjectId>) -> Result<Vec<LeftImages>> {
+        let sql = "SELECT e.id, e.project_id, e.preview_hash, array_agg(DISTINCT b.spec->>'image') \
+                   FROM environments e JOIN build_jobs b ON b.env_id = e.id WHERE b.state = 'succeeded' \
+                   AND e.gone_at > now() - interval '7 days' AND ($1::uuid IS NULL OR e.project_id = $1) \
+                   GROUP BY e.id ORDER BY e.gone_at DESC LIMIT 100";
+        let rows: Vec<(uuid::Uuid, uuid::Uuid, String, Vec<String>)> = sqlx::query_as(sql)
+            .bind(project.map(ProjectId::uuid))
+            .fetch_all(self.pool())
+            .await
+            .map_err(|error| StoreError::query("list images left behind", sea_orm::DbErr::Custom(error.to_string())))?;
+        Ok(rows
+            .into_iter()
+            .map(|(environment, project, hash, images)| LeftImages {
+                environment: EnvironmentId::from_uuid(environment),
+                project: ProjectId::from_uuid(project),
+                hash,
+                images,
+            })
+            .collect())
     }
 
     async fn list_builds(&self, filter: Condition) -> Result<Vec<BuildJob>> {

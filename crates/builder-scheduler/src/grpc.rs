@@ -1,0 +1,54 @@
+//! How the fleet stands, for whoever asks.
+
+use stagely_domain::build::State;
+use stagely_domain::id::ProjectId;
+use stagely_proto::builder::builder_server::Builder;
+use stagely_proto::builder::{FleetRequest, FleetResponse, Machine};
+use stagely_store::environments::Presence;
+use stagely_store::{Store, StoreError};
+use tonic::{Request, Response, Status};
+
+/// The gRPC face.
+pub struct Api(pub Store);
+
+#[tonic::async_trait]
+impl Builder for Api {
+    async fn fleet(&self, _: Request<FleetRequest>) -> Result<Response<FleetResponse>, Status> {
+        let mut answer = FleetResponse::default();
+        let projects = self.0.list_building_projects().await.map_err(|error| status(&error))?;
+        for project in projects {
+            self.count(project, &mut answer).await.map_err(|error| status(&error))?;
+        }
+        Ok(Response::new(answer))
+    }
+}
+
+impl Api {
+    async fn count(&self, project: ProjectId, answer: &mut FleetResponse) -> Result<(), StoreError> {
+        let jobs = self.0.list_open_builds(project).await?;
+        let queued = jobs.iter().filter(|job| job.state == State::Queued).count();
+        answer.queued += number(queued);
+        answer.running += number(jobs.len() - queued);
+        for machine in self.0.list_project_builders(project).await? {
+            if machine.desired == Presence::Present {
+                let builds = jobs.iter().filter(|job| job.machine == Some(machine.id)).count();
+                answer.machines.push(Machine {
+                    machine_id: machine.id.to_string(),
+                    project_id: project.to_string(),
+                    arch: machine.arch.to_string(),
+                    builds: number(builds),
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+fn number(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
+}
+
+fn status(error: &StoreError) -> Status {
+    tracing::warn!(%error, "the fleet could not be read");
+    if error.is_transient() { Status::unavailable("the database cannot be reached") } else { Status::internal("internal error") }
+}
