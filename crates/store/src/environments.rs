@@ -80,6 +80,8 @@ pub struct Environment {
     pub last_activity_at: DateTime<Utc>,
     /// When it was first wished for.
     pub created_at: DateTime<Utc>,
+    /// When its wish or its state last changed.
+    pub updated_at: DateTime<Utc>,
     /// When nothing was left of it.
     pub gone_at: Option<DateTime<Utc>>,
 }
@@ -257,7 +259,7 @@ impl Tx {
         Ok(())
     }
 
-    /// Records where it stands, if the wish is still the one that was worked on.
+    /// Records where it stands, if the wish is still the one that was worked on and this is news.
     ///
     /// # Errors
     /// The database's error.
@@ -273,7 +275,7 @@ impl Tx {
                 "record an environment's state",
                 "UPDATE environments SET state = $3, reason = $4, observed_generation = $2, updated_at = now(), \
                  gone_at = CASE WHEN $3 = 'destroyed' THEN now() ELSE gone_at END \
-                 WHERE id = $1 AND generation = $2",
+                 WHERE id = $1 AND generation = $2 AND (state, reason, observed_generation) IS DISTINCT FROM ($3, $4, $2)",
                 [id.uuid().into(), generation.into(), word::text(state).into(), reason.into()],
             )
             .await?;
@@ -336,6 +338,7 @@ fn environment(row: environments::Model) -> Result<Environment> {
         sleep_after_secs: row.sleep_after_secs,
         last_activity_at: row.last_activity_at,
         created_at: row.created_at,
+        updated_at: row.updated_at,
         gone_at: row.gone_at,
     })
 }

@@ -101,6 +101,16 @@ impl Store {
         self.list(Condition::all().add(machines::Column::EnvId.eq(env.uuid()))).await
     }
 
+    /// The newest machine of an environment, also one that is gone.
+    ///
+    /// # Errors
+    /// The database's error.
+    pub async fn newest_environment_machine(&self, env: EnvironmentId) -> Result<Option<Machine>> {
+        let of_env = machines::Entity::find().filter(machines::Column::EnvId.eq(env.uuid()));
+        let newest = of_env.order_by_desc(machines::Column::Id).one(&self.db).await.map_err(reading)?;
+        newest.map(machine).transpose()
+    }
+
     /// The builders of a project that are not gone, oldest first.
     ///
     /// # Errors

@@ -179,6 +179,18 @@ impl Tx {
     }
 }
 
+impl Tx {
+    /// Adds phases with both their ends, as a JSON object of `{started_at, finished_at}` by name.
+    ///
+    /// # Errors
+    /// The database's error.
+    pub async fn merge_phases(&self, id: RunId, phases: serde_json::Value) -> Result<()> {
+        let sql = "UPDATE workflow_runs SET phases = phases || $2 WHERE id = $1";
+        self.run("note phases", sql, [id.uuid().into(), phases.into()]).await?;
+        Ok(())
+    }
+}
+
 /// Which end of a phase.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PhaseEdge {

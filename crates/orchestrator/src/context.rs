@@ -1,0 +1,96 @@
+//! What every reconciler holds.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use stagely_cache::Cache;
+use stagely_domain::clock::Clock;
+use stagely_domain::id::{InstallationId, ProjectId};
+use stagely_domain::secret::Secret;
+use stagely_forge::{Forge, Repo};
+use stagely_proto::hub::hub_client::HubClient;
+use stagely_reconcile::{ErrorClass, Failure};
+use stagely_runtime::config::PreviewUrl;
+use stagely_runtime::grpc::Channel;
+use stagely_runtime::registry_credential::{Access, Claims, Minter};
+use stagely_store::{Scope, Store, StoreError};
+
+use crate::clouds::Clouds;
+use crate::config::Config;
+
+/// Clients, configuration and the time.
+pub struct Context {
+    pub store: Store,
+    pub cache: Cache,
+    pub forge: Arc<dyn Forge>,
+    pub clouds: Clouds,
+    pub hub: HubClient<Channel>,
+    pub clock: Arc<dyn Clock>,
+    pub config: Config,
+    pub installation: InstallationId,
+    pub preview_domain: String,
+    pub preview_url: PreviewUrl,
+    pub registry_ca_pem: String,
+    pub minter: Minter,
+    pub http: reqwest::Client,
+}
+
+impl Context {
+    /// A password with which machines of a project use the registry for twelve hours.
+    pub fn registry_password(&self, project: ProjectId, access: Access) -> (String, Secret) {
+        let expires_at = self.clock.now() + chrono::TimeDelta::hours(12);
+        let claims = Claims { project, holder: "machine".to_owned(), access, expires_at };
+        (Minter::username(&claims), self.minter.mint(&claims))
+    }
+
+    /// The repository of a project.
+    pub async fn repo(&self, project: ProjectId) -> Result<Repo, Failure> {
+        let project =
+            self.store.get_project(&Scope::system("reconcile"), project).await.map_err(stored("read a project"))?;
+        project.repo.parse().map_err(|error| Failure::new(ErrorClass::Permanent, "read a project", error))
+    }
+}
+
+/// What a failure of the store means for a step.
+pub fn stored(doing: &'static str) -> impl FnOnce(StoreError) -> Failure {
+    move |error| {
+        let class = match &error {
+            StoreError::Fenced { .. } => ErrorClass::Fenced,
+            error if error.is_transient() => ErrorClass::Transient,
+            _ => ErrorClass::Permanent,
+        };
+        Failure::new(class, doing, error)
+    }
+}
+
+/// What a refusal of the git host means for a step.
+pub fn hosted(doing: &'static str) -> impl FnOnce(stagely_forge::ForgeError) -> Failure {
+    use stagely_forge::ErrorKind;
+    move |error| {
+        let class = match error.kind {
+            ErrorKind::RateLimited { retry_after } => ErrorClass::RateLimited { retry_after },
+            ErrorKind::Invalid => ErrorClass::Permanent,
+            _ => ErrorClass::Transient,
+        };
+        Failure::new(class, doing, error)
+    }
+}
+
+/// What a refusal of a cloud means for a step. Teardown never parks, so callers add that where it holds.
+pub fn clouded(doing: &'static str) -> impl FnOnce(stagely_cloud::CloudError) -> Failure {
+    use stagely_cloud::ErrorKind;
+    move |error| {
+        let class = match error.kind {
+            ErrorKind::RateLimited { retry_after } => {
+                ErrorClass::RateLimited { retry_after: retry_after.unwrap_or(Duration::from_secs(30)) }
+            }
+            _ => ErrorClass::Transient,
+        };
+        Failure::new(class, doing, error)
+    }
+}
+
+/// What a refusal of another service means for a step.
+pub fn called(doing: &'static str) -> impl FnOnce(tonic::Status) -> Failure {
+    move |status| Failure::new(ErrorClass::Transient, doing, format!("{:?}: {}", status.code(), status.message()))
+}

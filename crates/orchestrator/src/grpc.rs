@@ -1,0 +1,216 @@
+//! `orchestrator.v1`: parse, change a wish, answer.
+
+use std::sync::Arc;
+
+use chrono::TimeDelta;
+use stagely_domain::id::{CloudAccountId, DeliveryId, EnvironmentId, MachineId, ProjectId, TeamId};
+use stagely_domain::machine::{Arch, Role, Size};
+use stagely_proto::orchestrator as wire;
+use stagely_proto::orchestrator::orchestrator_server::Orchestrator as Api;
+use stagely_store::environments::{Environment, Outcome, Power, Presence};
+use stagely_store::machines::NewMachine;
+use stagely_store::work::kind;
+use stagely_store::{Scope, StoreError, Tx};
+use tonic::{Request, Response, Status};
+
+use crate::context::Context;
+use crate::reconcile::sweep::Sweeps;
+
+pub struct Server {
+    pub context: Arc<Context>,
+    pub sweeps: Sweeps,
+}
+
+type Answer<T> = Result<Response<T>, Status>;
+
+#[tonic::async_trait]
+impl Api for Server {
+    async fn redeploy(&self, request: Request<wire::EnvironmentRequest>) -> Answer<wire::EnvironmentResponse> {
+        let env = self.find(&request.get_ref().environment_id, &request.get_ref().team_id).await?;
+        refuse_absent(&env)?;
+        let pr = env.pr.clone();
+        self.change(&env, async |tx| tx.wish_commit(env.id, env.generation, &pr).await).await
+    }
+
+    async fn destroy(&self, request: Request<wire::EnvironmentRequest>) -> Answer<wire::EnvironmentResponse> {
+        let env = self.find(&request.get_ref().environment_id, &request.get_ref().team_id).await?;
+        self.change(&env, async |tx| {
+            let _ = tx.wish_absent(env.id, None, "it was removed by a member").await?;
+            Ok(Outcome::Written)
+        })
+        .await
+    }
+
+    async fn sleep(&self, request: Request<wire::EnvironmentRequest>) -> Answer<wire::EnvironmentResponse> {
+        self.power(request, Power::Asleep).await
+    }
+
+    async fn wake(&self, request: Request<wire::EnvironmentRequest>) -> Answer<wire::EnvironmentResponse> {
+        self.power(request, Power::Awake).await
+    }
+
+    async fn pin(&self, request: Request<wire::PinRequest>) -> Answer<wire::EnvironmentResponse> {
+        let request = request.get_ref();
+        let env = self.find(&request.environment_id, &request.team_id).await?;
+        refuse_absent(&env)?;
+        self.change(&env, async |tx| tx.pin_environment(env.id, request.pinned).await.map(|()| Outcome::Written)).await
+    }
+
+    async fn expire(&self, request: Request<wire::ExpireRequest>) -> Answer<wire::ExpireResponse> {
+        let request = request.get_ref();
+        let id: EnvironmentId = parse(&request.environment_id)?;
+        let generation = i64::try_from(request.generation).map_err(|_| Status::invalid_argument("generation"))?;
+        let tx = self.context.store.begin().await.map_err(refused)?;
+        let outcome = tx.wish_absent(id, Some(generation), &request.reason).await.map_err(refused)?;
+        tx.wake(kind::ENVIRONMENT, id.uuid()).await.map_err(refused)?;
+        tx.commit().await.map_err(refused)?;
+        Ok(Response::new(wire::ExpireResponse { applied: outcome == Outcome::Written }))
+    }
+
+    async fn replay(&self, request: Request<wire::ReplayRequest>) -> Answer<wire::ReplayResponse> {
+        let id: DeliveryId = parse(&request.get_ref().delivery_id)?;
+        let tx = self.context.store.begin().await.map_err(refused)?;
+        tx.reopen_delivery(id).await.map_err(refused)?;
+        tx.wake(kind::INBOX, id.uuid()).await.map_err(refused)?;
+        tx.commit().await.map_err(refused)?;
+        Ok(Response::new(wire::ReplayResponse {}))
+    }
+
+    async fn acquire_machine(
+        &self,
+        request: Request<wire::AcquireMachineRequest>,
+    ) -> Answer<wire::AcquireMachineResponse> {
+        let request = request.get_ref();
+        let (id, project): (MachineId, ProjectId) = (parse(&request.machine_id)?, parse(&request.project_id)?);
+        let store = &self.context.store;
+        let project = store.get_project(&Scope::system("acquire a builder"), project).await.map_err(refused)?;
+        let account = project.account.ok_or_else(|| Status::failed_precondition("the project has no cloud account"))?;
+        let machine = NewMachine {
+            id,
+            team: project.team,
+            project: project.id,
+            environment: None,
+            account,
+            role: Role::Builder,
+            size: word::<Size>(&request.size)?,
+            arch: word::<Arch>(&request.arch)?,
+            lifetime: TimeDelta::hours(24),
+        };
+        let tx = store.begin().await.map_err(refused)?;
+        let _ = tx.insert_machine(&machine).await.map_err(refused)?;
+        tx.wake(kind::MACHINE, id.uuid()).await.map_err(refused)?;
+        tx.commit().await.map_err(refused)?;
+        let machine = store.get_machine(id).await.map_err(refused)?;
+        Ok(Response::new(wire::AcquireMachineResponse { state: format!("{:?}", machine.state).to_lowercase() }))
+    }
+
+    async fn release_machine(
+        &self,
+        request: Request<wire::ReleaseMachineRequest>,
+    ) -> Answer<wire::ReleaseMachineResponse> {
+        let id: MachineId = parse(&request.get_ref().machine_id)?;
+        let machine = self.context.store.get_machine(id).await.map_err(refused)?;
+        if machine.role != Role::Builder {
+            return Err(Status::not_found("no such builder"));
+        }
+        let tx = self.context.store.begin().await.map_err(refused)?;
+        let _ = tx.drop_machine(id, None).await.map_err(refused)?;
+        tx.wake(kind::MACHINE, id.uuid()).await.map_err(refused)?;
+        tx.commit().await.map_err(refused)?;
+        Ok(Response::new(wire::ReleaseMachineResponse {}))
+    }
+
+    async fn clone_access(&self, request: Request<wire::CloneAccessRequest>) -> Answer<wire::CloneAccessResponse> {
+        let project = parse(&request.get_ref().project_id)?;
+        let repo = self.context.repo(project).await.map_err(|failure| Status::not_found(failure.doing))?;
+        let access = self.context.forge.clone_access(&repo).await;
+        let access = access.map_err(|error| Status::unavailable(error.to_string()))?;
+        Ok(Response::new(wire::CloneAccessResponse {
+            url: access.url,
+            username: access.username,
+            token: access.token.reveal().to_owned(),
+            expires_at_unix: access.expires_at.map_or(0, |at| at.timestamp()),
+        }))
+    }
+
+    async fn sweep(&self, request: Request<wire::SweepRequest>) -> Answer<wire::SweepResponse> {
+        let wanted = &request.get_ref().account_id;
+        let only: Option<CloudAccountId> = if wanted.is_empty() { None } else { Some(parse(wanted)?) };
+        let accounts = self.context.store.list_cloud_accounts(&Scope::system("sweep")).await.map_err(refused)?;
+        let mut total = wire::SweepResponse { complete: true, ..wire::SweepResponse::default() };
+        for account in accounts.iter().filter(|account| only.is_none_or(|only| only == account.id)) {
+            let found = self.sweeps.sweep(account.id).await.map_err(|failure| Status::unavailable(failure.chain()))?;
+            total.seen += found.seen;
+            total.removed += found.removed;
+            total.orphans += found.orphans;
+            total.complete &= found.complete;
+        }
+        Ok(Response::new(total))
+    }
+}
+
+impl Server {
+    async fn power(
+        &self,
+        request: Request<wire::EnvironmentRequest>,
+        power: Power,
+    ) -> Answer<wire::EnvironmentResponse> {
+        let env = self.find(&request.get_ref().environment_id, &request.get_ref().team_id).await?;
+        refuse_absent(&env)?;
+        self.change(&env, async |tx| {
+            let _ = tx.wish_power(env.id, power).await?;
+            Ok(Outcome::Written)
+        })
+        .await
+    }
+
+    /// The environment, if it is this team's.
+    async fn find(&self, id: &str, team: &str) -> Result<Environment, Status> {
+        let (id, team): (EnvironmentId, TeamId) = (parse(id)?, parse(team)?);
+        let env =
+            self.context.store.get_environment(&Scope::system("a member's command"), id).await.map_err(refused)?;
+        if env.team == team { Ok(env) } else { Err(Status::not_found("no such environment")) }
+    }
+
+    async fn change(
+        &self,
+        env: &Environment,
+        change: impl AsyncFnOnce(&Tx) -> stagely_store::Result<Outcome>,
+    ) -> Answer<wire::EnvironmentResponse> {
+        let store = &self.context.store;
+        let tx = store.begin().await.map_err(refused)?;
+        if change(&tx).await.map_err(refused)? == Outcome::Stale {
+            return Err(Status::aborted("the environment changed meanwhile: try again"));
+        }
+        tx.wake(kind::ENVIRONMENT, env.id.uuid()).await.map_err(refused)?;
+        tx.commit().await.map_err(refused)?;
+        let env = store.get_environment(&Scope::system("a member's command"), env.id).await.map_err(refused)?;
+        Ok(Response::new(wire::EnvironmentResponse { generation: u64::try_from(env.generation).unwrap_or(0) }))
+    }
+}
+
+fn refuse_absent(env: &Environment) -> Result<(), Status> {
+    if env.desired == Presence::Present {
+        return Ok(());
+    }
+    Err(Status::failed_precondition("the environment is being removed"))
+}
+
+fn parse<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T, Status> {
+    text.parse().map_err(|error: T::Err| Status::invalid_argument(error.to_string()))
+}
+
+fn word<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, Status> {
+    serde_json::from_value(text.into()).map_err(|_| Status::invalid_argument(format!("unknown word `{text}`")))
+}
+
+/// The store's error as callers see it; the rest is in the log.
+fn refused(error: StoreError) -> Status {
+    match error {
+        StoreError::NotFound(what) => Status::not_found(format!("no such {what}")),
+        error => {
+            tracing::warn!(%error, "a command could not be stored");
+            Status::unavailable("the database does not answer")
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! From a pull request as it is now to the wish for its environment. Whoever noticed something (a delivery, a
+//! scan, a timer) only says which pull request; nothing of what it was told is believed.
+
+use ring::rand::{SecureRandom, SystemRandom};
+use stagely_domain::id::EnvironmentId;
+use stagely_forge::{PullRequest as Found, PullRequestState, Repo};
+use stagely_reconcile::{ErrorClass, Failure};
+use stagely_store::Tx;
+use stagely_store::environments::{Environment, NewEnvironment, Outcome, Presence, PullRequest};
+use stagely_store::tenants::Project;
+use stagely_store::work::kind;
+
+use crate::context::{Context, hosted, stored};
+
+/// A week, until the commit's own `stagely.yaml` was read.
+const TTL_SECS: i64 = 7 * 24 * 3600;
+
+/// What was concluded, for the delivery's record.
+pub struct Verdict {
+    pub applied: bool,
+    pub reason: String,
+}
+
+/// Reads the pull request as it is now.
+pub async fn read(context: &Context, project: &Project, number: i64) -> Result<Option<Found>, Failure> {
+    let doing = "read a pull request";
+    let repo: Repo = project.repo.parse().map_err(|error| Failure::new(ErrorClass::Permanent, doing, error))?;
+    context.forge.pull_request(&repo, number).await.map_err(hosted(doing))
+}
+
+/// Brings the wish in line with the pull request that was just read, inside `tx`. The caller commits.
+pub async fn apply(
+    context: &Context,
+    tx: &Tx,
+    project: &Project,
+    number: i64,
+    found: Option<Found>,
+) -> Result<Verdict, Failure> {
+    let doing = "apply a pull request";
+    let known = context.store.find_environment(project.id, number).await.map_err(stored(doing))?;
+    let applied = |reason: &str| Verdict { applied: true, reason: reason.to_owned() };
+    let ignored = |reason: &str| Verdict { applied: false, reason: reason.to_owned() };
+    let Some(pull) = found else {
+        return match known {
+            Some(env) => close(tx, &env, "the pull request is not there any more").await,
+            None => Ok(ignored("the git host has no such pull request")),
+        };
+    };
+    let facts = PullRequest {
+        number,
+        title: pull.title,
+        branch: pull.branch,
+        author: pull.author,
+        url: pull.url,
+        sha: pull.sha,
+    };
+    match (pull.state, known) {
+        (PullRequestState::Closed, Some(env)) => close(tx, &env, "the pull request was closed").await,
+        (PullRequestState::Closed, None) => Ok(ignored("the pull request is closed")),
+        (PullRequestState::Open, Some(env)) if env.desired == Presence::Absent => {
+            // It is on its way out; once it is gone, the scan finds the open pull request.
+            tx.wake_in(kind::ENVIRONMENT, env.id.uuid(), std::time::Duration::from_secs(5))
+                .await
+                .map_err(stored(doing))?;
+            Ok(ignored("the environment is being removed; it is made anew after that"))
+        }
+        (PullRequestState::Open, Some(env)) if env.pr.sha == facts.sha => {
+            Ok(ignored("the environment is at this commit already"))
+        }
+        (PullRequestState::Open, Some(env)) => {
+            let outcome = tx.wish_commit(env.id, env.generation, &facts).await.map_err(stored(doing))?;
+            if outcome == Outcome::Stale {
+                return Err(Failure::new(ErrorClass::Transient, doing, "the environment changed meanwhile"));
+            }
+            tx.wake(kind::ENVIRONMENT, env.id.uuid()).await.map_err(stored(doing))?;
+            Ok(applied("a new commit"))
+        }
+        (PullRequestState::Open, None) if pull.from_fork => {
+            Ok(ignored("pull requests from forks need approval, which this version does not offer yet"))
+        }
+        (PullRequestState::Open, None) => {
+            let id = EnvironmentId::generate();
+            let new = NewEnvironment {
+                id,
+                team: project.team,
+                project: project.id,
+                pr: facts,
+                hash: hash()?,
+                ttl_secs: TTL_SECS,
+            };
+            tx.insert_environment(&new).await.map_err(stored(doing))?;
+            tx.wake(kind::ENVIRONMENT, id.uuid()).await.map_err(stored(doing))?;
+            Ok(applied("a new environment"))
+        }
+    }
+}
+
+async fn close(tx: &Tx, env: &Environment, reason: &str) -> Result<Verdict, Failure> {
+    let doing = "close an environment";
+    let outcome = tx.wish_absent(env.id, None, reason).await.map_err(stored(doing))?;
+    tx.wake(kind::ENVIRONMENT, env.id.uuid()).await.map_err(stored(doing))?;
+    Ok(match outcome {
+        Outcome::Written => Verdict { applied: true, reason: reason.to_owned() },
+        Outcome::Stale => Verdict { applied: false, reason: "the environment is being removed already".to_owned() },
+    })
+}
+
+/// Twelve characters without look-alikes: 59 random bits, so that nobody guesses a preview's host.
+fn hash() -> Result<String, Failure> {
+    const ALPHABET: &[u8; 31] = b"23456789abcdefghjkmnpqrstuvwxyz";
+    let random = SystemRandom::new();
+    let mut hash = String::new();
+    while hash.len() < 12 {
+        let mut byte = [0];
+        random
+            .fill(&mut byte)
+            .map_err(|_| Failure::new(ErrorClass::Transient, "name an environment", "no randomness"))?;
+        // 248 is the largest multiple of 31 below 256: what is above would favour some letters.
+        if byte[0] < 248 {
+            hash.push(char::from(ALPHABET[usize::from(byte[0] % 31)]));
+        }
+    }
+    Ok(hash)
+}

@@ -1,0 +1,8 @@
+//! The reconcilers, one for each kind of resource that this service owns.
+
+pub mod environment;
+pub mod inbox;
+pub mod machine;
+pub mod post;
+pub mod route;
+pub mod sweep;

@@ -1,0 +1,128 @@
+//! Environments: look at the rows, do the next thing, say where it stands.
+
+mod deploy;
+mod execute;
+pub mod plan;
+mod read;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use stagely_domain::id::EnvironmentId;
+use stagely_reconcile::{Claim, ErrorClass, Failure, Fence, Reconciler, Step};
+use stagely_store::environments::Presence;
+use stagely_store::work::kind;
+use stagely_store::{Scope, StoreError};
+
+use crate::context::{Context, stored};
+use crate::{pulls, surface};
+use plan::{Plan, Snapshot};
+
+/// Key: the environment's id.
+pub struct Environments(pub Arc<Context>);
+
+/// Things done in one activation before others get their turn.
+const MAX_OPS: usize = 16;
+
+#[async_trait]
+impl Reconciler for Environments {
+    const KIND: &'static str = kind::ENVIRONMENT;
+
+    async fn reconcile(&self, claim: &Claim) -> Result<Step, Failure> {
+        let id = EnvironmentId::from_uuid(claim.fence.key);
+        let outcome = self.bring(id, &claim.fence).await;
+        match outcome {
+            // Whatever is on its way out is tried for ever.
+            Err(failure) => match self.0.store.get_environment(&Scope::system("reconcile"), id).await {
+                Ok(env) if env.desired == Presence::Absent => Err(failure.never_parks()),
+                _ => Err(failure),
+            },
+            done => done,
+        }
+    }
+}
+
+impl Environments {
+    async fn bring(&self, id: EnvironmentId, fence: &Fence) -> Result<Step, Failure> {
+        let context = &self.0;
+        for _ in 0..MAX_OPS {
+            let Some(snapshot) = look(context, id).await? else { return Ok(Step::Done) };
+            let plan = plan::plan(&snapshot, context.clock.now());
+            if let Some(op) = &plan.op {
+                tracing::debug!(env.id = %id, ?op, "next for {id}");
+                execute::execute(context, fence, &snapshot, op).await?;
+                continue;
+            }
+            self.settle(fence, &snapshot, &plan).await?;
+            if snapshot.env.gone_at.is_some() {
+                return Ok(Step::Done);
+            }
+            if plan.again.as_secs() >= 300 {
+                self.compare_with_pull_request(&snapshot).await?;
+            }
+            return Ok(Step::Again(plan.again));
+        }
+        Ok(Step::Again(std::time::Duration::ZERO))
+    }
+
+    /// Records the state, and what people see of it.
+    async fn settle(&self, fence: &Fence, snapshot: &Snapshot, plan: &Plan) -> Result<(), Failure> {
+        let doing = "record where an environment stands";
+        let tx = self.0.store.fenced(fence).await.map_err(stored(doing))?;
+        let env = &snapshot.env;
+        let reason = surface::reason(snapshot);
+        // A newer wish will find the row due and do it again.
+        let _ = tx
+            .set_environment_state(env.id, env.generation, plan.state, reason.as_deref())
+            .await
+            .map_err(stored(doing))?;
+        surface::write(&self.0, &tx, snapshot, plan.state).await?;
+        tx.commit().await.map_err(stored(doing))
+    }
+
+    /// A webhook may be lost: a resting environment asks the git host itself now and then.
+    async fn compare_with_pull_request(&self, snapshot: &Snapshot) -> Result<(), Failure> {
+        let doing = "compare with the pull request";
+        let (context, env) = (&self.0, &snapshot.env);
+        if env.desired == Presence::Absent {
+            return Ok(());
+        }
+        let project = context.store.get_project(&Scope::system(doing), env.project).await.map_err(stored(doing))?;
+        let found = pulls::read(context, &project, env.pr.number).await?;
+        let tx = context.store.begin().await.map_err(stored(doing))?;
+        let verdict = pulls::apply(context, &tx, &project, env.pr.number, found).await?;
+        if verdict.applied {
+            tracing::info!(env.id = %env.id, "{} was not told of: {}", env.id, verdict.reason);
+        }
+        tx.commit().await.map_err(stored(doing))
+    }
+}
+
+/// Everything that a decision is made on; `None` when there is no such environment or nothing is left of it.
+pub async fn look(context: &Context, id: EnvironmentId) -> Result<Option<Snapshot>, Failure> {
+    let doing = "look at an environment";
+    let store = &context.store;
+    let env = match store.get_environment(&Scope::system(doing), id).await {
+        Ok(env) => env,
+        Err(StoreError::NotFound(_)) => return Ok(None),
+        Err(error) => return Err(stored(doing)(error)),
+    };
+    let run = store.find_run(id, env.generation).await.map_err(stored(doing))?;
+    let builds = match &run {
+        Some(run) => store.list_run_builds(run.id).await.map_err(stored(doing))?,
+        None => Vec::new(),
+    };
+    let machines = store.list_environment_machines(id).await.map_err(stored(doing))?;
+    let newest = store.newest_environment_machine(id).await.map_err(stored(doing))?;
+    let routes = store.list_environment_routes(id).await.map_err(stored(doing))?;
+    let mut snapshot = Snapshot { env, run, builds, machines, newest, agent: None, routes };
+    if let Some(machine) = snapshot.machine().map(|machine| machine.id) {
+        snapshot.agent = store.find_agent(machine).await.map_err(stored(doing))?;
+    }
+    Ok(Some(snapshot))
+}
+
+/// A failure that is a bug of ours.
+fn bug(doing: &'static str, message: &'static str) -> Failure {
+    Failure::new(ErrorClass::Transient, doing, message)
+}

@@ -1,0 +1,386 @@
+//! Doing one thing. Outside calls first, then one short transaction behind the fence.
+
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use serde_json::{Map, json};
+use stagely_domain::build::Job;
+use stagely_domain::environment::State;
+use stagely_domain::failure::{Code, Failure as RunFailure};
+use stagely_domain::id::{BuildJobId, MachineId, RunId};
+use stagely_domain::machine::Role;
+use stagely_domain::run;
+use stagely_domain::spec::Resolved;
+use stagely_proto::{agent, hub};
+use stagely_reconcile::{ErrorClass, Failure, Fence};
+use stagely_store::agents::Step;
+use stagely_store::builds::NewBuildJob;
+use stagely_store::environments::{Outcome, Presence};
+use stagely_store::machines::NewMachine;
+use stagely_store::runs::{NewRun, PhaseEdge, Run};
+use stagely_store::work::kind;
+use stagely_store::{Scope, Tx};
+use tokio::time::{Instant, sleep};
+
+use super::plan::{Op, Snapshot};
+use super::{bug, deploy, read};
+use crate::context::{Context, called, hosted, stored};
+use crate::failures::failure;
+use crate::surface;
+
+/// How long a preview may take to answer through the edge once its agent says that it runs.
+const PROOF: Duration = Duration::from_secs(30);
+
+pub async fn execute(context: &Context, fence: &Fence, snapshot: &Snapshot, op: &Op) -> Result<(), Failure> {
+    match op {
+        Op::BeginRun => begin_run(context, fence, snapshot).await,
+        Op::ReadCommit => read_commit(context, fence, snapshot).await,
+        Op::EnsureMachine => ensure_machine(context, fence, snapshot).await,
+        Op::AskBuilds => ask_builds(context, fence, snapshot).await,
+        Op::Deploy => deploy(context, fence, snapshot).await,
+        Op::OpenAndProve => open_and_prove(context, fence, snapshot).await,
+        Op::Fail(failure) => fail(context, fence, snapshot, failure).await,
+        Op::SetPower(power) => {
+            let machine = snapshot.machine().ok_or_else(|| bug("set power", "there is no machine"))?.id;
+            write(context, fence, "set power", async |tx| {
+                let _ = tx.wish_machine_power(machine, *power).await?;
+                tx.wake(kind::MACHINE, machine.uuid()).await
+            })
+            .await
+        }
+        Op::CancelRuns => cancel_runs(context, fence, snapshot).await,
+        Op::Stop => stop(context, snapshot).await,
+        Op::CloseRoutes => close_routes(context, fence, snapshot).await,
+        Op::DropMachines => drop_machines(context, fence, snapshot).await,
+        Op::Finish => finish(context, fence, snapshot).await,
+    }
+}
+
+/// One short transaction behind the fence.
+async fn write(
+    context: &Context,
+    fence: &Fence,
+    doing: &'static str,
+    change: impl AsyncFnOnce(&Tx) -> stagely_store::Result<()>,
+) -> Result<(), Failure> {
+    let tx = context.store.fenced(fence).await.map_err(stored(doing))?;
+    change(&tx).await.map_err(stored(doing))?;
+    tx.commit().await.map_err(stored(doing))
+}
+
+async fn begin_run(context: &Context, fence: &Fence, snapshot: &Snapshot) -> Result<(), Failure> {
+    let env = &snapshot.env;
+    let cause = if env.generation == 1 { "opened" } else { "push" };
+    let run = NewRun {
+        id: RunId::generate(),
+        team: env.team,
+        environment: env.id,
+        generation: env.generation,
+        sha: env.pr.sha.clone(),
+        cause: cause.to_owned(),
+    };
+    write(context, fence, "begin a run", async |tx| {
+        tx.end_older_runs(env.id, env.generation, run::State::Superseded).await?;
+        tx.insert_run(&run).await?;
+        tx.wake(kind::FLEET, env.project.uuid()).await?;
+        let _ = tx.set_environment_state(env.id, env.generation, State::Queued, None).await?;
+        Ok(())
+    })
+    .await?;
+    show(context, fence, snapshot, State::Queued).await
+}
+
+/// What people see, before a step that takes its time.
+async fn show(context: &Context, fence: &Fence, snapshot: &Snapshot, state: State) -> Result<(), Failure> {
+    let doing = "show where an environment stands";
+    let tx = context.store.fenced(fence).await.map_err(stored(doing))?;
+    surface::write(context, &tx, snapshot, state).await?;
+    tx.commit().await.map_err(stored(doing))
+}
+
+async fn read_commit(context: &Context, fence: &Fence, snapshot: &Snapshot) -> Result<(), Failure> {
+    let run = the_run(snapshot)?;
+    let repo = context.repo(snapshot.env.project).await?;
+    match read::commit(context, &repo, &run.sha).await? {
+        Ok(resolved) => {
+            write(context, fence, "store what the commit asks for", async |tx| tx.set_run_spec(run.id, &resolved).await)
+                .await
+        }
+        Err(failure) => fail(context, fence, snapshot, &failure).await,
+    }
+}
+
+async fn ensure_machine(context: &Context, fence: &Fence, snapshot: &Snapshot) -> Result<(), Failure> {
+    let doing = "wish for a machine";
+    let (env, spec) = (&snapshot.env, the_spec(snapshot)?);
+    let project = context.store.get_project(&Scope::system(doing), env.project).await.map_err(stored(doing))?;
+    let accounts = context.store.list_cloud_accounts(&Scope::system(doing)).await.map_err(stored(doing))?;
+    let named = spec.spec.preview.provider.as_ref();
+    let account = match named {
+        Some(name) => accounts.iter().find(|account| account.team == env.team && account.name == *name),
+        None => accounts.iter().find(|account| Some(account.id) == project.account),
+    };
+    let Some(account) = account else {
+        let message = match named {
+            Some(name) => format!("the team has no cloud account `{name}` (preview.provider)"),
+            None => "the project has no cloud account: choose one in its settings".to_owned(),
+        };
+        return fail(context, fence, snapshot, &failure(Code::MachineFailed, "boot", message)).await;
+    };
+    let machine = NewMachine {
+        id: MachineId::generate(),
+        team: env.team,
+        project: env.project,
+        environment: Some(env.id),
+        account: account.id,
+        role: Role::Preview,
+        size: spec.spec.preview.size,
+        arch: spec.spec.preview.arch,
+        lifetime: TimeDelta::hours(context.config.machine_lifetime_hours),
+    };
+    write(context, fence, doing, async |tx| {
+        let _ = tx.insert_machine(&machine).await?;
+        tx.wake(kind::MACHINE, machine.id.uuid()).await
+    })
+    .await
+}
+
+async fn ask_builds(context: &Context, fence: &Fence, snapshot: &Snapshot) -> Result<(), Failure> {
+    let (env, run, spec) = (&snapshot.env, the_run(snapshot)?, the_spec(snapshot)?);
+    let short = run.sha.get(..12).unwrap_or(&run.sha);
+    let mut jobs = Vec::new();
+    for target in &spec.targets {
+        for platform in &target.platforms {
+            // Repository names are lower case (OCI distribution specification, "pulling manifests").
+            let name: String = target.name.to_lowercase();
+            let image = format!("{}/{name}:{}-{short}-{}", env.project.label(), env.hash, platform.arch());
+            jobs.push(NewBuildJob {
+                id: BuildJobId::generate(),
+                team: env.team,
+                project: env.project,
+                environment: env.id,
+                run: run.id,
+                target: target.name.clone(),
+                platform: platform.as_str().to_owned(),
+                spec: Job {
+                    sha: run.sha.clone(),
+                    context: target.context.to_string(),
+                    dockerfile: target.dockerfile.clone(),
+                    stage: target.stage.clone(),
+                    args: target.args.clone(),
+                    secrets: target.secrets.clone(),
+                    size: target.size,
+                    image,
+                    timeout_secs: target.timeout_secs,
+                },
+            });
+        }
+    }
+    write(context, fence, "ask for builds", async |tx| {
+        for job in &jobs {
+            tx.insert_build_job(job).await?;
+        }
+        let _ = tx.set_run_state(run.id, run::State::Building, None).await?;
+        tx.wake(kind::FLEET, env.project.uuid()).await
+    })
+    .await
+}
+
+async fn deploy(context: &Context, fence: &Fence, snapshot: &Snapshot) -> Result<(), Failure> {
+    let doing = "give the agent its wish";
+    let (env, run, spec) = (&snapshot.env, the_run(snapshot)?, the_spec(snapshot)?);
+    let repo = context.repo(env.project).await?;
+    let clone = context.forge.clone_access(&repo).await.map_err(hosted(doing))?;
+    let preview = deploy::running(context, env, spec, &snapshot.builds, &clone);
+    set_desired(context, snapshot, preview).await?;
+    write(context, fence, doing, async |tx| {
+        tx.note_phase(run.id, "deploy", PhaseEdge::Started).await?;
+        let _ = tx.set_run_state(run.id, run::State::Deploying, None).await?;
+        Ok(())
+    })
+    .await
+}
+
+async fn stop(context: &Context, snapshot: &Snapshot) -> Result<(), Failure> {
+    let last = context.store.last_live_run::<Resolved>(snapshot.env.id).await.map_err(stored("stop a preview"))?;
+    let spec = last.and_then(|run| run.spec);
+    set_desired(context, snapshot, deploy::stopped(&snapshot.env, spec.as_ref())).await
+}
+
+async fn set_desired(context: &Context, snapshot: &Snapshot, preview: agent::Preview) -> Result<(), Failure> {
+    let doing = "give the agent its wish";
+    let machine = snapshot.machine().ok_or_else(|| bug(doing, "there is no machine"))?;
+    let desired = agent::Desired {
+        generation: u64::try_from(snapshot.env.generation).unwrap_or(0),
+        spec: Some(agent::desired::Spec::Preview(preview)),
+    };
+    let request = hub::SetDesiredRequest { machine_id: machine.id.to_string(), desired: Some(desired) };
+    context.hub.clone().set_desired(request).await.map_err(called(doing)).map(drop)
+}
+
+/// Writes the routes, copies them at once, and asks for the URL as a visitor would.
+async fn open_and_prove(context: &Context, fence: &Fence, snapshot: &Snapshot) -> Result<(), Failure> {
+    let doing = "open the routes";
+    let (env, run, spec) = (&snapshot.env, the_run(snapshot)?, the_spec(snapshot)?);
+    let entries =
+        surface::open_routes(context, snapshot, spec).ok_or_else(|| bug(doing, "the machine has no address"))?;
+    write(context, fence, doing, async |tx| {
+        let _ = tx.set_run_state(run.id, run::State::Verifying, None).await?;
+        tx.note_phase(run.id, "deploy", PhaseEdge::Finished).await?;
+        tx.merge_phases(run.id, agent_phases(snapshot, context.clock.now())).await?;
+        tx.note_phase(run.id, "route", PhaseEdge::Started).await?;
+        for entry in &entries {
+            tx.write_route(env.team, env.generation, entry).await?;
+        }
+        tx.wake(kind::ROUTE, env.id.uuid()).await
+    })
+    .await?;
+    super::super::route::publish(context, env.id).await?;
+    write(context, fence, doing, async |tx| {
+        tx.note_phase(run.id, "route", PhaseEdge::Finished).await?;
+        tx.note_phase(run.id, "prove", PhaseEdge::Started).await
+    })
+    .await?;
+    match prove(context, &surface::root_host(context, env)).await {
+        Ok(()) => succeed(context, fence, snapshot, run, spec).await,
+        Err(failure) => fail(context, fence, snapshot, &failure).await,
+    }
+}
+
+async fn succeed(
+    context: &Context,
+    fence: &Fence,
+    snapshot: &Snapshot,
+    run: &Run<Resolved>,
+    spec: &Resolved,
+) -> Result<(), Failure> {
+    let env = &snapshot.env;
+    let span = |secs: u64| TimeDelta::seconds(i64::try_from(secs).unwrap_or(i64::MAX / 1000));
+    let (ttl, sleep_after) = (spec.spec.preview.ttl, spec.spec.preview.sleep_after);
+    write(context, fence, "record that it is live", async |tx| {
+        tx.note_phase(run.id, "prove", PhaseEdge::Finished).await?;
+        let _ = tx.set_run_state(run.id, run::State::Succeeded, None).await?;
+        tx.renew_environment(env.id, span(ttl.as_secs()), sleep_after.map(|after| span(after.as_secs()))).await
+    })
+    .await?;
+    tracing::info!(env.id = %env.id, run.id = %run.id, "{} is live at {}", env.id, env.pr.sha);
+    Ok(())
+}
+
+/// An answer below 500 that is not the edge's own.
+async fn prove(context: &Context, host: &str) -> Result<(), RunFailure> {
+    let until = Instant::now() + PROOF;
+    let url = format!("http://{}/", context.config.edge_address);
+    loop {
+        let request = context.http.get(&url).header("host", host).timeout(Duration::from_secs(10));
+        let last = match request.send().await {
+            Ok(answer) if answer.headers().contains_key("x-stagely") => {
+                "the edge does not reach the service yet".to_owned()
+            }
+            Ok(answer) if answer.status().is_server_error() => format!("GET / answered {}", answer.status()),
+            Ok(_) => return Ok(()),
+            Err(error) if error.is_timeout() => "GET / was not answered in ten seconds".to_owned(),
+            Err(_) => "the edge cannot be reached".to_owned(),
+        };
+        if Instant::now() > until {
+            return Err(failure(
+                Code::ProofFailed,
+                "prove",
+                format!("the URL did not answer through the edge: {last}"),
+            ));
+        }
+        sleep(Duration::from_millis(50)).await;
+    }
+}
+
+async fn fail(context: &Context, fence: &Fence, snapshot: &Snapshot, failure: &RunFailure) -> Result<(), Failure> {
+    let (env, run) = (&snapshot.env, the_run(snapshot)?);
+    tracing::info!(env.id = %env.id, run.id = %run.id, code = failure.code.as_str(), "{} failed: {}", env.id, failure.message);
+    write(context, fence, "record a failure", async |tx| {
+        let _ = tx.set_run_state(run.id, run::State::Failed, Some(failure)).await?;
+        tx.merge_phases(run.id, agent_phases(snapshot, context.clock.now())).await?;
+        tx.wake(kind::FLEET, env.project.uuid()).await?;
+        // Nothing was ever live here: a machine without anything on it is not kept.
+        if !snapshot.serves() {
+            for machine in snapshot.machines.iter().filter(|machine| machine.desired == Presence::Present) {
+                if tx.drop_machine(machine.id, None).await? == Outcome::Written {
+                    tx.wake(kind::MACHINE, machine.id.uuid()).await?;
+                }
+            }
+        }
+        Ok(())
+    })
+    .await
+}
+
+async fn cancel_runs(context: &Context, fence: &Fence, snapshot: &Snapshot) -> Result<(), Failure> {
+    let env = &snapshot.env;
+    write(context, fence, "end the runs", async |tx| {
+        tx.end_older_runs(env.id, env.generation + 1, run::State::Cancelled).await?;
+        tx.wake(kind::FLEET, env.project.uuid()).await?;
+        let _ = tx.set_environment_state(env.id, env.generation, State::Destroying, env.reason.as_deref()).await?;
+        Ok(())
+    })
+    .await
+}
+
+async fn close_routes(context: &Context, fence: &Fence, snapshot: &Snapshot) -> Result<(), Failure> {
+    let (env, entries) = (&snapshot.env, surface::closed_routes(snapshot));
+    write(context, fence, "close the routes", async |tx| {
+        for entry in &entries {
+            tx.write_route(env.team, env.generation, entry).await?;
+        }
+        tx.wake(kind::ROUTE, env.id.uuid()).await
+    })
+    .await?;
+    // The machine's address may be another's soon: the edge must know before that.
+    super::super::route::publish(context, env.id).await
+}
+
+async fn drop_machines(context: &Context, fence: &Fence, snapshot: &Snapshot) -> Result<(), Failure> {
+    write(context, fence, "drop the machines", async |tx| {
+        for machine in &snapshot.machines {
+            let _ = tx.drop_machine(machine.id, None).await?;
+            tx.wake(kind::MACHINE, machine.id.uuid()).await?;
+        }
+        Ok(())
+    })
+    .await
+}
+
+async fn finish(context: &Context, fence: &Fence, snapshot: &Snapshot) -> Result<(), Failure> {
+    let doing = "finish an environment";
+    let env = &snapshot.env;
+    let tx = context.store.fenced(fence).await.map_err(stored(doing))?;
+    let reason = env.reason.as_deref();
+    let _ = tx.set_environment_state(env.id, env.generation, State::Destroyed, reason).await.map_err(stored(doing))?;
+    surface::write(context, &tx, snapshot, State::Destroyed).await?;
+    tx.wake(kind::FLEET, env.project.uuid()).await.map_err(stored(doing))?;
+    tx.commit().await.map_err(stored(doing))?;
+    tracing::info!(env.id = %env.id, "{} is gone", env.id);
+    Ok(())
+}
+
+/// The agent's own steps as phases. Its clock is not trusted: only lengths are taken, counted back from `now`.
+fn agent_phases(snapshot: &Snapshot, now: DateTime<Utc>) -> serde_json::Value {
+    let generation = u64::try_from(snapshot.env.generation).unwrap_or(0);
+    let observed = snapshot.agent.as_ref().and_then(|agent| agent.observed.as_ref());
+    let mut phases = Map::new();
+    if let Some(observed) = observed.filter(|observed| observed.generation == generation) {
+        let end = observed.steps.iter().filter_map(|step: &Step| step.finished_ms).max().unwrap_or(0);
+        let at = |ms: u64| now - TimeDelta::milliseconds(i64::try_from(end.saturating_sub(ms)).unwrap_or(0));
+        for step in &observed.steps {
+            let Some(finished) = step.finished_ms else { continue };
+            phases.insert(step.name.clone(), json!({"started_at": at(step.started_ms), "finished_at": at(finished)}));
+        }
+    }
+    phases.into()
+}
+
+fn the_run(snapshot: &Snapshot) -> Result<&Run<Resolved>, Failure> {
+    snapshot.run.as_ref().ok_or_else(|| Failure::new(ErrorClass::Transient, "go on with a run", "there is none"))
+}
+
+fn the_spec(snapshot: &Snapshot) -> Result<&Resolved, Failure> {
+    the_run(snapshot)?.spec.as_ref().ok_or_else(|| bug("go on with a run", "its commit was not read"))
+}

@@ -1,0 +1,273 @@
+use chrono::{DateTime, TimeDelta, Utc};
+use stagely_domain::build;
+use stagely_domain::compose;
+use stagely_domain::environment::State;
+use stagely_domain::failure::Code;
+use stagely_domain::id::{BuildJobId, CloudAccountId, EnvironmentId, MachineId, ProjectId, RunId, TeamId};
+use stagely_domain::machine::{self, Arch, Role, Size};
+use stagely_domain::run;
+use stagely_domain::spec::{RepoPath, Resolved, Spec, resolve};
+use stagely_store::agents::{Agent, Observed, Phase};
+use stagely_store::builds::BuildJob;
+use stagely_store::environments::{Environment, Power, Presence, PullRequest};
+use stagely_store::machines::Machine;
+use stagely_store::runs::Run;
+
+use super::{Op, Snapshot, plan};
+use crate::failures::failure;
+
+fn now() -> DateTime<Utc> {
+    DateTime::from_timestamp(1_800_000_000, 0).unwrap()
+}
+
+fn snapshot() -> Snapshot {
+    let pr = PullRequest {
+        number: 1,
+        title: "t".into(),
+        branch: "b".into(),
+        author: "a".into(),
+        url: "u".into(),
+        sha: "0".repeat(40),
+    };
+    let env = Environment {
+        id: EnvironmentId::generate(),
+        team: TeamId::generate(),
+        project: ProjectId::generate(),
+        pr,
+        hash: "x7k2".into(),
+        desired: Presence::Present,
+        power: Power::Awake,
+        generation: 3,
+        state: State::Queued,
+        reason: None,
+        pinned: false,
+        ttl_secs: 60,
+        expires_at: now(),
+        sleep_after_secs: None,
+        last_activity_at: now(),
+        created_at: now(),
+        updated_at: now(),
+        gone_at: None,
+    };
+    Snapshot { env, run: None, builds: Vec::new(), machines: Vec::new(), newest: None, agent: None, routes: Vec::new() }
+}
+
+fn spec() -> Resolved {
+    let text = "services:\n  web: {build: ./web, ports: ['80:3000']}\n";
+    let services = compose::parse(text, &RepoPath::parse("c.yml").unwrap()).unwrap();
+    resolve(Spec::default(), &services, None).unwrap()
+}
+
+fn run(snapshot: &Snapshot, state: run::State) -> Run<Resolved> {
+    Run {
+        id: RunId::generate(),
+        environment: snapshot.env.id,
+        generation: snapshot.env.generation,
+        sha: snapshot.env.pr.sha.clone(),
+        cause: "push".into(),
+        state,
+        spec: Some(spec()),
+        failure: None,
+        created_at: now(),
+        live_at: None,
+        finished_at: None,
+    }
+}
+
+fn machine(snapshot: &Snapshot, state: machine::State) -> Machine {
+    Machine {
+        id: MachineId::generate(),
+        team: snapshot.env.team,
+        project: snapshot.env.project,
+        environment: Some(snapshot.env.id),
+        account: CloudAccountId::generate(),
+        role: Role::Preview,
+        size: Size::Small,
+        arch: Arch::Amd64,
+        desired: Presence::Present,
+        power: Power::Awake,
+        state,
+        provider_id: None,
+        address: Some("127.0.0.1:1".into()),
+        failure: None,
+        create_deadline: None,
+        expires_at: now(),
+        absent_seen_at: None,
+        intended_at: now(),
+        placed_at: None,
+        enrolled_at: None,
+        drop_at: None,
+        gone_at: None,
+    }
+}
+
+fn agent(snapshot: &Snapshot, desired: u64, observed: u64, phase: Phase) -> Agent {
+    Agent {
+        machine: MachineId::generate(),
+        team: snapshot.env.team,
+        project: snapshot.env.project,
+        environment: Some(snapshot.env.id),
+        role: Role::Preview,
+        wanted: true,
+        enrolled_at: Some(now()),
+        public_key: None,
+        conn_epoch: 1,
+        hub_id: None,
+        connected_at: Some(now()),
+        last_seen_at: Some(now()),
+        revoked_at: None,
+        suspect_at: None,
+        desired_generation: desired,
+        observed_generation: observed,
+        observed: Some(Observed {
+            generation: observed,
+            phase,
+            steps: Vec::new(),
+            services: Vec::new(),
+            failure: (phase == Phase::Failed).then(|| failure(Code::HookFailed, "on_start", "exit 3")),
+            builds: Vec::new(),
+            disk_free_bytes: 0,
+        }),
+    }
+}
+
+fn job(snapshot: &Snapshot, state: build::State) -> BuildJob {
+    BuildJob {
+        id: BuildJobId::generate(),
+        team: snapshot.env.team,
+        project: snapshot.env.project,
+        environment: snapshot.env.id,
+        run: RunId::generate(),
+        target: "web".into(),
+        platform: "linux/amd64".into(),
+        spec: build::Job {
+            sha: String::new(),
+            context: ".".into(),
+            dockerfile: "Dockerfile".into(),
+            stage: String::new(),
+            args: Default::default(),
+            secrets: Vec::new(),
+            size: Size::Small,
+            image: "p/web:x".into(),
+            timeout_secs: 60,
+        },
+        state,
+        machine: None,
+        image_digest: Some("sha256:1".into()),
+        failure: None,
+        attempt: 0,
+        queued_at: now(),
+        assigned_at: None,
+        finished_at: None,
+    }
+}
+
+#[test]
+fn a_commit_goes_live_step_by_step_and_the_machine_does_not_wait_for_the_images() {
+    let mut snapshot = snapshot();
+    assert_eq!(plan(&snapshot, now()).op, Some(Op::BeginRun));
+    snapshot.run = Some(Run { spec: None, ..run(&snapshot, run::State::Pending) });
+    assert_eq!(plan(&snapshot, now()).op, Some(Op::ReadCommit));
+    snapshot.run = Some(run(&snapshot, run::State::Pending));
+    assert_eq!(plan(&snapshot, now()).op, Some(Op::EnsureMachine));
+    snapshot.machines = vec![machine(&snapshot, machine::State::Intended)];
+    assert_eq!(plan(&snapshot, now()).op, Some(Op::AskBuilds));
+    snapshot.builds = vec![job(&snapshot, build::State::Building)];
+    assert_eq!((plan(&snapshot, now()).op, plan(&snapshot, now()).state), (None, State::Building));
+    snapshot.builds[0].state = build::State::Succeeded;
+    assert_eq!((plan(&snapshot, now()).op, plan(&snapshot, now()).state), (None, State::Provisioning));
+    snapshot.machines[0].state = machine::State::Enrolled;
+    snapshot.agent = Some(agent(&snapshot, 0, 0, Phase::Idle));
+    assert_eq!(plan(&snapshot, now()).op, Some(Op::Deploy));
+    snapshot.agent = Some(agent(&snapshot, 3, 2, Phase::Running));
+    assert_eq!((plan(&snapshot, now()).op, plan(&snapshot, now()).state), (None, State::Deploying));
+    snapshot.agent = Some(agent(&snapshot, 3, 3, Phase::Running));
+    assert_eq!(plan(&snapshot, now()).op, Some(Op::OpenAndProve));
+    snapshot.run = Some(run(&snapshot, run::State::Succeeded));
+    assert_eq!((plan(&snapshot, now()).op, plan(&snapshot, now()).state), (None, State::Live));
+}
+
+#[test]
+fn every_failure_ends_the_run_with_its_own_reason() {
+    let mut base = snapshot();
+    base.run = Some(run(&base, run::State::Building));
+    base.machines = vec![machine(&base, machine::State::Enrolled)];
+    let failed = |snapshot: &Snapshot| match plan(snapshot, now()).op {
+        Some(Op::Fail(failure)) => failure,
+        other => panic!("{other:?}"),
+    };
+    let mut build = base.clone();
+    build.builds = vec![job(&base, build::State::Failed)];
+    assert_eq!((failed(&build).code, failed(&build).service.as_deref()), (Code::BuildFailed, Some("web")));
+    let mut hook = base.clone();
+    hook.builds = vec![job(&base, build::State::Succeeded)];
+    hook.agent = Some(agent(&base, 3, 3, Phase::Failed));
+    assert_eq!(failed(&hook).code, Code::HookFailed);
+    let mut lost = base.clone();
+    lost.machines.clear();
+    let gone = Machine {
+        failure: Some(failure(Code::MachineLost, "boot", "it died")),
+        ..machine(&base, machine::State::Gone)
+    };
+    lost.newest = Some(gone.clone());
+    assert_eq!(failed(&lost).code, Code::MachineLost);
+    // A machine that was lost before this run began is no reason: a new one is made.
+    lost.newest = Some(Machine { intended_at: now() - TimeDelta::hours(1), ..gone });
+    assert_eq!(plan(&lost, now()).op, Some(Op::EnsureMachine));
+    assert_eq!(plan(&base, now() + TimeDelta::hours(2)).op.map(|op| matches!(op, Op::Fail(_))), Some(true));
+}
+
+#[test]
+fn closing_at_any_moment_leaves_nothing_and_creates_nothing() {
+    for run_state in run::State::ALL {
+        for machine_state in machine::State::ALL.into_iter().filter(|state| *state != machine::State::Gone) {
+            let mut snapshot = snapshot();
+            snapshot.run = Some(run(&snapshot, run_state));
+            snapshot.machines = vec![machine(&snapshot, machine_state)];
+            snapshot.agent = Some(agent(&snapshot, 2, 2, Phase::Running));
+            snapshot.env.desired = Presence::Absent;
+            let mut done = Vec::new();
+            for _ in 0..20 {
+                let Some(op) = plan(&snapshot, now()).op else { break };
+                match &op {
+                    Op::CancelRuns => snapshot.env.state = State::Destroying,
+                    Op::Stop => snapshot.agent = Some(agent(&snapshot, 3, 3, Phase::Stopped)),
+                    Op::CloseRoutes => snapshot.routes.clear(),
+                    Op::DropMachines => snapshot.machines.clear(),
+                    Op::Finish => snapshot.env.state = State::Destroyed,
+                    other => panic!("{other:?} while leaving"),
+                }
+                done.push(op);
+            }
+            assert_eq!(done.last(), Some(&Op::Finish), "{run_state:?} {machine_state:?}: {done:?}");
+        }
+    }
+}
+
+#[test]
+fn an_agent_that_does_not_stop_is_not_waited_for_for_ever() {
+    let mut snapshot = snapshot();
+    snapshot.env.desired = Presence::Absent;
+    snapshot.env.state = State::Destroying;
+    snapshot.machines = vec![machine(&snapshot, machine::State::Enrolled)];
+    snapshot.agent = Some(agent(&snapshot, 3, 2, Phase::Running));
+    assert_eq!(plan(&snapshot, now()).op, None);
+    let later = now() + TimeDelta::seconds(61);
+    assert_eq!(plan(&snapshot, later).op, Some(Op::DropMachines));
+}
+
+#[test]
+fn sleep_and_wake_follow_the_wish() {
+    let mut snapshot = snapshot();
+    snapshot.run = Some(run(&snapshot, run::State::Succeeded));
+    snapshot.machines = vec![machine(&snapshot, machine::State::Enrolled)];
+    snapshot.agent = Some(agent(&snapshot, 3, 3, Phase::Running));
+    snapshot.env.power = Power::Asleep;
+    assert_eq!(plan(&snapshot, now()).op, Some(Op::SetPower(Power::Asleep)));
+    snapshot.machines[0].power = Power::Asleep;
+    assert_eq!(plan(&snapshot, now()).state, State::Sleeping);
+    snapshot.machines[0].state = machine::State::Hibernated;
+    assert_eq!((plan(&snapshot, now()).op, plan(&snapshot, now()).state), (None, State::Asleep));
+    snapshot.env.power = Power::Awake;
+    assert_eq!(plan(&snapshot, now()).op, Some(Op::SetPower(Power::Awake)));
+}

@@ -1,0 +1,290 @@
+//! Machines: the one creator and the one destroyer. The row is committed before the provider is called; before every
+//! create there is a look; nothing is called gone before the provider shows it. Key: the machine's id.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use chrono::TimeDelta;
+use stagely_cloud::{
+    AgentConfig, AgentDownload, Cloud, CreateRequest, DeleteProgress, ErrorKind, ProviderId, Vm, VmState,
+};
+use stagely_domain::failure::{Code, Failure as RunFailure};
+use stagely_domain::id::MachineId;
+use stagely_domain::machine::{Role, State};
+use stagely_proto::hub::{PrepareEnrolmentRequest, RevokeRequest};
+use stagely_reconcile::{Claim, Failure, Fence, Reconciler, Step};
+use stagely_store::environments::{Outcome, Power, Presence};
+use stagely_store::machines::Machine;
+use stagely_store::work::kind;
+use stagely_store::{StoreError, Tx};
+
+use crate::context::{Context, called, clouded, stored};
+use crate::failures::failure;
+
+/// Until when a create call may still take effect after it was made.
+const CREATE_LIMIT: TimeDelta = TimeDelta::seconds(180);
+/// How long a machine may take from its placing to its agent's enrolment.
+const BOOT_LIMIT: TimeDelta = TimeDelta::minutes(10);
+/// Refused creates after which the run is told.
+const CREATE_TRIES: u32 = 5;
+const INGRESS_PORT: u16 = 7443;
+const LOOK: Duration = Duration::from_secs(20);
+
+pub struct Machines(pub Arc<Context>);
+
+#[async_trait]
+impl Reconciler for Machines {
+    const KIND: &'static str = kind::MACHINE;
+
+    async fn reconcile(&self, claim: &Claim) -> Result<Step, Failure> {
+        let (context, id) = (&self.0, MachineId::from_uuid(claim.fence.key));
+        let machine = match context.store.get_machine(id).await {
+            Ok(machine) => machine,
+            Err(StoreError::NotFound(_)) => return Ok(Step::Done),
+            Err(error) => return Err(stored("read a machine")(error)),
+        };
+        let cloud = context.clouds.of(machine.account).await?;
+        let work = Work { context, fence: &claim.fence, machine: &machine, cloud };
+        match (machine.desired, machine.state) {
+            (_, State::Gone) => Ok(Step::Done),
+            (Presence::Absent, _) => work.remove().await.map_err(Failure::never_parks),
+            (Presence::Present, State::Intended | State::Creating) => work.create(claim.attempt).await,
+            (Presence::Present, State::Booting) => work.boot().await,
+            (Presence::Present, State::Enrolled | State::Hibernated) => work.keep().await,
+            (Presence::Present, State::Deleting) => Ok(Step::Done),
+        }
+    }
+}
+
+/// One activation.
+struct Work<'w> {
+    context: &'w Context,
+    fence: &'w Fence,
+    machine: &'w Machine,
+    cloud: Arc<dyn Cloud>,
+}
+
+impl Work<'_> {
+    async fn create(&self, attempt: u32) -> Result<Step, Failure> {
+        let doing = "create a machine";
+        let id = self.machine.id;
+        if !self.cloud.capabilities().arches.contains(&self.machine.arch) {
+            let message = format!("this cloud account has no {} machines", self.machine.arch);
+            return self.give_up(failure(Code::MachineFailed, "boot", message)).await;
+        }
+        let request = PrepareEnrolmentRequest { machine_id: id.to_string() };
+        let prepared = self.context.hub.clone().prepare_enrolment(request).await.map_err(called(doing))?.into_inner();
+        let intent = self.write(doing, async |tx| tx.machine_creating(id, CREATE_LIMIT).await).await?;
+        if intent == Outcome::Stale {
+            return Ok(Step::Again(Duration::ZERO));
+        }
+        let agent_sha256 = agent_sha256(self.context).await?;
+        let create = CreateRequest {
+            machine: id,
+            installation: self.context.installation,
+            environment: self.machine.environment,
+            role: self.machine.role,
+            size: self.machine.size,
+            arch: self.machine.arch,
+            expires_at: self.machine.expires_at,
+            agent: AgentDownload {
+                url: self.context.config.agent_url.replace("{arch}", &self.machine.arch.to_string()),
+                sha256: agent_sha256,
+            },
+            config: AgentConfig {
+                hub_url: prepared.hub_url,
+                machine: id,
+                enrolment_token: stagely_domain::secret::Secret::new(prepared.token),
+                ca_pem: prepared.ca_pem,
+                role: self.machine.role,
+                ingress_port: INGRESS_PORT,
+            },
+        };
+        match self.cloud.create(&create).await {
+            Ok(created) => {
+                let (provider_id, address) = (created.id.0, created.address);
+                self.write_and_tell("record a placed machine", async |tx| {
+                    tx.machine_placed(id, &provider_id, address.as_deref()).await.map(drop)
+                })
+                .await?;
+                tracing::info!(machine.id = %id, "{id} is placed");
+                Ok(Step::Again(Duration::ZERO))
+            }
+            Err(error)
+                if attempt >= CREATE_TRIES || matches!(error.kind, ErrorKind::Invalid | ErrorKind::Unsupported) =>
+            {
+                tracing::warn!(machine.id = %id, %error, "{id} could not be created");
+                let message = format!("the cloud gave no machine: {}", error.message);
+                self.give_up(failure(Code::MachineFailed, "boot", message)).await
+            }
+            Err(error) => Err(clouded(doing)(error)),
+        }
+    }
+
+    async fn boot(&self) -> Result<Step, Failure> {
+        let doing = "wait for a machine's agent";
+        let id = self.machine.id;
+        let agent = self.context.store.find_agent(id).await.map_err(stored(doing))?;
+        if agent.is_some_and(|agent| agent.enrolled_at.is_some()) {
+            self.write_and_tell(doing, async |tx| {
+                tx.set_machine_state(id, State::Booting, State::Enrolled).await.map(drop)
+            })
+            .await?;
+            return Ok(Step::Again(LOOK));
+        }
+        let since = self.machine.placed_at.unwrap_or(self.machine.intended_at);
+        if self.context.clock.now() - since > BOOT_LIMIT {
+            let provider = self.machine.provider_id.clone().map(ProviderId);
+            let console = match provider {
+                Some(provider) => self.cloud.console_tail(&provider).await.ok().flatten(),
+                None => None,
+            };
+            let message = format!("the machine's agent did not enrol within {} minutes", BOOT_LIMIT.num_minutes());
+            let failure =
+                RunFailure { log_tail: console.unwrap_or_default(), ..failure(Code::MachineLost, "boot", message) };
+            return self.give_up(failure).await;
+        }
+        if self.vanished().await? {
+            return self
+                .give_up(failure(Code::MachineLost, "boot", "the machine ended before its agent enrolled"))
+                .await;
+        }
+        Ok(Step::Again(Duration::from_secs(5)))
+    }
+
+    /// Awake or asleep as wished, at its address, and still there.
+    async fn keep(&self) -> Result<Step, Failure> {
+        let (id, machine) = (self.machine.id, self.machine);
+        let Some(provider) = machine.provider_id.clone().map(ProviderId) else { return Ok(Step::Again(LOOK)) };
+        match (machine.power, machine.state) {
+            (Power::Asleep, State::Enrolled) => {
+                self.cloud.hibernate(&provider).await.map_err(clouded("hibernate a machine"))?;
+                self.write_and_tell("record a sleeping machine", async |tx| {
+                    tx.set_machine_state(id, State::Enrolled, State::Hibernated).await.map(drop)
+                })
+                .await?;
+                tracing::info!(machine.id = %id, "{id} sleeps");
+                return Ok(Step::Done);
+            }
+            (Power::Awake, State::Hibernated) => {
+                let vm = self.cloud.wake(&provider).await.map_err(clouded("wake a machine"))?;
+                self.write_and_tell("record a woken machine", async |tx| {
+                    let _ = tx.machine_placed(id, &vm.id.0, vm.address.as_deref()).await?;
+                    tx.set_machine_state(id, State::Hibernated, State::Enrolled).await.map(drop)
+                })
+                .await?;
+                tracing::info!(machine.id = %id, "{id} is awake");
+                return Ok(Step::Again(LOOK));
+            }
+            (Power::Asleep, _) => return Ok(Step::Again(Duration::from_secs(300))),
+            (Power::Awake, _) => {}
+        }
+        if self.vanished().await? {
+            return self.give_up(failure(Code::MachineLost, "run", "the machine is not there any more")).await;
+        }
+        Ok(Step::Again(LOOK))
+    }
+
+    /// Removes it, and calls it gone only when the provider shows that it is.
+    async fn remove(&self) -> Result<Step, Failure> {
+        let doing = "remove a machine";
+        let (id, machine) = (self.machine.id, self.machine);
+        if machine.state == State::Intended {
+            return self.gone(State::Intended).await;
+        }
+        if machine.state != State::Deleting {
+            let request =
+                RevokeRequest { machine_id: id.to_string(), reason: "the machine is not wanted any more".to_owned() };
+            // A machine that was never prepared has no agent; what counts is the provider.
+            if let Err(status) = self.context.hub.clone().revoke(request).await
+                && status.code() != tonic::Code::NotFound
+            {
+                return Err(called("end a machine's credential")(status));
+            }
+            let from = machine.state;
+            let _ = self.write(doing, async |tx| tx.set_machine_state(id, from, State::Deleting).await).await?;
+        }
+        let mut left = self.cloud.find(id).await.map_err(clouded(doing))?;
+        // A provider may still know it by the id that it gave, though not by ours.
+        let known = machine.provider_id.clone().map(ProviderId);
+        let ids: Vec<ProviderId> = left.drain(..).map(|vm| vm.id).chain(known).collect();
+        for provider in &ids {
+            if self.cloud.delete(provider).await.map_err(clouded(doing))? == DeleteProgress::InProgress {
+                return Ok(Step::Again(Duration::from_secs(2)));
+            }
+        }
+        // A create that was sent and not answered may still land: it is waited out, then looked for once more.
+        if machine.provider_id.is_none()
+            && machine.create_deadline.is_some_and(|deadline| deadline > self.context.clock.now())
+        {
+            return Ok(Step::Again(Duration::from_secs(5)));
+        }
+        if !self.cloud.find(id).await.map_err(clouded(doing))?.is_empty() {
+            return Ok(Step::Again(Duration::from_secs(2)));
+        }
+        self.gone(State::Deleting).await
+    }
+
+    async fn gone(&self, from: State) -> Result<Step, Failure> {
+        let id = self.machine.id;
+        self.write_and_tell("record that a machine is gone", async |tx| {
+            tx.set_machine_state(id, from, State::Gone).await.map(drop)
+        })
+        .await?;
+        tracing::info!(machine.id = %id, "{id} is gone");
+        Ok(Step::Done)
+    }
+
+    async fn give_up(&self, failure: RunFailure) -> Result<Step, Failure> {
+        let id = self.machine.id;
+        tracing::warn!(machine.id = %id, code = failure.code.as_str(), "{id}: {}", failure.message);
+        self.write_and_tell("give a machine up", async |tx| tx.drop_machine(id, Some(&failure)).await.map(drop))
+            .await?;
+        Ok(Step::Again(Duration::ZERO))
+    }
+
+    /// Whether the provider shows no machine, or one that ended by itself. An error is no answer.
+    async fn vanished(&self) -> Result<bool, Failure> {
+        let vms = self.cloud.find(self.machine.id).await.map_err(clouded("look for a machine"))?;
+        Ok(vms.iter().all(|vm: &Vm| vm.state == VmState::Stopped))
+    }
+
+    async fn write(
+        &self,
+        doing: &'static str,
+        change: impl AsyncFnOnce(&Tx) -> stagely_store::Result<Outcome>,
+    ) -> Result<Outcome, Failure> {
+        let tx = self.context.store.fenced(self.fence).await.map_err(stored(doing))?;
+        let outcome = change(&tx).await.map_err(stored(doing))?;
+        tx.commit().await.map_err(stored(doing))?;
+        Ok(outcome)
+    }
+
+    /// Writes, and wakes whoever uses the machine.
+    async fn write_and_tell(
+        &self,
+        doing: &'static str,
+        change: impl AsyncFnOnce(&Tx) -> stagely_store::Result<()>,
+    ) -> Result<(), Failure> {
+        let machine = self.machine;
+        self.write(doing, async |tx| {
+            change(tx).await?;
+            match (machine.role, machine.environment) {
+                (Role::Preview, Some(env)) => tx.wake(kind::ENVIRONMENT, env.uuid()).await?,
+                _ => tx.wake(kind::FLEET, machine.project.uuid()).await?,
+            }
+            Ok(Outcome::Written)
+        })
+        .await
+        .map(drop)
+    }
+}
+
+async fn agent_sha256(context: &Context) -> Result<String, Failure> {
+    let read = tokio::fs::read(&context.config.agent_binary).await;
+    let doing = "read the agent's program";
+    let bytes = read.map_err(|error| Failure::new(stagely_reconcile::ErrorClass::Transient, doing, error))?;
+    let digest = ring::digest::digest(&ring::digest::SHA256, &bytes);
+    Ok(digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect())
+}

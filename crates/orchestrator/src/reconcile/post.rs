@@ -1,0 +1,68 @@
+//! Posts at the git host: each is made to show what it should. Key: the post's id.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use serde::Deserialize;
+use stagely_domain::id::PrPostId;
+use stagely_forge::{Check, Deployment, ErrorKind, ForgeError};
+use stagely_reconcile::{Claim, ErrorClass, Failure, Reconciler, Step};
+use stagely_store::Scope;
+use stagely_store::posts::Kind;
+use stagely_store::work::kind;
+
+use crate::context::{Context, hosted, stored};
+
+pub struct Posts(pub Arc<Context>);
+
+#[derive(Deserialize)]
+struct Comment {
+    body: String,
+}
+
+#[async_trait]
+impl Reconciler for Posts {
+    const KIND: &'static str = kind::POST;
+
+    async fn reconcile(&self, claim: &Claim) -> Result<Step, Failure> {
+        let doing = "post to the git host";
+        let (context, id) = (&self.0, PrPostId::from_uuid(claim.fence.key));
+        let post = context.store.get_post(id).await.map_err(stored(doing))?;
+        if post.posted_seq >= post.wanted_seq {
+            return Ok(Step::Done);
+        }
+        let env =
+            context.store.get_environment(&Scope::system(doing), post.environment).await.map_err(stored(doing))?;
+        let repo = context.repo(env.project).await?;
+        let (forge, known) = (&context.forge, post.remote_id.as_deref());
+        let malformed = |error: serde_json::Error| Failure::new(ErrorClass::Permanent, doing, error);
+        let outcome = match post.kind {
+            Kind::Comment => {
+                let wanted: Comment = serde_json::from_value(post.wanted).map_err(malformed)?;
+                let marker = format!("<!-- stagely:{} -->", env.id);
+                forge.ensure_comment(&repo, env.pr.number, &marker, known, &wanted.body).await
+            }
+            Kind::Check => {
+                let wanted: Check = serde_json::from_value(post.wanted).map_err(malformed)?;
+                forge.ensure_check(&repo, &post.sha, known, &wanted).await
+            }
+            Kind::Deployment => {
+                let wanted: Deployment = serde_json::from_value(post.wanted).map_err(malformed)?;
+                forge.ensure_deployment(&repo, &post.sha, known, &wanted).await
+            }
+        };
+        let remote = match outcome {
+            Ok(remote) => remote,
+            // A token without the right to checks must not keep the comment from being posted, nor be tried for ever.
+            Err(ForgeError { kind: ErrorKind::Auth, message, .. }) if post.kind != Kind::Comment => {
+                let doing = "post a check or a deployment";
+                return Err(Failure::new(ErrorClass::Permanent, doing, message));
+            }
+            Err(error) => return Err(hosted(doing)(error)),
+        };
+        let tx = context.store.fenced(&claim.fence).await.map_err(stored(doing))?;
+        tx.posted(id, post.wanted_seq, &remote).await.map_err(stored(doing))?;
+        tx.commit().await.map_err(stored(doing))?;
+        Ok(Step::Done)
+    }
+}
