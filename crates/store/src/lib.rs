@@ -102,6 +102,17 @@ impl Store {
         self.db.ping().await.map_err(|source| StoreError::query("ping the database", source))
     }
 
+    /// Makes next months' partitions of the append-only tables. Safe to repeat.
+    ///
+    /// # Errors
+    /// The database's error.
+    pub async fn ensure_partitions(&self) -> Result<()> {
+        let sql = "SELECT ensure_month_partitions(parent, 2) \
+                   FROM unnest(ARRAY['build_logs', 'audit_logs', 'cost_entries']) AS parent";
+        let done = sea_orm::ConnectionTrait::execute_unprepared(&self.db, sql).await;
+        done.map(drop).map_err(|source| StoreError::query("make partitions", source))
+    }
+
     fn pool(&self) -> &sqlx::PgPool {
         self.db.get_postgres_connection_pool()
     }
