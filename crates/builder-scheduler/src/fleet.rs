@@ -109,7 +109,7 @@ impl Fleet {
             jobs: rows.iter().map(|row| job(row, !ended.contains(&row.run), starts.get(&row.id).copied())).collect(),
             builders,
             wanted: self.store.wants_builders(project).await?,
-            fresh: [MachineId::generate(), MachineId::generate()],
+            fresh: (0..2 * self.limits.max_builders).map(|_| MachineId::generate()).collect(),
             builds_per_builder: self.limits.builds_per_builder,
             max_builders: self.limits.max_builders,
             idle: self.limits.idle,
@@ -133,9 +133,10 @@ impl Fleet {
             alive: machine.desired == Presence::Present && !gone && !revoked,
             failure: machine.failure,
             enrolled_at: machine.enrolled_at,
-            used_at: machine.intended_at.max(machine.enrolled_at.unwrap_or(machine.intended_at)).max(
-                last_end.unwrap_or(machine.intended_at),
-            ),
+            used_at: machine
+                .intended_at
+                .max(machine.enrolled_at.unwrap_or(machine.intended_at))
+                .max(last_end.unwrap_or(machine.intended_at)),
             reachable: agent.as_ref().is_some_and(|agent| agent.revoked_at.is_none()),
             sent: sent.map(|sent| sent.jobs),
             facts: agent.and_then(|agent| agent.observed).map(|observed| observed.builds).unwrap_or_default(),

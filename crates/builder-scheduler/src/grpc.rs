@@ -50,5 +50,9 @@ fn number(count: usize) -> u32 {
 
 fn status(error: &StoreError) -> Status {
     tracing::warn!(%error, "the fleet could not be read");
-    if error.is_transient() { Status::unavailable("the database cannot be reached") } else { Status::internal("internal error") }
+    if error.is_transient() {
+        Status::unavailable("the database cannot be reached")
+    } else {
+        Status::internal("internal error")
+    }
 }

@@ -22,7 +22,7 @@ use stagely_domain::id::ProjectId;
 use stagely_proto::builder::builder_server::BuilderServer;
 use stagely_proto::hub::hub_client::HubClient;
 use stagely_proto::orchestrator::orchestrator_client::OrchestratorClient;
-use stagely_reconcile::{Options, Worker, WorkStore};
+use stagely_reconcile::{Options, WorkStore, Worker};
 use stagely_runtime::registry_credential::Minter;
 use stagely_runtime::{Kit, Peer, Service};
 use stagely_store::work::{PgWork, kind};

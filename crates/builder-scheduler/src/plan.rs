@@ -79,8 +79,8 @@ pub struct Snapshot {
     pub builders: Vec<Builder>,
     /// Whether the project has an environment that is to exist.
     pub wanted: bool,
-    /// Ids for builders to be, one per architecture.
-    pub fresh: [MachineId; 2],
+    /// Ids for builders to be; when they run out, jobs wait for the next look.
+    pub fresh: Vec<MachineId>,
     /// Jobs that a builder is given at once.
     pub builds_per_builder: usize,
     /// Builders per architecture.
@@ -268,14 +268,14 @@ fn is_late(job: &Job, jobs: &[Job], builder: &Builder, now: DateTime<Utc>) -> bo
 }
 
 fn assign(snapshot: &Snapshot, jobs: &mut [Job], ops: &mut Vec<Op>) {
-    for (arch, fresh) in [Arch::Amd64, Arch::Arm64].into_iter().zip(snapshot.fresh) {
+    let mut fresh = snapshot.fresh.iter().copied();
+    for arch in [Arch::Amd64, Arch::Arm64] {
         let mut builders: Vec<MachineId> = snapshot
             .builders
             .iter()
             .filter(|builder| builder.alive && builder.arch == arch)
             .map(|builder| builder.id)
             .collect();
-        let mut acquired = false;
         for index in 0..jobs.len() {
             if jobs[index].state != State::Queued || jobs[index].arch != Some(arch) {
                 continue;
@@ -284,13 +284,13 @@ fn assign(snapshot: &Snapshot, jobs: &mut [Job], ops: &mut Vec<Op>) {
             let roomy = builders.iter().copied().filter(|id| load(*id) < snapshot.builds_per_builder);
             let machine = match roomy.min_by_key(|id| load(*id)) {
                 Some(machine) => machine,
-                None if builders.len() < snapshot.max_builders && !acquired => {
+                None if builders.len() < snapshot.max_builders => {
+                    let Some(machine) = fresh.next() else { break };
                     let waiting = jobs.iter().filter(|job| job.state == State::Queued && job.arch == Some(arch));
                     let size = waiting.map(|job| job.size).max().unwrap_or_default();
-                    ops.push(Op::Acquire { machine: fresh, arch, size });
-                    builders.push(fresh);
-                    acquired = true;
-                    fresh
+                    ops.push(Op::Acquire { machine, arch, size });
+                    builders.push(machine);
+                    machine
                 }
                 None => break,
             };

@@ -203,7 +203,8 @@ mod tests {
 
     #[test]
     fn a_challenge_names_realm_and_service() {
-        let header = "Bearer realm=\"https://api/registry/token\",service=\"registry\",scope=\"repository:a/b:pull,push\"";
+        let header =
+            "Bearer realm=\"https://api/registry/token\",service=\"registry\",scope=\"repository:a/b:pull,push\"";
         let expected = ("https://api/registry/token".to_owned(), "registry".to_owned());
         assert_eq!(challenged(header), Some(expected));
         assert_eq!(challenged("Basic realm=\"x\""), None);

@@ -1,0 +1,5 @@
+//! The scheduler against a real Postgres, between an orchestrator and a hub that remember what they were told.
+#![allow(clippy::unwrap_used)]
+
+mod fleet;
+mod stack;
