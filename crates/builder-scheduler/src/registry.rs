@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use reqwest::header::WWW_AUTHENTICATE;
+use reqwest::header::{CONTENT_TYPE, WWW_AUTHENTICATE};
 use reqwest::{Certificate, Client, Method, Response, StatusCode, Url};
 use serde::Deserialize;
 use stagely_domain::id::ProjectId;
@@ -18,6 +18,9 @@ const DEADLINE: Duration = Duration::from_secs(10);
 
 /// The most tags deleted in one look.
 const MAX_DELETED: usize = 50;
+
+/// The media type of an index of images.
+const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
 /// What went wrong with the registry.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +52,15 @@ pub struct RegistryClient {
     http: Client,
     base: Url,
     minter: Minter,
+}
+
+/// One request.
+struct Ask<'a> {
+    method: Method,
+    repository: &'a str,
+    path: &'a str,
+    index: Option<String>,
+    doing: &'static str,
 }
 
 #[derive(Deserialize)]
@@ -89,7 +101,9 @@ impl RegistryClient {
         now: DateTime<Utc>,
     ) -> Result<Vec<String>, RegistryError> {
         let doing = "list tags";
-        let answer = self.call(Method::GET, project, repository, "tags/list", doing, now).await?;
+        let answer = self
+            .call(project, &Ask { method: Method::GET, repository, path: "tags/list", index: None, doing }, now)
+            .await?;
         match answer.status() {
             StatusCode::NOT_FOUND => Ok(Vec::new()),
             StatusCode::OK => {
@@ -112,11 +126,35 @@ impl RegistryClient {
         now: DateTime<Utc>,
     ) -> Result<(), RegistryError> {
         let (doing, path) = ("delete a tag", format!("manifests/{tag}"));
-        let answer = self.call(Method::DELETE, project, repository, &path, doing, now).await?;
+        let answer = self
+            .call(project, &Ask { method: Method::DELETE, repository, path: &path, index: None, doing }, now)
+            .await?;
         match answer.status() {
-            StatusCode::ACCEPTED | StatusCode::OK | StatusCode::NO_CONTENT | StatusCode::NOT_FOUND => Ok(()),
-            status => Err(RegistryError::Refused { doing, status }),
+            // Registries before distribution 3 delete by digest only.
+            StatusCode::BAD_REQUEST | StatusCode::METHOD_NOT_ALLOWED => {}
+            status => return done(doing, status),
         }
+        // Deleting the image's digest would take every tag of the same image along. So the tag is first moved to
+        // an empty index that no other tag can have.
+        let index = serde_json::json!({
+            "schemaVersion": 2, "mediaType": INDEX, "manifests": [], "annotations": {"dev.stagely.removed": tag}
+        });
+        let answer = self
+            .call(
+                project,
+                &Ask { method: Method::PUT, repository, path: &path, index: Some(index.to_string()), doing },
+                now,
+            )
+            .await?;
+        let digest = answer.headers().get("docker-content-digest").and_then(|value| value.to_str().ok());
+        let Some(digest) = digest.filter(|_| answer.status().is_success()) else {
+            return Err(RegistryError::Refused { doing, status: answer.status() });
+        };
+        let path = format!("manifests/{digest}");
+        let answer = self
+            .call(project, &Ask { method: Method::DELETE, repository, path: &path, index: None, doing }, now)
+            .await?;
+        done(doing, answer.status())
     }
 
     /// Deletes the tags that begin with `hash` and a hyphen in the repositories of `images`; how many.
@@ -148,19 +186,19 @@ impl RegistryClient {
         Ok(deleted)
     }
 
-    async fn call(
-        &self,
-        method: Method,
-        project: ProjectId,
-        repository: &str,
-        path: &str,
-        doing: &'static str,
-        now: DateTime<Utc>,
-    ) -> Result<Response, RegistryError> {
+    async fn call(&self, project: ProjectId, ask: &Ask<'_>, now: DateTime<Utc>) -> Result<Response, RegistryError> {
+        let doing = ask.doing;
         let http = |source| RegistryError::Http { doing, source };
         let mut url = self.base.clone();
-        url.set_path(&format!("/v2/{repository}/{path}"));
-        let first = self.http.request(method.clone(), url.clone()).send().await.map_err(http)?;
+        url.set_path(&format!("/v2/{}/{}", ask.repository, ask.path));
+        let request = || {
+            let request = self.http.request(ask.method.clone(), url.clone());
+            match &ask.index {
+                Some(index) => request.header(CONTENT_TYPE, INDEX).body(index.clone()),
+                None => request,
+            }
+        };
+        let first = request().send().await.map_err(http)?;
         if first.status() != StatusCode::UNAUTHORIZED {
             return Ok(first);
         }
@@ -173,7 +211,7 @@ impl RegistryClient {
             access: Access::Full,
             expires_at: now + TimeDelta::minutes(5),
         };
-        let scope = format!("repository:{repository}:pull,delete");
+        let scope = format!("repository:{}:pull,push,delete", ask.repository);
         let realm = Url::parse_with_params(&realm, [("service", service.as_str()), ("scope", scope.as_str())])
             .map_err(|error| RegistryError::Setup(error.to_string()))?;
         let password = self.minter.mint(&claims);
@@ -183,7 +221,15 @@ impl RegistryClient {
             return Err(RegistryError::Refused { doing: "get a registry token", status: answer.status() });
         }
         let token: Token = answer.json().await.map_err(http)?;
-        self.http.request(method, url).bearer_auth(token.token).send().await.map_err(http)
+        request().bearer_auth(token.token).send().await.map_err(http)
+    }
+}
+
+fn done(doing: &'static str, status: StatusCode) -> Result<(), RegistryError> {
+    if status.is_success() || status == StatusCode::NOT_FOUND {
+        Ok(())
+    } else {
+        Err(RegistryError::Refused { doing, status })
     }
 }
 

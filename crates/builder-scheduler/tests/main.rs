@@ -2,4 +2,5 @@
 #![allow(clippy::unwrap_used)]
 
 mod fleet;
+mod registry;
 mod stack;
