@@ -1,0 +1,224 @@
+//! One request, from its route to its answer, in one task.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::header::{self, HeaderMap, HeaderValue};
+use http::{Request, Response, StatusCode};
+use http_body_util::BodyExt;
+use hyper::body::{Body as _, Incoming};
+use stagely_domain::route::{Entry, State};
+use tokio::io::{AsyncWriteExt, WriteHalf};
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+use tokio_rustls::client::TlsStream;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::headers::{self, Framing};
+use crate::hints::Hints;
+use crate::route::{self, Routes};
+use crate::upstream::{
+    Body, Connection, Framing as AnswerFraming, Head, Key, Pool, Return, Tls, Upload, UpstreamError, read_head,
+};
+use crate::{respond, upgrade};
+
+/// How long a service may take to begin its answer.
+const ANSWER: Duration = Duration::from_secs(120);
+
+type Writer = WriteHalf<TlsStream<TcpStream>>;
+
+/// What one core works with.
+pub struct Worker {
+    pub routes: Arc<Routes>,
+    pub hints: Arc<Hints>,
+    pub tls: Tls,
+    pub pool: Arc<Pool>,
+    pub relays: TaskTracker,
+    pub shutdown: CancellationToken,
+    pub requests: Arc<AtomicU64>,
+}
+
+impl Worker {
+    /// Answers one request.
+    pub async fn serve(&self, request: Request<Incoming>, peer: SocketAddr) -> Response<Body> {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        let host = match headers::host(&request) {
+            Ok(host) => host,
+            Err((status, why)) => return closing(respond::refused(request.headers(), status, why)),
+        };
+        let Some(entry) = self.routes.find(&host) else { return respond::unknown(request.headers()) };
+        let (State::Ready, Some(target)) = (entry.state, &entry.target) else {
+            if entry.state == State::Asleep {
+                self.hints.wake(entry.environment);
+            }
+            return respond::standing(request.headers(), &entry);
+        };
+        let Some(exposure) = route::exposure(target, request.uri().path()) else {
+            return respond::unknown(request.headers());
+        };
+        let key = Key {
+            machine: target.machine,
+            address: target.address.clone(),
+            exposure: exposure.to_owned(),
+            version: entry.version,
+        };
+        self.hints.seen(entry.environment);
+        self.forward(request, peer, key, &entry).await
+    }
+
+    async fn forward(&self, request: Request<Incoming>, peer: SocketAddr, key: Key, entry: &Entry) -> Response<Body> {
+        let accept = accept_only(request.headers());
+        match self.exchange(request, peer, key).await {
+            Ok(response) => response,
+            Err(error) => {
+                tracing::debug!(env.id = %entry.environment, %error, "no answer from {}", entry.environment);
+                closing(respond::unreachable(&accept, entry, &error.to_string()))
+            }
+        }
+    }
+
+    async fn exchange(
+        &self,
+        mut request: Request<Incoming>,
+        peer: SocketAddr,
+        key: Key,
+    ) -> Result<Response<Body>, UpstreamError> {
+        let upgrade = upgrade::wanted(request.headers());
+        let framing = match request.body().size_hint().exact() {
+            Some(0) => Framing::None,
+            Some(length) => Framing::Length(length),
+            None => Framing::Chunked,
+        };
+        let head = headers::request_head(&request, peer, framing, upgrade.as_ref());
+        let method = request.method().clone();
+        let visitor = upgrade.is_some().then(|| hyper::upgrade::on(&mut request));
+        // A request without a body may be sent again, if a rested connection turns out to be dead before any answer.
+        let again = framing == Framing::None && method.is_idempotent();
+        let mut body = Some(request.into_body());
+        loop {
+            let connection = match self.pool.take(&key).filter(|_| upgrade.is_none()) {
+                Some(connection) => connection,
+                None => self.tls.connect(&key).await.map_err(UpstreamError::Connect)?,
+            };
+            let Connection { mut reader, writer, fresh } = connection;
+            let (done, back) = oneshot::channel();
+            let payload = if framing == Framing::None { None } else { body.take() };
+            let mut sending: Option<Upload> = Some(Box::pin(send(writer, head.clone(), payload, framing, done)));
+            let mut buffer = BytesMut::with_capacity(8 * 1024);
+            let read = timeout(ANSWER, both(&mut sending, read_head(&mut reader, &mut buffer, &method))).await;
+            let answer = match read {
+                Ok(Ok(answer)) => answer,
+                Ok(Err(UpstreamError::Closed)) if again && !fresh => continue,
+                Ok(Err(error)) => return Err(error),
+                Err(_) => return Err(UpstreamError::Timeout),
+            };
+            if answer.status == StatusCode::SWITCHING_PROTOCOLS {
+                let (Some(visitor), Some(protocol)) = (visitor, upgrade) else {
+                    return Err(UpstreamError::Malformed("it switches protocols unasked"));
+                };
+                let mut back = back;
+                let writer = back.try_recv().map_err(|_| UpstreamError::Closed)?;
+                self.relays.spawn(upgrade::relay(visitor, reader, writer, buffer.freeze(), self.shutdown.clone()));
+                return Ok(upgrade::switched(&answer.fields, protocol));
+            }
+            let back = answer.keeps.then(|| Return { pool: Arc::clone(&self.pool), key: key.clone(), writer: back });
+            return Ok(response(answer, reader, buffer, sending, back));
+        }
+    }
+}
+
+/// Polls the upload until the head is there; whichever ends first does not stop the other.
+async fn both<T>(
+    sending: &mut Option<Upload>,
+    head: impl Future<Output = Result<T, UpstreamError>>,
+) -> Result<T, UpstreamError> {
+    tokio::pin!(head);
+    loop {
+        let Some(upload) = sending else { return head.await };
+        tokio::select! {
+            biased;
+            // A machine may answer and close without reading all: its answer is waited for in any case.
+            _ = upload => *sending = None,
+            answer = &mut head => return answer,
+        }
+    }
+}
+
+/// Writes head and body, and gives the writer back when all is written.
+async fn send(
+    mut writer: Writer,
+    head: Vec<u8>,
+    body: Option<Incoming>,
+    framing: Framing,
+    done: oneshot::Sender<Writer>,
+) -> std::io::Result<()> {
+    writer.write_all(&head).await?;
+    if let Some(mut body) = body {
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|_| std::io::Error::from(std::io::ErrorKind::ConnectionAborted))?;
+            let Ok(data) = frame.into_data() else { continue };
+            piece(&mut writer, &data, framing).await?;
+        }
+        if framing == Framing::Chunked {
+            writer.write_all(b"0\r\n\r\n").await?;
+        }
+    }
+    writer.flush().await?;
+    // Nobody waits for it when the answer was cut short.
+    let _ = done.send(writer);
+    Ok(())
+}
+
+async fn piece(writer: &mut Writer, data: &Bytes, framing: Framing) -> std::io::Result<()> {
+    if data.is_empty() {
+        return Ok(());
+    }
+    if framing == Framing::Chunked {
+        writer.write_all(format!("{:x}\r\n", data.len()).as_bytes()).await?;
+        writer.write_all(data).await?;
+        writer.write_all(b"\r\n").await?;
+    } else {
+        writer.write_all(data).await?;
+    }
+    writer.flush().await
+}
+
+fn response(
+    answer: Head,
+    reader: tokio::io::ReadHalf<TlsStream<TcpStream>>,
+    buffer: BytesMut,
+    sending: Option<Upload>,
+    back: Option<Return>,
+) -> Response<Body> {
+    let fields = headers::response_fields(&answer.fields);
+    let length = answer.fields.get(header::CONTENT_LENGTH).cloned();
+    let mut response = Response::new(Body::streamed(reader, buffer, sending, answer.framing, back));
+    *response.status_mut() = answer.status;
+    *response.headers_mut() = fields;
+    // An answer to HEAD says how long the body would be.
+    if let (AnswerFraming::None, Some(length)) = (answer.framing, length)
+        && answer.status != StatusCode::NO_CONTENT
+    {
+        response.headers_mut().insert(header::CONTENT_LENGTH, length);
+    }
+    response
+}
+
+/// A refused visitor's connection is not read on.
+fn closing(mut response: Response<Body>) -> Response<Body> {
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
+fn accept_only(headers: &HeaderMap) -> HeaderMap {
+    let mut only = HeaderMap::new();
+    if let Some(value) = headers.get(header::ACCEPT) {
+        only.insert(header::ACCEPT, value.clone());
+    }
+    only
+}

@@ -1,0 +1,123 @@
+//! Connections to ingresses, and those that rest until the next request.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::Context;
+use futures::FutureExt;
+use rustls::RootCertStore;
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use stagely_domain::id::MachineId;
+use stagely_domain::ingress;
+use tokio::io::{AsyncReadExt, ReadHalf, WriteHalf};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use crate::config::Config;
+
+const CONNECT: Duration = Duration::from_secs(3);
+/// How long a connection may rest. Ingresses keep theirs longer.
+const REST: Duration = Duration::from_secs(30);
+/// Resting connections per exposure and core.
+const MAX_RESTING: usize = 64;
+
+/// What a connection leads to. The version makes a changed route never use an old connection.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Key {
+    pub machine: MachineId,
+    pub address: String,
+    pub exposure: String,
+    pub version: u64,
+}
+
+/// One connection past the TLS handshake.
+pub struct Connection {
+    pub reader: ReadHalf<TlsStream<TcpStream>>,
+    pub writer: WriteHalf<TlsStream<TcpStream>>,
+    /// Bytes of the next answer that came with the last; there are none between requests.
+    pub fresh: bool,
+}
+
+/// How machines know us and we know them.
+#[derive(Clone)]
+pub struct Tls(TlsConnector);
+
+impl Tls {
+    /// Reads the files once.
+    pub fn load(config: &Config) -> anyhow::Result<Self> {
+        let mut roots = RootCertStore::empty();
+        let told = |path: &std::path::Path| format!("read {}", path.display());
+        for certificate in CertificateDer::pem_file_iter(&config.ca_file).with_context(|| told(&config.ca_file))? {
+            roots.add(certificate.with_context(|| told(&config.ca_file))?)?;
+        }
+        let chain: Vec<_> = CertificateDer::pem_file_iter(&config.client_cert_file)
+            .with_context(|| told(&config.client_cert_file))?
+            .collect::<Result<_, _>>()
+            .with_context(|| told(&config.client_cert_file))?;
+        let key =
+            PrivateKeyDer::from_pem_file(&config.client_key_file).with_context(|| told(&config.client_key_file))?;
+        let client = rustls::ClientConfig::builder_with_protocol_versions(&[&rustls::version::TLS13])
+            .with_root_certificates(roots)
+            .with_client_auth_cert(chain, key)?;
+        Ok(Self(TlsConnector::from(Arc::new(client))))
+    }
+
+    /// Connects and makes sure that it is that machine: an address may be another's by now.
+    pub async fn connect(&self, key: &Key) -> io::Result<Connection> {
+        let name = ingress::server_name(&key.exposure, key.machine);
+        let name = ServerName::try_from(name).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+        let dialled = async {
+            let stream = TcpStream::connect(&key.address).await?;
+            stream.set_nodelay(true)?;
+            self.0.connect(name, stream).await
+        };
+        let stream = timeout(CONNECT, dialled).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+        let (reader, writer) = tokio::io::split(stream);
+        Ok(Connection { reader, writer, fresh: true })
+    }
+}
+
+/// One core's resting connections. The lock is never contended: it only makes the futures `Send`.
+#[derive(Default)]
+pub struct Pool(Mutex<HashMap<Key, Vec<(Connection, Instant)>>>);
+
+impl Pool {
+    /// A resting connection that is still open.
+    pub fn take(&self, key: &Key) -> Option<Connection> {
+        let mut pool = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let resting = pool.get_mut(key)?;
+        while let Some((mut connection, since)) = resting.pop() {
+            // An open connection has nothing to say now: any byte, and the end of file, mean that it is spent.
+            let silent = connection.reader.read_u8().now_or_never().is_none();
+            if silent && since.elapsed() < REST {
+                connection.fresh = false;
+                return Some(connection);
+            }
+        }
+        pool.remove(key);
+        None
+    }
+
+    /// Lets a connection rest.
+    pub fn put(&self, key: Key, connection: Connection) {
+        let mut pool = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let resting = pool.entry(key).or_default();
+        if resting.len() < MAX_RESTING {
+            resting.push((connection, Instant::now()));
+        }
+    }
+
+    /// Closes what has rested too long, also for routes that nobody asks for any more.
+    pub fn sweep(&self) {
+        let mut pool = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        pool.retain(|_, resting| {
+            resting.retain(|(_, since)| since.elapsed() < REST);
+            !resting.is_empty()
+        });
+    }
+}

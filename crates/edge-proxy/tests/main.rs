@@ -1,0 +1,4 @@
+//! The edge as visitors see it.
+#![allow(clippy::unwrap_used)]
+
+mod edge;
