@@ -1,10 +1,31 @@
-"""Brings the schema up to date; run after every deploy, safe to repeat."""
+"""Brings the database up to date: each file of migrations/ once, in order. Safe to run again and again."""
 
-import os
+import pathlib
+import sys
 
 import psycopg2
 
-with psycopg2.connect(os.environ["DATABASE"]) as connection, connection.cursor() as cursor:
-    cursor.execute("CREATE TABLE IF NOT EXISTS entries (id serial PRIMARY KEY, text text NOT NULL UNIQUE)")
-    cursor.execute("INSERT INTO entries (text) VALUES ('Hello from the database') ON CONFLICT DO NOTHING")
-print("migrated")
+from database import Database
+
+
+def main():
+    database = Database()
+    database.run(
+        "CREATE TABLE IF NOT EXISTS migrations (name text PRIMARY KEY, applied_at timestamptz NOT NULL DEFAULT now())"
+    )
+    done = {name for (name,) in database.run("SELECT name FROM migrations")}
+    for path in sorted((pathlib.Path(__file__).parent / "migrations").glob("*.sql")):
+        if path.name in done:
+            continue
+        # One transaction: a migration that fails leaves no trace.
+        sql = path.read_text(encoding="utf-8").replace("%", "%%")
+        database.run(sql + ";INSERT INTO migrations (name) VALUES (%s)", (path.name,))
+        print(f"applied {path.name}")
+    print("the database is up to date")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except psycopg2.Error as error:
+        sys.exit(f"migration failed: {error}")
