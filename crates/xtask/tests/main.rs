@@ -1,0 +1,4 @@
+//! The real registry program with our configuration.
+#![allow(clippy::unwrap_used)]
+
+mod registry;
