@@ -1,0 +1,69 @@
+//! What machines are made of: the image, and the agent's static program.
+
+use std::path::PathBuf;
+use std::process::Stdio;
+
+use anyhow::{Context, bail};
+use ring::digest::{SHA256, digest};
+use tokio::process::Command;
+
+use crate::{packages, say, scratch, workspace};
+
+/// The directory of the machine image, built once for its recipe.
+pub async fn image() -> anyhow::Result<PathBuf> {
+    packages::ensure(packages::MACHINES).await?;
+    let recipe = workspace().join("deploy/image/build.sh");
+    let script = std::fs::read(&recipe).with_context(|| format!("read {}", recipe.display()))?;
+    let key = hex::encode(&digest(&SHA256, &script).as_ref()[..8]);
+    let directory = scratch().join("images").join(key);
+    if directory.join("manifest.json").is_file() {
+        return Ok(directory);
+    }
+    say("building the machine image from Debian's packages (about a minute)");
+    let partial = directory.with_extension("partial");
+    let _ = std::fs::remove_dir_all(&partial);
+    std::fs::create_dir_all(&partial).with_context(|| format!("make {}", partial.display()))?;
+    let output = Command::new(&recipe).arg(&partial).stdin(Stdio::null()).output().await.context("run build.sh")?;
+    if !output.status.success() {
+        bail!("deploy/image/build.sh failed: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    std::fs::rename(&partial, &directory).with_context(|| format!("keep {}", directory.display()))?;
+    Ok(directory)
+}
+
+/// The agent's program: static, small, for amd64.
+pub async fn agent() -> anyhow::Result<PathBuf> {
+    say("building the agent's static program");
+    const TARGET: &str = "x86_64-unknown-linux-gnu";
+    let directory = workspace().join("target/agent");
+    let status = Command::new("cargo")
+        .current_dir(workspace())
+        .args(["build", "--quiet", "--locked", "--profile", "agent", "--package", "stagely-agent", "--target", TARGET])
+        .arg("--target-dir")
+        .arg(&directory)
+        .env("RUSTFLAGS", "-C target-feature=+crt-static")
+        .stdin(Stdio::null())
+        .status()
+        .await
+        .context("run cargo")?;
+    if !status.success() {
+        bail!("the agent does not build");
+    }
+    Ok(directory.join(TARGET).join("agent/stagely-agent"))
+}
+
+/// `stagelyd`, built as tests are.
+pub async fn stagelyd() -> anyhow::Result<PathBuf> {
+    say("building stagelyd");
+    let status = Command::new("cargo")
+        .current_dir(workspace())
+        .args(["build", "--quiet", "--locked", "--package", "stagely-standalone", "--bin", "stagelyd"])
+        .stdin(Stdio::null())
+        .status()
+        .await
+        .context("run cargo")?;
+    if !status.success() {
+        bail!("stagelyd does not build");
+    }
+    Ok(workspace().join("target/debug/stagelyd"))
+}

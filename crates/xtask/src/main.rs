@@ -1,0 +1,95 @@
+//! Everything that a contributor or CI runs: `cargo xtask demo | test | up | image`.
+
+mod artifacts;
+mod demo;
+mod machine;
+mod packages;
+mod services;
+mod stack;
+mod suites;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+#[derive(Parser)]
+#[command(about = "Stagely's tasks")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// A pull request of the sample application becomes a live URL on a virtual machine of its own.
+    Demo {
+        /// Then push, close, check that nothing is left, and end.
+        #[arg(long)]
+        once: bool,
+    },
+    /// Run the tests.
+    Test {
+        /// Which of them; default all.
+        suite: Option<Suite>,
+    },
+    /// Start the whole stack with a pull request to play with, and leave it running until Ctrl-C.
+    Up,
+    /// Build the virtual machines' image, unless it is there.
+    Image,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Suite {
+    /// Nothing outside.
+    Unit,
+    /// A real Postgres, Redis and registry.
+    Integration,
+    /// Real virtual machines.
+    E2e,
+}
+
+#[expect(clippy::print_stderr, reason = "a task tells its outcome")]
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    // An error means that another provider was installed before, and ring is the only one linked in.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("xtask: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let outcome = runtime.block_on(async {
+        match arguments.task {
+            Task::Demo { once } => demo::run(once).await,
+            Task::Up => demo::up().await,
+            Task::Test { suite } => suites::run(suite).await,
+            Task::Image => artifacts::image().await.map(drop),
+        }
+    });
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The root of the repository.
+fn workspace() -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
+}
+
+/// Where everything that is made here is kept: images, templates, logs.
+fn scratch() -> PathBuf {
+    workspace().join(".stagely")
+}
+
+/// A line for the person at the terminal.
+#[expect(clippy::print_stdout, reason = "a task tells what it does")]
+fn say(line: impl AsRef<str>) {
+    println!("{}", line.as_ref());
+}

@@ -1,0 +1,48 @@
+//! The tests, by what they need.
+
+use std::process::Stdio;
+
+use anyhow::{Context, bail};
+use tokio::process::Command;
+
+use crate::services::Services;
+use crate::{Suite, artifacts, demo, packages, say, workspace};
+
+/// Crates whose tests need nothing outside.
+const UNIT: &[&str] = &["stagely-domain", "stagely-proto", "stagely-reconcile", "stagely-runtime", "stagely-reaper", "stagely-orchestrator"];
+
+pub async fn run(suite: Option<Suite>) -> anyhow::Result<()> {
+    let wanted = |one| suite.is_none_or(|suite| suite == one);
+    if suite == Some(Suite::Unit) {
+        let packages = UNIT.iter().flat_map(|name| ["--package", name]);
+        return cargo_test(&packages.collect::<Vec<_>>(), &[]).await;
+    }
+    if wanted(Suite::Integration) {
+        packages::ensure(&[("/usr/sbin/dockerd", "docker.io")]).await?;
+        let services = Services::start().await?;
+        let environment = [
+            ("STAGELY_TEST_DATABASE_URL", services.postgres_url.as_str()),
+            ("STAGELY_TEST_REDIS_URL", services.redis_url.as_str()),
+        ];
+        let outcome = cargo_test(&["--workspace"], &environment).await;
+        services.stop().await;
+        outcome?;
+    }
+    if wanted(Suite::E2e) {
+        let (image, agent) = (artifacts::image().await?, artifacts::agent().await?);
+        let (image, agent) = (image.display().to_string(), agent.display().to_string());
+        let environment = [("STAGELY_TEST_IMAGE_DIR", image.as_str()), ("STAGELY_TEST_AGENT", agent.as_str())];
+        cargo_test(&["--package", "stagely-cloud", "--", "--ignored", "--test-threads=1", "--nocapture"], &environment).await?;
+        demo::run(true).await?;
+    }
+    Ok(())
+}
+
+async fn cargo_test(arguments: &[&str], environment: &[(&str, &str)]) -> anyhow::Result<()> {
+    say(format!("cargo test {}", arguments.join(" ")));
+    let mut command = Command::new("cargo");
+    command.current_dir(workspace()).args(["test", "--locked"]).args(arguments);
+    command.envs(environment.iter().copied()).stdin(Stdio::null());
+    let status = command.status().await.context("run cargo")?;
+    if status.success() { Ok(()) } else { bail!("cargo test {} failed", arguments.join(" ")) }
+}
