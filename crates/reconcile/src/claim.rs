@@ -50,6 +50,18 @@ pub enum Next {
     },
 }
 
+impl Next {
+    /// How long until the resource is due again, if it is without a wake.
+    #[must_use]
+    pub fn due_in(&self) -> Option<Duration> {
+        match self {
+            Self::Done { again_in } => *again_in,
+            Self::Retry { after, .. } => Some(*after),
+            Self::Park { .. } => None,
+        }
+    }
+}
+
 /// The store did not answer.
 #[derive(Debug, thiserror::Error)]
 #[error("work queue: {doing}")]
@@ -65,7 +77,13 @@ pub struct WorkError {
 #[async_trait]
 pub trait WorkStore: Send + Sync + 'static {
     /// Takes up to `limit` due resources of `kind` for `lease`.
-    async fn claim(&self, kind: &'static str, owner: &str, limit: u32, lease: Duration) -> Result<Vec<Claim>, WorkError>;
+    async fn claim(
+        &self,
+        kind: &'static str,
+        owner: &str,
+        limit: u32,
+        lease: Duration,
+    ) -> Result<Vec<Claim>, WorkError>;
 
     /// Prolongs a lease; false when it is lost.
     async fn renew(&self, fence: &Fence, lease: Duration) -> Result<bool, WorkError>;

@@ -1,4 +1,9 @@
-//! A work queue in memory, on tokio's clock: simulations pause and move the time.
+//! A work queue in memory, on tokio's clock: simulations pause and move the time. And [`break_every_await`], which
+//! every operation of every reconciler has to survive.
+
+mod breaking;
+
+pub use breaking::{Break, break_every_await, poll_times};
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -131,6 +136,7 @@ impl WorkStore for MemoryWork {
                     row.due = Some(if woken { now } else { now + *after });
                 }
                 Next::Park { .. } => {
+                    row.attempt = 0;
                     row.parked = !woken;
                     row.due = Some(now);
                 }

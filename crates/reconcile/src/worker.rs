@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::FutureExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -45,7 +45,7 @@ pub struct Options {
     pub lease: Duration,
     /// How often it is renewed.
     pub renew_every: Duration,
-    /// How often the queue is looked at without being woken.
+    /// How often, at least, the queue is looked at without being woken.
     pub poll: Duration,
     /// How long running steps may go on after shutdown.
     pub grace: Duration,
@@ -93,17 +93,12 @@ impl<R: Reconciler> Worker<R> {
             tokio::pin!(woken);
             woken.as_mut().enable();
 
-            let Some(first) = self.slot(&slots, &shutdown).await else { break };
-            let free = u32::try_from(slots.available_permits()).unwrap_or(0) + 1;
-            let claims = match self.store.claim(R::KIND, &self.options.owner, free, self.options.lease).await {
-                Ok(claims) => claims,
-                Err(error) => {
-                    tracing::warn!(kind = R::KIND, error = %chain(&error), "cannot claim work");
-                    Vec::new()
-                }
-            };
+            // Slots come before claims: a claim without a slot would sit on its lease.
+            let Some(free) = free_slots(&slots, &shutdown).await else { break };
+            let asked_at = Instant::now();
+            let claims = self.claim(free.len()).await;
             if claims.is_empty() {
-                drop(first);
+                drop(free);
                 tokio::select! {
                     () = woken => {}
                     () = sleep(jittered(self.options.poll)) => {}
@@ -111,19 +106,21 @@ impl<R: Reconciler> Worker<R> {
                 }
                 continue;
             }
-            let mut first = Some(first);
-            for claim in claims {
-                let slot = match first.take() {
-                    Some(slot) => slot,
-                    None => match self.slot(&slots, &shutdown).await {
-                        Some(slot) => slot,
-                        None => break,
-                    },
-                };
-                let step = self.step(claim, shutdown.clone());
+            for (claim, slot) in claims.into_iter().zip(free) {
+                let step = self.step(claim, asked_at, shutdown.clone());
+                let (signal, poll, shutdown) = (Arc::clone(&signal), self.options.poll, shutdown.clone());
                 tracker.spawn(async move {
-                    step.await;
+                    let next = step.await;
                     drop(slot);
+                    // The row may be due already (a wake during the work), or will be before the next poll.
+                    signal.notify_waiters();
+                    let soon = next.as_ref().and_then(Next::due_in).filter(|after| !after.is_zero() && *after < poll);
+                    if let Some(after) = soon {
+                        tokio::select! {
+                            () = sleep(after) => signal.notify_waiters(),
+                            () = shutdown.cancelled() => {}
+                        }
+                    }
                 });
             }
         }
@@ -131,54 +128,104 @@ impl<R: Reconciler> Worker<R> {
         tracker.wait().await;
     }
 
-    async fn slot(&self, slots: &Arc<Semaphore>, shutdown: &CancellationToken) -> Option<OwnedSemaphorePermit> {
-        tokio::select! {
-            slot = Arc::clone(slots).acquire_owned() => slot.ok(),
-            () = shutdown.cancelled() => None,
+    /// Takes up to `limit` due resources; none when the store does not answer.
+    async fn claim(&self, limit: usize) -> Vec<Claim> {
+        let limit = u32::try_from(limit).unwrap_or(u32::MAX);
+        let claim = self.store.claim(R::KIND, &self.options.owner, limit, self.options.lease);
+        match timeout(self.options.lease, claim).await {
+            Ok(Ok(claims)) => claims,
+            Ok(Err(error)) => {
+                tracing::warn!(kind = R::KIND, error = %chain(&error), "cannot claim work");
+                Vec::new()
+            }
+            Err(_) => {
+                tracing::warn!(kind = R::KIND, "cannot claim work in time");
+                Vec::new()
+            }
         }
     }
 
-    fn step(&self, claim: Claim, shutdown: CancellationToken) -> impl Future<Output = ()> + Send + use<R> {
-        let (reconciler, store, options) = (Arc::clone(&self.reconciler), Arc::clone(&self.store), self.options.clone());
+    /// One activation and the end of its claim; what was made of the row, unless that is for others to say.
+    fn step(
+        &self,
+        claim: Claim,
+        asked_at: Instant,
+        shutdown: CancellationToken,
+    ) -> impl Future<Output = Option<Next>> + Send + use<R> {
+        let (reconciler, store, options) =
+            (Arc::clone(&self.reconciler), Arc::clone(&self.store), self.options.clone());
         async move {
+            if shutdown.is_cancelled() {
+                give_back::<R>(store.as_ref(), &claim, &options).await;
+                return None;
+            }
             let work = AssertUnwindSafe(reconciler.reconcile(&claim)).catch_unwind();
             let outcome = tokio::select! {
-                outcome = work => outcome,
+                biased;
                 // The step's future is dropped with its lease: it cannot write any more, so it must not go on.
-                () = lose_lease(store.as_ref(), &claim, &options) => {
+                () = lose_lease(store.as_ref(), &claim, asked_at, &options) => {
                     tracing::warn!(kind = R::KIND, key = %claim.fence.key, "lease lost");
-                    return;
+                    return None;
                 }
+                outcome = work => outcome,
                 () = stopped(&shutdown, options.grace) => {
-                    if let Err(error) = store.give_back(&claim.fence).await {
-                        tracing::warn!(kind = R::KIND, key = %claim.fence.key, error = %chain(&error), "lease not given back");
-                    }
-                    return;
+                    give_back::<R>(store.as_ref(), &claim, &options).await;
+                    return None;
                 }
             };
-            let Some(next) = judge::<R>(&claim, outcome, &options) else { return };
+            let next = judge::<R>(&claim, outcome, &options)?;
             match timeout(options.lease, store.finish(&claim.fence, &next)).await {
                 Ok(Ok(_)) => {}
-                Ok(Err(error)) => tracing::warn!(kind = R::KIND, key = %claim.fence.key, error = %chain(&error), "claim not ended"),
+                Ok(Err(error)) => {
+                    tracing::warn!(kind = R::KIND, key = %claim.fence.key, error = %chain(&error), "claim not ended");
+                }
                 Err(_) => tracing::warn!(kind = R::KIND, key = %claim.fence.key, "claim not ended in time"),
+            }
+            Some(next)
+        }
+    }
+}
+
+/// All slots that are free, at least one; `None` at shutdown.
+async fn free_slots(slots: &Arc<Semaphore>, shutdown: &CancellationToken) -> Option<Vec<OwnedSemaphorePermit>> {
+    let first = tokio::select! {
+        slot = Arc::clone(slots).acquire_owned() => slot.ok()?,
+        () = shutdown.cancelled() => return None,
+    };
+    let more = std::iter::from_fn(|| Arc::clone(slots).try_acquire_owned().ok());
+    Some(std::iter::once(first).chain(more).collect())
+}
+
+/// Ends when the lease is lost, or may lapse before it could be renewed once more. The store's clock is not ours:
+/// a lease is counted from before it was asked for, on our monotonic clock, and left one renewal early.
+async fn lose_lease(store: &dyn WorkStore, claim: &Claim, asked_at: Instant, options: &Options) {
+    let held_for = options.lease.saturating_sub(options.renew_every);
+    let (mut held_until, mut renew_at) = (asked_at + held_for, asked_at + options.renew_every);
+    loop {
+        sleep_until(renew_at.min(held_until)).await;
+        let now = Instant::now();
+        if now >= held_until {
+            return;
+        }
+        match timeout_at(held_until, store.renew(&claim.fence, options.lease)).await {
+            Ok(Ok(true)) => (held_until, renew_at) = (now + held_for, now + options.renew_every),
+            Ok(Ok(false)) | Err(_) => return,
+            // A short absence of the store is survived by asking more often.
+            Ok(Err(error)) => {
+                tracing::warn!(kind = claim.fence.kind, key = %claim.fence.key, error = %chain(&error), "lease not renewed");
+                renew_at = Instant::now() + options.renew_every / 5;
             }
         }
     }
 }
 
-/// Ends when the lease is lost, or could not be renewed for as long as it lasts.
-async fn lose_lease(store: &dyn WorkStore, claim: &Claim, options: &Options) {
-    let mut ticks = interval_at(Instant::now() + options.renew_every, options.renew_every);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut held_until = Instant::now() + options.lease;
-    loop {
-        ticks.tick().await;
-        match timeout(options.renew_every, store.renew(&claim.fence, options.lease)).await {
-            Ok(Ok(true)) => held_until = Instant::now() + options.lease,
-            Ok(Ok(false)) => return,
-            Ok(Err(_)) | Err(_) if Instant::now() < held_until => {}
-            Ok(Err(_)) | Err(_) => return,
-        }
+/// Frees the row for others at once.
+async fn give_back<R: Reconciler>(store: &dyn WorkStore, claim: &Claim, options: &Options) {
+    let key = claim.fence.key;
+    match timeout(options.lease, store.give_back(&claim.fence)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(kind = R::KIND, %key, error = %chain(&error), "lease not given back"),
+        Err(_) => tracing::warn!(kind = R::KIND, %key, "lease not given back in time"),
     }
 }
 
@@ -195,7 +242,7 @@ fn judge<R: Reconciler>(claim: &Claim, outcome: Caught, options: &Options) -> Op
         Ok(Ok(Step::Done)) => return Some(Next::Done { again_in: None }),
         Ok(Ok(Step::Again(after))) => return Some(Next::Done { again_in: Some(after) }),
         Ok(Err(failure)) => failure,
-        Err(_) => Failure::new(ErrorClass::Transient, "reconcile", "the reconciler panicked"),
+        Err(panic) => Failure::new(ErrorClass::Transient, "the reconciler panicked", said(panic.as_ref())),
     };
     let (key, error) = (claim.fence.key, failure.chain());
     let parks = failure.may_park && (claim.attempt >= options.max_attempts || failure.class == ErrorClass::Permanent);
@@ -214,14 +261,22 @@ fn judge<R: Reconciler>(claim: &Claim, outcome: Caught, options: &Options) -> Op
     Some(Next::Retry { after, error })
 }
 
+/// What a panic said.
+fn said(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    text.unwrap_or("no message").to_owned()
+}
+
 /// Half a second, doubling to a minute, each spread over its upper half so that many failures do not march in step.
 fn backoff(attempt: u32) -> Duration {
-    let ceiling = Duration::from_millis(500).saturating_mul(1 << attempt.saturating_sub(1).min(7)).min(Duration::from_secs(60));
+    let ceiling =
+        Duration::from_millis(500).saturating_mul(1 << attempt.saturating_sub(1).min(7)).min(Duration::from_secs(60));
     ceiling / 2 + jitter(ceiling / 2)
 }
 
-fn jittered(base: Duration) -> Duration {
-    base * 3 / 4 + jitter(base / 2)
+/// Between half of `longest` and all of it.
+fn jittered(longest: Duration) -> Duration {
+    longest / 2 + jitter(longest / 2)
 }
 
 /// A random part of `range`.
