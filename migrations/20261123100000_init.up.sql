@@ -339,8 +339,10 @@ DECLARE
 BEGIN
     FOR step IN 0..ahead LOOP
         month := date_trunc('month', now())::date + make_interval(months => step);
-        EXECUTE format('CREATE TABLE IF NOT EXISTS %I PARTITION OF %I FOR VALUES FROM (%L) TO (%L)',
-            parent || to_char(month, '_YYYYMM'), parent, month, (month + interval '1 month')::date);
+        IF to_regclass(parent || to_char(month, '_YYYYMM')) IS NULL THEN
+            EXECUTE format('CREATE TABLE IF NOT EXISTS %I PARTITION OF %I FOR VALUES FROM (%L) TO (%L)',
+                parent || to_char(month, '_YYYYMM'), parent, month, (month + interval '1 month')::date);
+        END IF;
     END LOOP;
 END $$;
 

@@ -9,8 +9,8 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData,
-    SanType, SerialNumber,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, SanType,
+    SerialNumber,
 };
 use ring::rand::{SecureRandom, SystemRandom};
 use rustls_pki_types::CertificateSigningRequestDer;
@@ -140,8 +140,7 @@ impl Ca {
         let names = [name.clone(), format!("*.{name}")];
         // The common name has at most 64 characters; the machine's id alone says enough.
         let params = self.leaf(&machine.label(), &names, ExtendedKeyUsagePurpose::ServerAuth, MACHINE_LIFE)?;
-        let certificate =
-            params.signed_by(&request.params.public_key, &self.issuer).map_err(HubError::Certificate)?;
+        let certificate = params.signed_by(&request.params.public_key, &self.issuer).map_err(HubError::Certificate)?;
         Ok(Signed { certificate_pem: certificate.pem(), certificate_der: certificate.der().to_vec() })
     }
 

@@ -72,12 +72,8 @@ impl Connections {
     /// stays, whatever the order in which they get here.
     pub fn enter(&self, machine: MachineId, conn_epoch: u64) -> Option<(Arc<Peer>, mpsc::Receiver<Command>)> {
         let (commands, receiver) = mpsc::channel(QUEUE);
-        let peer = Arc::new(Peer {
-            conn_epoch,
-            generation: AtomicU64::new(0),
-            heard: AtomicBool::new(false),
-            commands,
-        });
+        let peer =
+            Arc::new(Peer { conn_epoch, generation: AtomicU64::new(0), heard: AtomicBool::new(false), commands });
         let mut peers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(other) = peers.get(&machine) {
             if other.conn_epoch > conn_epoch {

@@ -78,11 +78,7 @@ impl Signer {
     ) -> Result<Self, HubError> {
         let kept = keys::load_or_create(store, keyring, CertificateKind::TokenSigning, SUBJECT, || {
             let key = KeyPair::generate().map_err(HubError::Certificate)?;
-            Ok(keys::Fresh {
-                secret: key.serialize_pem(),
-                pem: String::new(),
-                not_after: now + TimeDelta::days(3650),
-            })
+            Ok(keys::Fresh { secret: key.serialize_pem(), pem: String::new(), not_after: now + TimeDelta::days(3650) })
         })
         .await?;
         Self::new(&kept.secret, now, ttl)

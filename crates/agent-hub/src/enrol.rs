@@ -67,11 +67,8 @@ const REFUSED: Refusal = Refusal {
     code: "enrolment_refused",
     message: "the token is not valid for this machine, or not any more",
 };
-const USED: Refusal = Refusal {
-    status: StatusCode::CONFLICT,
-    code: "token_used",
-    message: "the token was used with another key",
-};
+const USED: Refusal =
+    Refusal { status: StatusCode::CONFLICT, code: "token_used", message: "the token was used with another key" };
 const AWAY: Refusal = Refusal {
     status: StatusCode::SERVICE_UNAVAILABLE,
     code: "unavailable",

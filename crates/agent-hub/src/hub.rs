@@ -114,13 +114,7 @@ impl Hub {
 }
 
 fn wish_place(machine: MachineId, team: TeamId) -> Place<'static> {
-    Place {
-        table: "agent_connections",
-        column: "desired_sealed",
-        row: machine.uuid(),
-        team: Some(team),
-        detail: "",
-    }
+    Place { table: "agent_connections", column: "desired_sealed", row: machine.uuid(), team: Some(team), detail: "" }
 }
 
 /// The texts of a wish that must not show up in what comes back.

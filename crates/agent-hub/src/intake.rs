@@ -127,7 +127,8 @@ mod tests {
 
     #[test]
     fn what_comes_twice_is_stored_once_and_an_overlap_is_cut() {
-        let stored = append(4, &[chunk(0, b"abcd"), chunk(2, b"cdef"), chunk(6, b"gh"), chunk(4, b"ef")], &Patterns::default());
+        let stored =
+            append(4, &[chunk(0, b"abcd"), chunk(2, b"cdef"), chunk(6, b"gh"), chunk(4, b"ef")], &Patterns::default());
         assert_eq!((stored.from, stored.to), (4, 8));
         assert_eq!(texts(&stored), [(4, "efgh", 0)]);
     }

@@ -76,7 +76,8 @@ impl Service for AgentHub {
         config.check()?;
         let store = Store::connect(kit.settings.database_url()?.reveal(), config.database_connections).await?;
         let keyring = keys::ring(&kit.settings.common)?;
-        let tcp = TcpListener::bind(config.listen).await.with_context(|| format!("bind {} for agents", config.listen))?;
+        let tcp =
+            TcpListener::bind(config.listen).await.with_context(|| format!("bind {} for agents", config.listen))?;
         let address = tcp.local_addr().context("read the bound port")?;
         config.listen = address;
         let ca = Ca::load_or_create(&store, &keyring, Arc::clone(&kit.clock)).await?;

@@ -51,9 +51,24 @@ mod tests {
             assert_eq!(parse(good), Some(StreamName::Machine), "{good}");
         }
         for bad in [
-            "", "build", "build/", "build/x", "hook/", "hook/-1", "hook/01", "hook/1234", "service/", "service/a/b",
-            "service/a b", "service/\u{e4}", "Compose", "compose/", "other/x", "../agent",
-            &format!("build/{}", job.label()), &format!("service/{}", "a".repeat(129)),
+            "",
+            "build",
+            "build/",
+            "build/x",
+            "hook/",
+            "hook/-1",
+            "hook/01",
+            "hook/1234",
+            "service/",
+            "service/a/b",
+            "service/a b",
+            "service/\u{e4}",
+            "Compose",
+            "compose/",
+            "other/x",
+            "../agent",
+            &format!("build/{}", job.label()),
+            &format!("service/{}", "a".repeat(129)),
         ] {
             assert_eq!(parse(bad), None, "{bad}");
         }

@@ -67,7 +67,9 @@ async fn browsers_and_foreign_protocols_are_refused_before_the_upgrade() {
     let machine = seed(&db).await.preview(&db).await;
     let hub = Hub::start(&db).await;
     let agent = hub.agent(machine).await;
-    for (header, value, wanted) in [("origin", "https://hub", 403), ("sec-websocket-protocol", "other.v1", 400), ("authorization", "Basic x", 401)] {
+    for (header, value, wanted) in
+        [("origin", "https://hub", 403), ("sec-websocket-protocol", "other.v1", 400), ("authorization", "Basic x", 401)]
+    {
         match agent.dial(hub.address, &[(header, value)]).await {
             Err(Error::Http(answer)) => assert_eq!(answer.status(), wanted, "{header}"),
             Err(other) => panic!("{header}: {other}"),

@@ -26,7 +26,10 @@ async fn a_token_is_the_same_until_used_and_gives_a_certificate_for_the_machine_
     assert_eq!(names.value.general_names, [GeneralName::DNSName(&name), GeneralName::DNSName(&wildcard)]);
     assert!(!certificate.is_ca());
     assert_eq!(db.text("SELECT count(*) FROM work WHERE kind = 'machine'").await, "1");
-    assert_eq!(db.text("SELECT position('stge_' IN encode(enrol_token_hash, 'escape')) FROM agent_connections").await, "0");
+    assert_eq!(
+        db.text("SELECT position('stge_' IN encode(enrol_token_hash, 'escape')) FROM agent_connections").await,
+        "0"
+    );
     hub.stop().await;
 }
 
@@ -75,7 +78,8 @@ async fn every_wrong_attempt_looks_the_same() {
     hub.prepare(other).await;
     let (expired, _) = hub.prepare(late).await;
     let (absent, _) = hub.prepare(unwanted).await;
-    db.execute(&format!("UPDATE agent_connections SET enrol_deadline = now() WHERE machine_id = '{}'", late.uuid())).await;
+    db.execute(&format!("UPDATE agent_connections SET enrol_deadline = now() WHERE machine_id = '{}'", late.uuid()))
+        .await;
     db.execute(&format!("UPDATE machines SET desired = 'absent' WHERE id = '{}'", unwanted.uuid())).await;
     let attempts = [
         (one.to_string(), "stge_wrong".to_owned()),

@@ -106,7 +106,9 @@ pub async fn seed(db: &TestDb) -> Seed {
     db.execute(&format!(
         "INSERT INTO environments (id, team_id, project_id, pr_number, preview_hash, desired, desired_sha, state, \
          ttl_secs, expires_at) VALUES ('{}', '{}', '{}', 1, 'h', 'present', 'sha', 'pending', 1, now())",
-        env.uuid(), team.uuid(), project.uuid()
+        env.uuid(),
+        team.uuid(),
+        project.uuid()
     ))
     .await;
     Seed { team, project, env, account: account.uuid() }
@@ -126,7 +128,10 @@ impl Seed {
         db.execute(&format!(
             "INSERT INTO machines (id, team_id, project_id, env_id, account_id, role, size, arch, state, expires_at) \
              VALUES ('{}', '{}', '{}', {env}, '{}', '{role}', 'small', 'amd64', 'booting', now() + interval '1 day')",
-            id.uuid(), self.team.uuid(), self.project.uuid(), self.account
+            id.uuid(),
+            self.team.uuid(),
+            self.project.uuid(),
+            self.account
         ))
         .await;
         id
@@ -196,8 +201,7 @@ impl Agent {
         for (name, value) in fixed.iter().chain(headers) {
             request.headers_mut().insert(*name, value.parse().unwrap());
         }
-        let (socket, _) =
-            tokio_tungstenite::client_async(request, tls(address, &self.ca_pem).await).await?;
+        let (socket, _) = tokio_tungstenite::client_async(request, tls(address, &self.ca_pem).await).await?;
         Ok(Wire { socket, sent: 0 })
     }
 
@@ -205,7 +209,13 @@ impl Agent {
         let machine_id = self.machine.to_string();
         let signed = [b"stagely.agent.v1", nonce, machine_id.as_bytes()].concat();
         let signature = rcgen::SigningKey::sign(&self.key, &signed).unwrap();
-        let hello = agent::Hello { protocol: 1, agent_version: "test".to_owned(), machine_id, signature, observed_generation: 0 };
+        let hello = agent::Hello {
+            protocol: 1,
+            agent_version: "test".to_owned(),
+            machine_id,
+            signature,
+            observed_generation: 0,
+        };
         agent_frame::Body::Hello(hello)
     }
 
@@ -270,7 +280,9 @@ impl Wire {
                 Some(Ok(Message::Binary(bytes))) => {
                     return Heard::Frame(agent::HubFrame::decode(bytes).unwrap().body.unwrap());
                 }
-                Some(Ok(Message::Close(Some(close)))) => return Heard::Closed(close.code.into(), close.reason.to_string()),
+                Some(Ok(Message::Close(Some(close)))) => {
+                    return Heard::Closed(close.code.into(), close.reason.to_string());
+                }
                 Some(Ok(_)) => {}
                 other => return Heard::Closed(0, format!("{other:?}")),
             }

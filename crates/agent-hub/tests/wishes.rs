@@ -46,10 +46,20 @@ async fn a_report_is_stored_masked_and_wakes_the_machines_owner() {
     assert!(hub.wish(preview, preview_wish(2, "ghs_plainlyreadable")).await);
     let (mut wire, _) = agent.connect(hub.address).await;
     wire.desired().await;
-    let failure = agent::Failure { code: "hook_failed".to_owned(), message: "bad ghs_plainlyreadable\0".to_owned(), ..agent::Failure::default() };
-    let report = agent::Observed { generation: 2, phase: agent::Phase::Failed.into(), failure: Some(failure), ..agent::Observed::default() };
+    let failure = agent::Failure {
+        code: "hook_failed".to_owned(),
+        message: "bad ghs_plainlyreadable\0".to_owned(),
+        ..agent::Failure::default()
+    };
+    let report = agent::Observed {
+        generation: 2,
+        phase: agent::Phase::Failed.into(),
+        failure: Some(failure),
+        ..agent::Observed::default()
+    };
     wire.send(agent_frame::Body::Observed(report)).await;
-    let woken = |kind: &str, key: uuid::Uuid| format!("SELECT count(*) FROM work WHERE kind = '{kind}' AND key = '{key}'");
+    let woken =
+        |kind: &str, key: uuid::Uuid| format!("SELECT count(*) FROM work WHERE kind = '{kind}' AND key = '{key}'");
     wait_for(&db, &woken("environment", seed.env.uuid()), "1").await;
     let kept = db.store().find_agent(preview).await.unwrap().unwrap();
     let observed = kept.observed.unwrap();

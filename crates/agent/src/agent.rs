@@ -55,9 +55,8 @@ pub async fn run(
 ) -> anyhow::Result<Ended> {
     files::ensure_private_dir(&config.paths.run).context("use the run directory")?;
     let tasks = TaskTracker::new();
-    let credentials = Arc::new(
-        Credentials::open(&config.paths.state, identity.machine_id).context("open credentials")?,
-    );
+    let credentials =
+        Arc::new(Credentials::open(&config.paths.state, identity.machine_id).context("open credentials")?);
     let resumed = credentials.find_granted().context("read credentials")?;
     let renewal_due = resumed.is_some();
     let granted = match resumed {
@@ -67,12 +66,9 @@ pub async fn run(
             None => return Ok(Ended::Stopped),
         },
     };
-    identity
-        .forget_token(&config.paths.identity)
-        .context("forget the enrolment token")?;
+    identity.forget_token(&config.paths.identity).context("forget the enrolment token")?;
     // Cloud-init's dead-man's switch looks for this file.
-    files::write_public(&config.paths.run.join("enrolled"), b"")
-        .context("say that the machine is enrolled")?;
+    files::write_public(&config.paths.run.join("enrolled"), b"").context("say that the machine is enrolled")?;
 
     let work = cancel.child_token();
     let machine = Machine {
@@ -182,9 +178,7 @@ async fn end_machine(machine: &Machine, reason: &str) {
         End::Observe => info!("the machine stays on, as configured"),
         End::PowerOff => {
             // Of its own token: the work's is cancelled already.
-            let ended = Command::new("systemctl", ["poweroff"])
-                .capture(&CancellationToken::new())
-                .await;
+            let ended = Command::new("systemctl", ["poweroff"]).capture(&CancellationToken::new()).await;
             match ended {
                 Ok(ended) if ended.code == 0 => {}
                 Ok(ended) => error!(tail = ended.tail, "systemctl did not power off"),

@@ -18,11 +18,7 @@ impl Backoff {
     /// Windows that start with `unit`.
     #[must_use]
     pub fn new(unit: Duration) -> Self {
-        Self {
-            unit,
-            tries: 0,
-            rest: Duration::ZERO,
-        }
+        Self { unit, tries: 0, rest: Duration::ZERO }
     }
 
     /// The connection was good: start over.

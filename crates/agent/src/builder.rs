@@ -45,12 +45,7 @@ impl Builds {
     pub fn new(machine: Machine) -> Self {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let store = Store::new(machine.config.paths.state.join("mirrors"));
-        Self {
-            machine,
-            store: Arc::new(store),
-            room: Arc::new(Semaphore::new(processors)),
-            state: Arc::default(),
-        }
+        Self { machine, store: Arc::new(store), room: Arc::new(Semaphore::new(processors)), state: Arc::default() }
     }
 
     /// Works towards `wish` of `generation`.
@@ -82,15 +77,9 @@ impl Builds {
                 if build.cancelled {
                     cancel.cancel();
                 }
-                let status = BuildStatus {
-                    job_id: build.job_id.clone(),
-                    state: State::Queued.into(),
-                    ..BuildStatus::default()
-                };
-                let job = Job {
-                    cancel: cancel.clone(),
-                    status,
-                };
+                let status =
+                    BuildStatus { job_id: build.job_id.clone(), state: State::Queued.into(), ..BuildStatus::default() };
+                let job = Job { cancel: cancel.clone(), status };
                 state.jobs.insert(build.job_id.clone(), job);
                 fresh.push((build, cancel));
             }
@@ -112,11 +101,7 @@ impl Builds {
         }
     }
 
-    async fn run(
-        &self,
-        build: &Build,
-        cancel: &CancellationToken,
-    ) -> Result<String, Stop> {
+    async fn run(&self, build: &Build, cancel: &CancellationToken) -> Result<String, Stop> {
         let _permit = tokio::select! {
             () = cancel.cancelled() => return Err(Stop::Cancelled),
             permit = self.room.acquire() => permit,
@@ -160,9 +145,7 @@ impl Builds {
         let state = self.state();
         let mut builds: Vec<_> = state.jobs.values().map(|job| job.status.clone()).collect();
         builds.sort_by(|a, b| a.job_id.cmp(&b.job_id));
-        let busy = builds.iter().any(|build| {
-            matches!(build.state(), State::Queued | State::Building | State::Pushing)
-        });
+        let busy = builds.iter().any(|build| matches!(build.state(), State::Queued | State::Building | State::Pushing));
         let phase = if busy { Phase::Working } else { Phase::Idle };
         // Published under the lock, so that an older picture never replaces a newer one.
         self.machine.outbox.publish(Observed {

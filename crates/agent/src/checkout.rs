@@ -56,10 +56,7 @@ impl Store {
     /// The store in `directory`, which is made when it is needed.
     #[must_use]
     pub fn new(directory: PathBuf) -> Self {
-        Self {
-            directory,
-            turn: Mutex::new(()),
-        }
+        Self { directory, turn: Mutex::new(()) }
     }
 }
 
@@ -107,20 +104,12 @@ struct Git<'a> {
 }
 
 impl<'a> Git<'a> {
-    fn new(
-        tools: &'a Tools,
-        checkout: &'a agent::Checkout,
-        directory: PathBuf,
-    ) -> Result<Self, Stop> {
+    fn new(tools: &'a Tools, checkout: &'a agent::Checkout, directory: PathBuf) -> Result<Self, Stop> {
         let sha = &checkout.sha;
         if !matches!(sha.len(), 40 | 64) || !sha.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return Err(failed(format!("{sha:?} is not a full commit id")));
         }
-        Ok(Self {
-            tools,
-            checkout,
-            directory,
-        })
+        Ok(Self { tools, checkout, directory })
     }
 
     async fn fetch(&self, log: &mut Writer, cancel: &CancellationToken) -> Result<(), Stop> {
@@ -141,16 +130,7 @@ impl<'a> Git<'a> {
         if look.capture(cancel).await.is_ok_and(|ended| ended.code == 0) {
             return Ok(());
         }
-        let args = [
-            "fetch",
-            "--quiet",
-            "--no-tags",
-            "--depth",
-            "1",
-            "--",
-            self.checkout.url.as_str(),
-            sha,
-        ];
+        let args = ["fetch", "--quiet", "--no-tags", "--depth", "1", "--", self.checkout.url.as_str(), sha];
         let command = self.command(args).deadline(FETCH_DEADLINE);
         self.run(command, log, cancel).await
     }
@@ -182,35 +162,19 @@ impl<'a> Git<'a> {
             .env("GIT_LFS_SKIP_SMUDGE", "1")
             .env("GIT_CONFIG_COUNT", settings.len().to_string());
         for (at, (key, value)) in settings.into_iter().enumerate() {
-            command = command
-                .env(format!("GIT_CONFIG_KEY_{at}"), key)
-                .env(format!("GIT_CONFIG_VALUE_{at}"), value);
+            command = command.env(format!("GIT_CONFIG_KEY_{at}"), key).env(format!("GIT_CONFIG_VALUE_{at}"), value);
         }
         command
     }
 
-    async fn run(
-        &self,
-        command: Command,
-        log: &mut Writer,
-        cancel: &CancellationToken,
-    ) -> Result<(), Stop> {
-        let ended = command
-            .log(log, cancel)
-            .await
-            .map_err(|error| fault::of_process(error, Code::CheckoutFailed, PHASE))?;
+    async fn run(&self, command: Command, log: &mut Writer, cancel: &CancellationToken) -> Result<(), Stop> {
+        let ended =
+            command.log(log, cancel).await.map_err(|error| fault::of_process(error, Code::CheckoutFailed, PHASE))?;
         if ended.code == 0 {
             return Ok(());
         }
-        let message = format!(
-            "git could not get commit {} from {}",
-            self.checkout.sha,
-            origin(&self.checkout.url)
-        );
-        Err(Fault::new(Code::CheckoutFailed, PHASE, message)
-            .exit(ended.code)
-            .tail(ended.tail)
-            .into())
+        let message = format!("git could not get commit {} from {}", self.checkout.sha, origin(&self.checkout.url));
+        Err(Fault::new(Code::CheckoutFailed, PHASE, message).exit(ended.code).tail(ended.tail).into())
     }
 }
 

@@ -48,9 +48,8 @@ impl Compose {
         compose.directory = directory.to_owned();
         let mut found = preview.compose_files.clone();
         for file in &found {
-            let inside = Path::new(file)
-                .components()
-                .all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
+            let inside =
+                Path::new(file).components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
             if !inside || file.starts_with('-') {
                 return Err(invalid(format!("{file:?} is not a path inside the repository")));
             }
@@ -88,14 +87,8 @@ impl Compose {
             directory: PathBuf::from("/"),
             files: Vec::new(),
             env: vec![
-                (
-                    "DOCKER_CONFIG".to_owned(),
-                    registry::client_directory(&config.paths).display().to_string(),
-                ),
-                (
-                    "DOCKER_HOST".to_owned(),
-                    format!("unix://{}", config.paths.docker_socket.display()),
-                ),
+                ("DOCKER_CONFIG".to_owned(), registry::client_directory(&config.paths).display().to_string()),
+                ("DOCKER_HOST".to_owned(), format!("unix://{}", config.paths.docker_socket.display())),
             ],
         })
     }
@@ -109,9 +102,7 @@ impl Compose {
             all.extend(["-f".to_owned(), file.clone()]);
         }
         all.extend(args.iter().map(|arg| (*arg).to_owned()));
-        let mut command = Command::new(&self.tools.docker, all)
-            .cwd(&self.directory)
-            .deadline(deadline);
+        let mut command = Command::new(&self.tools.docker, all).cwd(&self.directory).deadline(deadline);
         for (name, value) in &self.env {
             command = command.env(name, value);
         }
@@ -122,10 +113,7 @@ impl Compose {
     ///
     /// # Errors
     /// `compose_invalid` with compose's own words.
-    pub async fn services(
-        &self,
-        cancel: &CancellationToken,
-    ) -> Result<BTreeMap<String, Service>, Stop> {
+    pub async fn services(&self, cancel: &CancellationToken) -> Result<BTreeMap<String, Service>, Stop> {
         #[derive(Deserialize)]
         struct Resolved {
             #[serde(default)]

@@ -80,10 +80,7 @@ impl Default for Config {
                 docker_pid: "/run/docker.pid".into(),
                 docker_socket: "/var/run/docker.sock".into(),
             },
-            tools: Tools {
-                docker: "docker".into(),
-                git: "git".into(),
-            },
+            tools: Tools { docker: "docker".into(), git: "git".into() },
             end: End::PowerOff,
             timing: Timing::default(),
         }

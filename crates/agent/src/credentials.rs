@@ -60,11 +60,7 @@ impl Credentials {
                 key
             }
         };
-        Ok(Self {
-            directory,
-            machine,
-            key,
-        })
+        Ok(Self { directory, machine, key })
     }
 
     /// What was granted, if anything was.
@@ -78,11 +74,7 @@ impl Credentials {
         else {
             return Ok(None);
         };
-        Ok(Some(Granted {
-            credential: Secret::new(credential),
-            certificate_pem,
-            ca_pem,
-        }))
+        Ok(Some(Granted { credential: Secret::new(credential), certificate_pem, ca_pem }))
     }
 
     /// Keeps what was granted. The credential is written last: without it the rest counts as absent.
@@ -90,9 +82,7 @@ impl Credentials {
     /// # Errors
     /// If the files cannot be written.
     pub fn keep(&self, granted: &Granted) -> Result<(), Error> {
-        let write = |name, text: &str| {
-            files::write_private(&self.directory.join(name), text.as_bytes())
-        };
+        let write = |name, text: &str| files::write_private(&self.directory.join(name), text.as_bytes());
         write("certificate.pem", &granted.certificate_pem)?;
         write("ca.pem", &granted.ca_pem)?;
         write("credential", granted.credential.reveal())?;
@@ -130,9 +120,7 @@ impl Credentials {
     /// If the file cannot be used.
     pub fn count_start(&self) -> Result<u64, Error> {
         let path = self.directory.join("starts");
-        let starts = files::find(&path)?
-            .and_then(|text| text.trim().parse::<u64>().ok())
-            .unwrap_or(0);
+        let starts = files::find(&path)?.and_then(|text| text.trim().parse::<u64>().ok()).unwrap_or(0);
         files::write_private(&path, (starts + 1).to_string().as_bytes())?;
         Ok(starts)
     }

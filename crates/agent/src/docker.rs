@@ -75,10 +75,7 @@ impl Engine {
     /// The engine at `socket`. Nothing is sent yet.
     #[must_use]
     pub fn new(socket: &Path, tasks: TaskTracker) -> Self {
-        Self {
-            socket: socket.to_owned(),
-            tasks,
-        }
+        Self { socket: socket.to_owned(), tasks }
     }
 
     /// Whether the engine answers.
@@ -112,11 +109,7 @@ impl Engine {
         let filter = serde_json::json!({
             "label": [format!("com.docker.compose.project={project}"), "com.docker.compose.oneoff=False"]
         });
-        self.containers(&format!(
-            "/containers/json?all=1&filters={}",
-            encoded(&filter.to_string())
-        ))
-        .await
+        self.containers(&format!("/containers/json?all=1&filters={}", encoded(&filter.to_string()))).await
     }
 
     /// Every container that exists, all states.
@@ -138,10 +131,7 @@ impl Engine {
         for Listed { id } in listed {
             match self.json(&format!("/containers/{id}/json")).await {
                 Ok(container) => containers.push(container),
-                Err(Error::Refused {
-                    status: StatusCode::NOT_FOUND,
-                    ..
-                }) => {}
+                Err(Error::Refused { status: StatusCode::NOT_FOUND, .. }) => {}
                 Err(error) => return Err(error),
             }
         }
@@ -164,10 +154,7 @@ impl Engine {
     pub async fn find_image(&self, reference: &str) -> Result<Option<Image>, Error> {
         match self.json(&format!("/images/{reference}/json")).await {
             Ok(image) => Ok(Some(image)),
-            Err(Error::Refused {
-                status: StatusCode::NOT_FOUND,
-                ..
-            }) => Ok(None),
+            Err(Error::Refused { status: StatusCode::NOT_FOUND, .. }) => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -182,10 +169,7 @@ impl Engine {
         for (method, path) in [(Method::POST, stop), (Method::DELETE, remove)] {
             match self.bytes(method, &path).await {
                 Ok(_) => {}
-                Err(Error::Refused {
-                    status: StatusCode::NOT_FOUND | StatusCode::NOT_MODIFIED,
-                    ..
-                }) => {}
+                Err(Error::Refused { status: StatusCode::NOT_FOUND | StatusCode::NOT_MODIFIED, .. }) => {}
                 Err(error) => return Err(error),
             }
         }
@@ -203,10 +187,8 @@ impl Engine {
 
     async fn json<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
         let bytes = self.bytes(Method::GET, path).await?;
-        serde_json::from_slice(&bytes).map_err(|error| Error::Answer {
-            path: path.to_owned(),
-            message: error.to_string(),
-        })
+        serde_json::from_slice(&bytes)
+            .map_err(|error| Error::Answer { path: path.to_owned(), message: error.to_string() })
     }
 
     async fn bytes(&self, method: Method, path: &str) -> Result<Bytes, Error> {
@@ -216,28 +198,16 @@ impl Engine {
                 .collect()
                 .await
                 .map(http_body_util::Collected::to_bytes)
-                .map_err(|error| Error::Answer {
-                    path: path.to_owned(),
-                    message: error.to_string(),
-                })
+                .map_err(|error| Error::Answer { path: path.to_owned(), message: error.to_string() })
         };
-        tokio::time::timeout(DEADLINE, ask)
-            .await
-            .unwrap_or_else(|_| {
-                Err(Error::TimedOut {
-                    path: path.to_owned(),
-                })
-            })
+        tokio::time::timeout(DEADLINE, ask).await.unwrap_or_else(|_| Err(Error::TimedOut { path: path.to_owned() }))
     }
 
     /// Sends a request; the answer's body is read by the caller. 304 is an error like 404: nothing was done.
     async fn open(&self, method: Method, path: &str) -> Result<Incoming, Error> {
         let stream = UnixStream::connect(&self.socket)
             .await
-            .map_err(|source| Error::Connect {
-                socket: self.socket.clone(),
-                source,
-            })?;
+            .map_err(|source| Error::Connect { socket: self.socket.clone(), source })?;
         let (mut client, connection) = http1::handshake(TokioIo::new(stream)).await?;
         self.tasks.spawn(connection);
         let request = Request::builder()
@@ -245,10 +215,7 @@ impl Engine {
             .uri(path)
             .header(http::header::HOST, "docker")
             .body(Empty::<Bytes>::new())
-            .map_err(|error| Error::Answer {
-                path: path.to_owned(),
-                message: error.to_string(),
-            })?;
+            .map_err(|error| Error::Answer { path: path.to_owned(), message: error.to_string() })?;
         let answer = client.send_request(request).await?;
         let status = answer.status();
         if status.is_success() {
@@ -263,11 +230,7 @@ impl Engine {
             .ok()
             .and_then(|json| json["message"].as_str().map(str::to_owned))
             .unwrap_or_default();
-        Err(Error::Refused {
-            status,
-            path: path.split('?').next().unwrap_or_default().to_owned(),
-            message,
-        })
+        Err(Error::Refused { status, path: path.split('?').next().unwrap_or_default().to_owned(), message })
     }
 }
 

@@ -81,21 +81,11 @@ struct Refusal {
 ///
 /// # Errors
 /// If the hub refuses, cannot be reached or cannot answer.
-pub async fn enrol(
-    identity: &Identity,
-    credentials: &Credentials,
-    tasks: &TaskTracker,
-) -> Result<Granted, Error> {
-    tokio::time::timeout(DEADLINE, ask(identity, credentials, tasks))
-        .await
-        .unwrap_or(Err(Error::TimedOut))
+pub async fn enrol(identity: &Identity, credentials: &Credentials, tasks: &TaskTracker) -> Result<Granted, Error> {
+    tokio::time::timeout(DEADLINE, ask(identity, credentials, tasks)).await.unwrap_or(Err(Error::TimedOut))
 }
 
-async fn ask(
-    identity: &Identity,
-    credentials: &Credentials,
-    tasks: &TaskTracker,
-) -> Result<Granted, Error> {
+async fn ask(identity: &Identity, credentials: &Credentials, tasks: &TaskTracker) -> Result<Granted, Error> {
     let token = identity.enrolment_token.as_ref().ok_or(Error::NoToken)?;
     let body = serde_json::to_vec(&Ask {
         machine_id: identity.machine_id,
@@ -107,8 +97,7 @@ async fn ask(
     let uri = tls::url(&identity.hub_url, "/agent/v1/enrol")?;
     let host = uri.authority().map_or("", |a| a.as_str()).to_owned();
     let stream = tls::connect(&uri, &identity.ca_pem, DEADLINE).await?;
-    let (mut client, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    let (mut client, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     tasks.spawn(connection);
     let request = Request::post(uri.path())
         .header(header::HOST, host)
@@ -124,8 +113,7 @@ async fn ask(
         .to_bytes();
     match status.as_u16() {
         200 => {
-            let answer: Answer = serde_json::from_slice(&body)
-                .map_err(|error| Error::Answer(error.to_string()))?;
+            let answer: Answer = serde_json::from_slice(&body).map_err(|error| Error::Answer(error.to_string()))?;
             Ok(Granted {
                 credential: answer.credential,
                 certificate_pem: answer.certificate_pem,
@@ -134,11 +122,7 @@ async fn ask(
         }
         401 | 403 | 409 => {
             let refusal: Refusal = serde_json::from_slice(&body).unwrap_or_default();
-            Err(Error::Refused {
-                status,
-                code: refusal.code,
-                message: refusal.message,
-            })
+            Err(Error::Refused { status, code: refusal.code, message: refusal.message })
         }
         _ => Err(Error::Unavailable(status)),
     }

@@ -35,14 +35,7 @@ impl Fault {
     /// A failure of `phase`.
     #[must_use]
     pub fn new(code: Code, phase: &'static str, message: impl Into<String>) -> Self {
-        Self {
-            code,
-            phase,
-            service: String::new(),
-            exit_code: 0,
-            message: message.into(),
-            log_tail: String::new(),
-        }
+        Self { code, phase, service: String::new(), exit_code: 0, message: message.into(), log_tail: String::new() }
     }
 
     /// It is about `service`.
@@ -92,13 +85,9 @@ pub fn of_process(error: process::Error, code: Code, phase: &'static str) -> Sto
     match error {
         process::Error::Cancelled => Stop::Cancelled,
         process::Error::TimedOut { ref tail, .. } => {
-            Fault::new(Code::TimedOut, phase, error.to_string())
-                .tail(tail.clone())
-                .into()
+            Fault::new(Code::TimedOut, phase, error.to_string()).tail(tail.clone()).into()
         }
-        process::Error::Start { ref source, .. } => {
-            Fault::new(code, phase, format!("{error}: {source}")).into()
-        }
+        process::Error::Start { ref source, .. } => Fault::new(code, phase, format!("{error}: {source}")).into(),
     }
 }
 

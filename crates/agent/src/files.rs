@@ -50,11 +50,7 @@ fn write(path: &Path, text: &[u8], mode: u32) -> io::Result<()> {
     name.push(".new");
     let fresh = path.with_file_name(name);
     drop_file(&fresh)?;
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(mode)
-        .open(&fresh)?;
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&fresh)?;
     file.write_all(text)?;
     file.sync_all()?;
     fs::rename(&fresh, path)

@@ -89,16 +89,8 @@ impl Ingress {
                 Err(_) => TcpListener::bind(("0.0.0.0", port)).await,
             }
         };
-        let listener = listen
-            .await
-            .map_err(|source| Error::Listen { port, source })?;
-        Ok(Self {
-            listener,
-            machine,
-            key,
-            granted,
-            targets,
-        })
+        let listener = listen.await.map_err(|source| Error::Listen { port, source })?;
+        Ok(Self { listener, machine, key, granted, targets })
     }
 
     /// Where it listens.
@@ -111,11 +103,7 @@ impl Ingress {
     ///
     /// # Errors
     /// If the first certificate cannot be used.
-    pub async fn run(
-        mut self,
-        tasks: TaskTracker,
-        cancel: CancellationToken,
-    ) -> Result<(), Error> {
+    pub async fn run(mut self, tasks: TaskTracker, cancel: CancellationToken) -> Result<(), Error> {
         let room = Arc::new(Semaphore::new(MOST_CONNECTIONS));
         let mut acceptor = acceptor(&self.granted.borrow_and_update(), &self.key)?;
         loop {
@@ -159,8 +147,7 @@ impl Ingress {
 fn acceptor(granted: &Granted, key: &[u8]) -> Result<TlsAcceptor, Error> {
     let roots = Arc::new(tls::roots(&granted.ca_pem)?);
     let verifier = WebPkiClientVerifier::builder(roots).build()?;
-    let chain = CertificateDer::pem_slice_iter(granted.certificate_pem.as_bytes())
-        .collect::<Result<Vec<_>, _>>()?;
+    let chain = CertificateDer::pem_slice_iter(granted.certificate_pem.as_bytes()).collect::<Result<Vec<_>, _>>()?;
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.to_vec()));
     let config = ServerConfig::builder_with_protocol_versions(&[&rustls::version::TLS13])
         .with_client_cert_verifier(Arc::new(edge::OnlyEdge::new(verifier)))
@@ -186,11 +173,7 @@ async fn serve(stream: TcpStream, acceptor: &TlsAcceptor, targets: &Targets, mac
 }
 
 /// Connects to what the server name asks for. A container may just have moved: one more look is taken.
-async fn reach(
-    stream: &TlsStream<TcpStream>,
-    targets: &Targets,
-    machine: MachineId,
-) -> Option<TcpStream> {
+async fn reach(stream: &TlsStream<TcpStream>, targets: &Targets, machine: MachineId) -> Option<TcpStream> {
     let (label, asked) = parse_server_name(stream.get_ref().1.server_name()?)?;
     if asked != machine {
         return None;

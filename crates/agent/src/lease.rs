@@ -32,10 +32,7 @@ impl Lease {
         let mut changes = self.0.subscribe();
         loop {
             let (length, since) = *changes.borrow_and_update();
-            if tokio::time::timeout_at(since + length, changes.changed())
-                .await
-                .is_err()
-            {
+            if tokio::time::timeout_at(since + length, changes.changed()).await.is_err() {
                 return;
             }
         }

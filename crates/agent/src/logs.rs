@@ -124,12 +124,7 @@ impl LogBook {
         let mut state = self.state();
         state.stored.extend(stored.iter().map(|(k, v)| (k.clone(), *v)));
         state.greeted = true;
-        let State {
-            streams,
-            stored,
-            total,
-            ..
-        } = &mut *state;
+        let State { streams, stored, total, .. } = &mut *state;
         for (name, stream) in streams.iter_mut() {
             let at = stored.get(name).copied().unwrap_or(0);
             let base = *stream.base.get_or_insert(at);
@@ -180,12 +175,7 @@ impl LogBook {
             cut_at_character(&mut content);
         }
         stream.sent = from + content.len() as u64;
-        Some(LogChunk {
-            stream: name,
-            offset: stream.base.unwrap_or(0) + from,
-            content,
-            lost,
-        })
+        Some(LogChunk { stream: name, offset: stream.base.unwrap_or(0) + from, content, lost })
     }
 
     /// Whether everything written was stored by the hub.
@@ -205,13 +195,8 @@ impl LogBook {
         }
         let mut state = self.state();
         if !state.streams.contains_key(name) {
-            let base = state
-                .greeted
-                .then(|| state.stored.get(name).copied().unwrap_or(0));
-            let stream = Stream {
-                base,
-                ..Stream::default()
-            };
+            let base = state.greeted.then(|| state.stored.get(name).copied().unwrap_or(0));
+            let stream = Stream { base, ..Stream::default() };
             state.streams.insert(name.to_owned(), stream);
             state.turns.push_back(name.to_owned());
         }

@@ -100,11 +100,7 @@ impl Report {
         name: &'static str,
         work: impl Future<Output = Result<T, Stop>>,
     ) -> Result<T, Stop> {
-        self.observed.steps.push(Step {
-            name: name.to_owned(),
-            started_ms: self.elapsed(),
-            finished_ms: 0,
-        });
+        self.observed.steps.push(Step { name: name.to_owned(), started_ms: self.elapsed(), finished_ms: 0 });
         self.publish();
         let result = work.await;
         let finished = self.elapsed().max(1);
@@ -130,7 +126,13 @@ impl Report {
     /// The work failed.
     pub fn fail(&mut self, fault: &Fault) {
         let failure = fault.report(&self.machine.logs);
-        warn!(code = failure.code, step = failure.phase, service = failure.service, "generation {} failed", self.observed.generation);
+        warn!(
+            code = failure.code,
+            step = failure.phase,
+            service = failure.service,
+            "generation {} failed",
+            self.observed.generation
+        );
         self.observed.failure = Some(failure);
         self.end(Phase::Failed);
     }

@@ -19,10 +19,7 @@ use tracing::{error, info};
 const USAGE: &str = "usage: stagely-agent [--wait-for-identity] [--observe-end]";
 
 fn main() -> ExitCode {
-    tracing_subscriber::fmt()
-        .with_ansi(false)
-        .with_max_level(tracing::Level::INFO)
-        .init();
+    tracing_subscriber::fmt().with_ansi(false).with_max_level(tracing::Level::INFO).init();
     match start() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -43,10 +40,7 @@ fn start() -> anyhow::Result<()> {
             _ => anyhow::bail!("unknown argument {argument:?}; {USAGE}"),
         }
     }
-    if rustls::crypto::ring::default_provider()
-        .install_default()
-        .is_err()
-    {
+    if rustls::crypto::ring::default_provider().install_default().is_err() {
         anyhow::bail!("a TLS provider is installed already");
     }
     tokio::runtime::Builder::new_multi_thread()
@@ -87,10 +81,7 @@ async fn run(config: Config, wait: bool) -> anyhow::Result<()> {
         }
         None if has_port => {
             let engine = Engine::new(&config.paths.docker_socket, tasks.clone());
-            engine
-                .wait_ready(Duration::from_secs(600))
-                .await
-                .context("wait for Docker")?;
+            engine.wait_ready(Duration::from_secs(600)).await.context("wait for Docker")?;
             let mut stream = BufReader::new(port::Port::open(path).context("open the host's port")?);
             announce();
             let host = handover::Host::default();

@@ -27,12 +27,7 @@ impl Outbox {
     #[must_use]
     pub fn new(starts: u64) -> Self {
         Self(Arc::new(Shared {
-            state: Mutex::new(State {
-                seq: starts << 32,
-                current: None,
-                sent: true,
-                acked: 0,
-            }),
+            state: Mutex::new(State { seq: starts << 32, current: None, sent: true, acked: 0 }),
             changed: Notify::new(),
         }))
     }
@@ -108,10 +103,7 @@ mod tests {
     use super::Outbox;
 
     fn at(generation: u64) -> Observed {
-        Observed {
-            generation,
-            ..Observed::default()
-        }
+        Observed { generation, ..Observed::default() }
     }
 
     #[test]

@@ -69,9 +69,7 @@ fn hide(machine: &Machine, preview: &Preview) {
         preview.registry.as_ref().map(|registry| &registry.password),
     ];
     let tokens = tokens.into_iter().flatten();
-    machine
-        .logs
-        .hide(preview.masked.iter().chain(tokens).map(String::as_str));
+    machine.logs.hide(preview.masked.iter().chain(tokens).map(String::as_str));
 }
 
 async fn start(
@@ -128,14 +126,9 @@ async fn pull(
     cancel: &CancellationToken,
 ) -> Result<bool, Stop> {
     registry::ensure(&machine.config.paths, preview.registry.as_ref())?;
-    let registry_failed = |error: crate::docker::Error| {
-        Stop::from(Fault::new(Code::Internal, "pull", error.to_string()))
-    };
-    machine
-        .engine
-        .wait_ready(Duration::from_secs(120))
-        .await
-        .map_err(registry_failed)?;
+    let registry_failed =
+        |error: crate::docker::Error| Stop::from(Fault::new(Code::Internal, "pull", error.to_string()));
+    machine.engine.wait_ready(Duration::from_secs(120)).await.map_err(registry_failed)?;
     let services = compose.services(cancel).await?;
     let mut build = false;
     let mut args = vec!["pull".to_owned(), "--quiet".to_owned()];
@@ -215,10 +208,7 @@ async fn stop(
             return Ok(());
         }
         let message = "docker compose down failed";
-        Err(Fault::new(Code::ComposeFailed, "down", message)
-            .exit(ended.code)
-            .tail(ended.tail)
-            .into())
+        Err(Fault::new(Code::ComposeFailed, "down", message).exit(ended.code).tail(ended.tail).into())
     };
     report.step("down", down).await
 }
@@ -228,10 +218,7 @@ async fn finish(
     log: &mut crate::logs::Writer,
     cancel: &CancellationToken,
 ) -> Result<crate::process::Finished, Stop> {
-    command
-        .log(log, cancel)
-        .await
-        .map_err(|error| fault::of_process(error, Code::ComposeFailed, "down"))
+    command.log(log, cancel).await.map_err(|error| fault::of_process(error, Code::ComposeFailed, "down"))
 }
 
 fn directory(machine: &Machine) -> PathBuf {

@@ -71,10 +71,7 @@ pub enum Error {
 
 impl Command {
     /// Runs `program` with `args`, for at most ten minutes unless told otherwise.
-    pub fn new<A: Into<String>>(
-        program: impl Into<PathBuf>,
-        args: impl IntoIterator<Item = A>,
-    ) -> Self {
+    pub fn new<A: Into<String>>(program: impl Into<PathBuf>, args: impl IntoIterator<Item = A>) -> Self {
         Self {
             program: program.into(),
             args: args.into_iter().map(Into::into).collect(),
@@ -109,11 +106,7 @@ impl Command {
     ///
     /// # Errors
     /// If it cannot be started, is called off or takes too long.
-    pub async fn log(
-        self,
-        log: &mut Writer,
-        cancel: &CancellationToken,
-    ) -> Result<Finished, Error> {
+    pub async fn log(self, log: &mut Writer, cancel: &CancellationToken) -> Result<Finished, Error> {
         self.run(cancel, |bytes, _| log.write(bytes), false).await
     }
 
@@ -121,11 +114,7 @@ impl Command {
     ///
     /// # Errors
     /// If it cannot be started, is called off or takes too long.
-    pub async fn watch(
-        self,
-        cancel: &CancellationToken,
-        mut see: impl FnMut(&[u8]),
-    ) -> Result<Finished, Error> {
+    pub async fn watch(self, cancel: &CancellationToken, mut see: impl FnMut(&[u8])) -> Result<Finished, Error> {
         self.run(cancel, |bytes, _| see(bytes), false).await
     }
 
@@ -162,10 +151,7 @@ impl Command {
         if cancel.is_cancelled() {
             return Err(Error::Cancelled);
         }
-        let mut child = command.spawn().map_err(|source| Error::Start {
-            program: program.clone(),
-            source,
-        })?;
+        let mut child = command.spawn().map_err(|source| Error::Start { program: program.clone(), source })?;
         let group = Group::of(&child);
         let mut tail = Tail::default();
         let mut kept = Vec::new();
@@ -197,11 +183,7 @@ impl Command {
                 if cancelled {
                     return Err(Error::Cancelled);
                 }
-                Err(Error::TimedOut {
-                    program,
-                    deadline: self.deadline,
-                    tail: tail.text(),
-                })
+                Err(Error::TimedOut { program, deadline: self.deadline, tail: tail.text() })
             }
         }
     }
@@ -215,9 +197,7 @@ enum Source {
 
 fn exit_code(status: std::process::ExitStatus) -> i32 {
     use std::os::unix::process::ExitStatusExt as _;
-    status
-        .code()
-        .unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
+    status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
 }
 
 /// Reads both outputs to their ends, then waits for the exit. A grandchild that keeps the pipes open after the
@@ -343,18 +323,9 @@ mod tests {
         let echo = Command::new("echo", ["$(id)", "; true"]);
         assert_eq!(echo.capture(&cancel).await.unwrap().stdout, "$(id) ; true\n");
         let script = "echo to-out; echo to-err >&2; exit 3";
-        let ended = Command::new("sh", ["-c", script])
-            .capture(&cancel)
-            .await
-            .unwrap();
-        assert_eq!(
-            (ended.code, ended.stdout.as_str(), ended.tail.as_str()),
-            (3, "to-out\n", "to-err")
-        );
-        assert!(matches!(
-            Command::new("/nonexistent", [""; 0]).capture(&cancel).await,
-            Err(Error::Start { .. })
-        ));
+        let ended = Command::new("sh", ["-c", script]).capture(&cancel).await.unwrap();
+        assert_eq!((ended.code, ended.stdout.as_str(), ended.tail.as_str()), (3, "to-out\n", "to-err"));
+        assert!(matches!(Command::new("/nonexistent", [""; 0]).capture(&cancel).await, Err(Error::Start { .. })));
     }
 
     #[tokio::test]
@@ -374,17 +345,12 @@ mod tests {
             cancel.cancel();
             pid
         };
-        let (ended, pid) = tokio::time::timeout(Duration::from_secs(10), async {
-            tokio::join!(run, watch)
-        })
-        .await
-        .unwrap();
+        let (ended, pid) =
+            tokio::time::timeout(Duration::from_secs(10), async { tokio::join!(run, watch) }).await.unwrap();
         assert!(matches!(ended, Err(Error::Cancelled)));
         let gone = async {
             // A killed child waits for init to collect it: a zombie is gone enough.
-            while std::fs::read_to_string(format!("/proc/{pid}/stat"))
-                .is_ok_and(|stat| !stat.contains(") Z"))
-            {
+            while std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z")) {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
@@ -393,10 +359,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_program_that_takes_too_long_is_ended() {
-        let ended = Command::new("sleep", ["300"])
-            .deadline(Duration::from_millis(50))
-            .capture(&CancellationToken::new())
-            .await;
+        let ended =
+            Command::new("sleep", ["300"]).deadline(Duration::from_millis(50)).capture(&CancellationToken::new()).await;
         assert!(matches!(ended, Err(Error::TimedOut { .. })));
     }
 }

@@ -52,12 +52,8 @@ pub fn ensure(paths: &Paths, access: Option<&RegistryAccess>) -> Result<(), Stop
 }
 
 fn failed(message: &str) -> Stop {
-    Fault::new(
-        Code::RegistryFailed,
-        "pull",
-        format!("the registry could not be set up on the machine: {message}"),
-    )
-    .into()
+    Fault::new(Code::RegistryFailed, "pull", format!("the registry could not be set up on the machine: {message}"))
+        .into()
 }
 
 fn write_login(paths: &Paths, login: &Value) -> std::io::Result<()> {
@@ -81,11 +77,7 @@ fn trust(docker_etc: &Path, host: &str, ca_pem: &str) -> std::io::Result<()> {
 /// Sets the mirror and leaves all other settings alone. Answers whether anything changed.
 fn set_mirror(path: &Path, mirror: &str) -> std::io::Result<bool> {
     let text = files::find(path)?.unwrap_or_default();
-    let before: Value = if text.trim().is_empty() {
-        json!({})
-    } else {
-        serde_json::from_str(&text)?
-    };
+    let before: Value = if text.trim().is_empty() { json!({}) } else { serde_json::from_str(&text)? };
     let mut after = before.clone();
     if let Some(settings) = after.as_object_mut() {
         if mirror.is_empty() {
@@ -103,11 +95,7 @@ fn set_mirror(path: &Path, mirror: &str) -> std::io::Result<bool> {
 
 /// Tells the engine to read its settings again; one that is not running reads them when it starts.
 fn reload(pid_file: &Path) {
-    let pid = files::find(pid_file)
-        .ok()
-        .flatten()
-        .and_then(|text| text.trim().parse().ok())
-        .and_then(Pid::from_raw);
+    let pid = files::find(pid_file).ok().flatten().and_then(|text| text.trim().parse().ok()).and_then(Pid::from_raw);
     if let Some(pid) = pid
         && kill_process(pid, Signal::HUP).is_ok()
     {
@@ -150,12 +138,8 @@ mod tests {
             let path = paths.docker_etc.join("certs.d").join(host).join("ca.crt");
             assert_eq!(read(&path), "PEM");
         }
-        let daemon: serde_json::Value =
-            serde_json::from_str(&read(&paths.docker_etc.join("daemon.json"))).unwrap();
-        assert_eq!(
-            daemon,
-            serde_json::json!({"debug": true, "registry-mirrors": ["https://mirror.test:5001"]})
-        );
+        let daemon: serde_json::Value = serde_json::from_str(&read(&paths.docker_etc.join("daemon.json"))).unwrap();
+        assert_eq!(daemon, serde_json::json!({"debug": true, "registry-mirrors": ["https://mirror.test:5001"]}));
         access.host = "../../evil".to_owned();
         assert!(ensure(&paths, Some(&access)).is_err());
     }

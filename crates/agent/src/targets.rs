@@ -50,16 +50,15 @@ impl Targets {
 /// Where a service's ports are: those of its first running container that has an address.
 #[must_use]
 pub fn address_of(containers: &[Container], service: &str) -> Option<IpAddr> {
-    containers
-        .iter()
-        .filter(|container| container.service() == service && container.is_running())
-        .find_map(|container| match container.shares_network_of() {
+    containers.iter().filter(|container| container.service() == service && container.is_running()).find_map(
+        |container| match container.shares_network_of() {
             Some(owner) => containers
                 .iter()
                 .find(|other| other.id == owner || other.name.trim_start_matches('/') == owner)
                 .and_then(Container::address),
             None => container.address(),
-        })
+        },
+    )
 }
 
 /// The addresses of all exposures whose services run.

@@ -52,9 +52,7 @@ pub fn roots(ca_pem: &str) -> Result<RootCertStore, Error> {
 /// If `hub_url` is no `https` URL.
 pub fn url(hub_url: &str, path: &str) -> Result<Uri, Error> {
     let bad = || Error::Address(hub_url.to_owned());
-    let uri: Uri = format!("{}{path}", hub_url.trim_end_matches('/'))
-        .parse()
-        .map_err(|_| bad())?;
+    let uri: Uri = format!("{}{path}", hub_url.trim_end_matches('/')).parse().map_err(|_| bad())?;
     if uri.scheme_str() != Some("https") || uri.host().is_none() {
         return Err(bad());
     }
@@ -65,19 +63,12 @@ pub fn url(hub_url: &str, path: &str) -> Result<Uri, Error> {
 ///
 /// # Errors
 /// If nobody answers in time, or somebody else than the hub.
-pub async fn connect(
-    uri: &Uri,
-    ca_pem: &str,
-    deadline: Duration,
-) -> Result<TlsStream<TcpStream>, Error> {
+pub async fn connect(uri: &Uri, ca_pem: &str, deadline: Duration) -> Result<TlsStream<TcpStream>, Error> {
     let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
     let port = uri.port_u16().unwrap_or(443);
     let address = format!("{host}:{port}");
-    let name = ServerName::try_from(host.to_owned())
-        .map_err(|_| Error::Address(uri.to_string()))?;
-    let config = ClientConfig::builder()
-        .with_root_certificates(roots(ca_pem)?)
-        .with_no_client_auth();
+    let name = ServerName::try_from(host.to_owned()).map_err(|_| Error::Address(uri.to_string()))?;
+    let config = ClientConfig::builder().with_root_certificates(roots(ca_pem)?).with_no_client_auth();
     let attempt = async {
         let tcp = TcpStream::connect((host, port)).await?;
         tcp.set_nodelay(true)?;

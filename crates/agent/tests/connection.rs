@@ -8,10 +8,7 @@ use crate::fake_hub::Order;
 use crate::rig::{Rig, wait_for};
 
 fn nothing_to_build(generation: u64) -> Desired {
-    Desired {
-        generation,
-        spec: Some(Spec::Builder(Builder::default())),
-    }
+    Desired { generation, spec: Some(Spec::Builder(Builder::default())) }
 }
 
 #[tokio::test]
@@ -92,8 +89,5 @@ async fn a_lease_that_lapses_ends_the_machine() {
     let port = format!(":{}", rig.hub.address.port());
     std::fs::write(path, text.replace(&port, ":1")).unwrap();
     let running = rig.start();
-    assert_eq!(
-        running.ended().await,
-        Ended::MachineOver("its lease lapsed".to_owned())
-    );
+    assert_eq!(running.ended().await, Ended::MachineOver("its lease lapsed".to_owned()));
 }

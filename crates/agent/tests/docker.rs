@@ -86,7 +86,8 @@ async fn an_image_is_built_from_a_commit_and_pushed_and_its_containers_are_seen(
         std::fs::copy(path, copy).unwrap();
     }
     let dockerfile = "FROM scratch\nCOPY root /\nENTRYPOINT [\"/bin/sh\"]\n";
-    let (url, sha) = repository(&directory, &[("Dockerfile", dockerfile), ("Broken", "FROM scratch\nCOPY missing /\n")]);
+    let (url, sha) =
+        repository(&directory, &[("Dockerfile", dockerfile), ("Broken", "FROM scratch\nCOPY missing /\n")]);
     let image = format!("127.0.0.1:{port}/shop/web:1");
     let build = |job: &str, dockerfile: &str| Build {
         job_id: job.to_owned(),
@@ -105,16 +106,15 @@ async fn an_image_is_built_from_a_commit_and_pushed_and_its_containers_are_seen(
     let wish = Desired { generation: 1, spec: Some(Spec::Builder(wish)) };
     rig.hub.tell.send(Order::Send(wish)).await.unwrap();
     let state = |job: &str| rig.hub.last()?.builds.into_iter().find(|status| status.job_id == job);
-    let settled = |job: &str| state(job).is_some_and(|status| {
-        matches!(status.state(), State::Succeeded | State::Failed)
-    });
+    let settled =
+        |job: &str| state(job).is_some_and(|status| matches!(status.state(), State::Succeeded | State::Failed));
     wait_for("both are done", || settled("good") && settled("broken")).await;
     let good = state("good").unwrap();
     assert_eq!(good.state(), State::Succeeded, "{good:?} {}", rig.hub.log("build/good"));
     assert!(good.digest.starts_with("sha256:") && good.digest.len() == 71, "{}", good.digest);
     let broken = state("broken").unwrap().failure.unwrap();
     assert_eq!(broken.code, "build_failed");
-    assert!(broken.message.contains("missing"), "{}", broken.message);
+    assert!(broken.message.contains("missing"), "{} {}", broken.message, rig.hub.log("build/broken"));
 
     // What runs is seen with its labels, exit code and output.
     let status = Command::new("/usr/bin/docker")

@@ -65,16 +65,14 @@ impl FakeEngine {
             "/_ping" => Some(json!("OK")),
             "/containers/json" => Some(json!(*containers)),
             _ if path.ends_with("/logs") => {
-                return Response::new(Full::new(Bytes::from_static(
-                    b"\x01\0\0\0\0\0\0\x18token=s3cret-value, bye\n",
-                )));
+                return Response::new(Full::new(Bytes::from_static(b"\x01\0\0\0\0\0\0\x18token=s3cret-value, bye\n")));
             }
             _ => {
                 let images = self.images.lock().unwrap();
                 let image = images.iter().find(|(name, _)| path == format!("/images/{name}/json"));
-                let container = containers.iter().find(|container| {
-                    path == format!("/containers/{}/json", container["Id"].as_str().unwrap())
-                });
+                let container = containers
+                    .iter()
+                    .find(|container| path == format!("/containers/{}/json", container["Id"].as_str().unwrap()));
                 image.map(|(_, image)| image.clone()).or_else(|| container.cloned())
             }
         };

@@ -8,9 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use futures::{SinkExt as _, StreamExt as _};
 use prost::Message as _;
-use rcgen::{
-    BasicConstraints, CertificateParams, CertificateSigningRequestParams, IsCa, Issuer, KeyPair,
-};
+use rcgen::{BasicConstraints, CertificateParams, CertificateSigningRequestParams, IsCa, Issuer, KeyPair};
 use ring::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
 use rustls::ServerConfig;
 use rustls_pki_types::{CertificateSigningRequestDer, PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -39,10 +37,7 @@ impl Authority {
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().unwrap();
         let pem = params.self_signed(&key).unwrap().pem();
-        Self {
-            pem,
-            issuer: Issuer::new(params, key),
-        }
+        Self { pem, issuer: Issuer::new(params, key) }
     }
 
     /// A certificate for `name`, and its key (PKCS#8, DER).
@@ -98,10 +93,7 @@ impl FakeHub {
         let (pem, key) = authority.issue("127.0.0.1");
         let chain = vec![pem_der(&pem)];
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key));
-        let config = ServerConfig::builder()
-            .with_no_client_auth()
-            .with_single_cert(chain, key)
-            .unwrap();
+        let config = ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key).unwrap();
         let (tell, orders) = mpsc::channel(16);
         let hub = Self {
             address: listener.local_addr().unwrap(),
@@ -207,9 +199,7 @@ impl FakeHub {
         let Some(Up::Hello(hello)) = AgentFrame::decode(bytes).unwrap().body else { panic!("no hello") };
         let signed = [b"stagely.agent.v1", nonce.as_slice(), hello.machine_id.as_bytes()].concat();
         let key = self.seen.lock().unwrap().key.clone();
-        UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, key)
-            .verify(&signed, &hello.signature)
-            .unwrap();
+        UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, key).verify(&signed, &hello.signature).unwrap();
         // An older connection's orders end with it.
         let mut orders = self.orders.lock().await;
         let log_offsets = {

@@ -34,10 +34,7 @@ async fn ask(
     let (pem, key) = authority.issue(client);
     let chain = vec![CertificateDer::from_pem_slice(pem.as_bytes()).unwrap()];
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key));
-    let mut config = ClientConfig::builder()
-        .with_root_certificates(roots)
-        .with_client_auth_cert(chain, key)
-        .unwrap();
+    let mut config = ClientConfig::builder().with_root_certificates(roots).with_client_auth_cert(chain, key).unwrap();
     // The certificate names the machine; the exposure is one label more, so the edge checks the name itself.
     config.dangerous().set_certificate_verifier(Arc::new(Anyone));
     let name = ServerName::try_from(server_name(label, machine)).unwrap();
@@ -60,11 +57,8 @@ async fn the_edge_reaches_exposed_ports_and_nobody_else_does() {
     let authority = Authority::new();
     let machine = MachineId::generate();
     let (certificate_pem, key) = authority.issue(&machine_name(machine));
-    let granted = watch::Sender::new(Granted {
-        credential: Secret::new("x"),
-        certificate_pem,
-        ca_pem: authority.pem.clone(),
-    });
+    let granted =
+        watch::Sender::new(Granted { credential: Secret::new("x"), certificate_pem, ca_pem: authority.pem.clone() });
     let service = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let at = service.local_addr().unwrap();
     tasks.spawn(async move {
@@ -97,10 +91,7 @@ async fn the_edge_reaches_exposed_ports_and_nobody_else_does() {
     assert!(foreign.is_err(), "{foreign:?}");
 
     // A renewed certificate is taken up.
-    let renewed = Granted {
-        credential: Secret::new("y"),
-        ..granted.borrow().clone()
-    };
+    let renewed = Granted { credential: Secret::new("y"), ..granted.borrow().clone() };
     granted.send_replace(renewed);
     assert!(ask(address, &authority, EDGE_NAME, "web", machine).await.is_ok());
     cancel.cancel();
@@ -142,8 +133,6 @@ impl rustls::client::danger::ServerCertVerifier for Anyone {
     }
 
     fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
-        rustls::crypto::ring::default_provider()
-            .signature_verification_algorithms
-            .supported_schemes()
+        rustls::crypto::ring::default_provider().signature_verification_algorithms.supported_schemes()
     }
 }

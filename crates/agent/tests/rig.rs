@@ -42,10 +42,7 @@ impl Rig {
         let hub = FakeHub::start(&tasks).await;
         let config = Config {
             paths: Paths::under(root.path()),
-            tools: Tools {
-                docker: root.path().join("docker-client"),
-                git: "git".into(),
-            },
+            tools: Tools { docker: root.path().join("docker-client"), git: "git".into() },
             end: End::Observe,
             timing: Timing {
                 retry: Duration::from_millis(20),
@@ -54,13 +51,7 @@ impl Rig {
                 ..Timing::default()
             },
         };
-        let rig = Self {
-            root,
-            machine: MachineId::generate(),
-            hub,
-            tasks,
-            config,
-        };
+        let rig = Self { root, machine: MachineId::generate(), hub, tasks, config };
         let identity = Identity {
             hub_url: format!("https://{}", rig.hub.address),
             machine_id: rig.machine,
@@ -78,17 +69,9 @@ impl Rig {
         let cancel = CancellationToken::new();
         let (door, ingress) = watch::channel(None);
         let woken = Arc::new(Notify::new());
-        let doors = Doors {
-            woken: woken.clone(),
-            ingress: Some(door),
-        };
+        let doors = Doors { woken: woken.clone(), ingress: Some(door) };
         let agent = agent::run(self.config.clone(), identity, doors, cancel.clone());
-        Running {
-            task: self.tasks.spawn(agent),
-            cancel,
-            woken,
-            ingress,
-        }
+        Running { task: self.tasks.spawn(agent), cancel, woken, ingress }
     }
 
     /// A program in the place of the Docker client: notes its arguments, then runs `script`.
@@ -140,9 +123,7 @@ pub async fn wait_for(what: &str, mut look: impl FnMut() -> bool) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(20), looking)
-        .await
-        .unwrap_or_else(|_| panic!("never happened: {what}"));
+    tokio::time::timeout(Duration::from_secs(20), looking).await.unwrap_or_else(|_| panic!("never happened: {what}"));
 }
 
 /// A repository with `files`; answers its URL and its commit.

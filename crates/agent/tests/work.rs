@@ -99,7 +99,8 @@ async fn a_preview_is_brought_up_step_by_step_and_stopped_again() {
     assert_eq!(commands[3], ["exec", "-T", "web", "sh", "-c", "npm run \"db:migrate\" && $(id)"]);
     assert!(!format!("{calls:?}").contains("s3cret"), "a secret is in an argument list");
 
-    wait_for("logs", || rig.hub.log("compose").contains("token is") && rig.hub.log("hook/0").contains("token is")).await;
+    wait_for("logs", || rig.hub.log("compose").contains("token is") && rig.hub.log("hook/0").contains("token is"))
+        .await;
     wait_for("a service's log", || rig.hub.log("service/web").contains("bye")).await;
     for stream in ["compose", "hook/0", "service/web"] {
         let log = rig.hub.log(stream);
@@ -149,10 +150,7 @@ async fn a_newer_wish_calls_off_the_older_ones_work() {
     let port = service.local_addr().unwrap().port();
     let running = rig.start();
     rig.hub.tell.send(Order::Send(preview(1, &checkout, port))).await.unwrap();
-    wait_for("the first work hangs", || {
-        std::fs::read_to_string(&pids).is_ok_and(|text| text.ends_with('\n'))
-    })
-    .await;
+    wait_for("the first work hangs", || std::fs::read_to_string(&pids).is_ok_and(|text| text.ends_with('\n'))).await;
     rig.hub.tell.send(Order::Send(preview(2, &checkout, port))).await.unwrap();
     let observed = reached(&rig, 2, Phase::Running).await;
     assert!(observed.failure.is_none());
@@ -192,7 +190,9 @@ async fn failures_say_what_failed_where_and_with_which_words() {
     assert_eq!(failure.code, "compose_invalid");
     assert!(failure.message.contains("services.web.prots"), "{}", failure.message);
 
-    rig.fake_docker(&format!("case \"$args\" in *' pull '*) echo 'web Error manifest unknown' >&2; exit 1;; esac\n{CONFIG}"));
+    rig.fake_docker(&format!(
+        "case \"$args\" in *' pull '*) echo 'web Error manifest unknown' >&2; exit 1;; esac\n{CONFIG}"
+    ));
     let failure = fail(preview(3, &checkout, port)).await;
     assert_eq!((failure.code.as_str(), failure.service.as_str()), ("registry_failed", "web"));
 
@@ -202,19 +202,18 @@ async fn failures_say_what_failed_where_and_with_which_words() {
     assert_eq!(failure.log_tail, "***REDACTED*** no table");
 
     rig.fake_docker(CONFIG);
-    let quick = |wish| with(wish, |preview| {
-        preview.health = Some(stagely_proto::agent::HealthCheck { timeout_secs: 1, ..Default::default() });
-    });
+    let quick = |wish| {
+        with(wish, |preview| {
+            preview.health = Some(stagely_proto::agent::HealthCheck { timeout_secs: 1, ..Default::default() });
+        })
+    };
     let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
     let failure = fail(quick(preview(5, &checkout, closed))).await;
     assert_eq!((failure.code.as_str(), failure.service.as_str()), ("nothing_listens", "web"));
 
     engine.set("db", "exited", 3, "none");
     let failure = fail(preview(6, &checkout, port)).await;
-    assert_eq!(
-        (failure.code.as_str(), failure.service.as_str(), failure.exit_code),
-        ("unhealthy", "db", 3)
-    );
+    assert_eq!((failure.code.as_str(), failure.service.as_str(), failure.exit_code), ("unhealthy", "db", 3));
     assert!(failure.log_tail.contains("token=***REDACTED***, bye"), "{}", failure.log_tail);
     running.stop().await;
 }
@@ -268,10 +267,7 @@ esac"##,
     wait_for("outside", || settled("outside", State::Failed)).await;
     wait_for("slow", || settled("slow", State::Building)).await;
     let good_status = state("good").unwrap();
-    assert_eq!(
-        (good_status.digest.as_str(), good_status.cached_steps, good_status.total_steps),
-        ("sha256:abc", 1, 2)
-    );
+    assert_eq!((good_status.digest.as_str(), good_status.cached_steps, good_status.total_steps), ("sha256:abc", 1, 2));
     let failure = state("bad").unwrap().failure.unwrap();
     assert_eq!((failure.code.as_str(), failure.exit_code), ("build_failed", 9));
     assert!(failure.message.starts_with("Dockerfile, line 1"), "{}", failure.message);

@@ -20,7 +20,8 @@ impl Cache {
         if environments.is_empty() {
             return Ok(());
         }
-        let fields: Vec<(String, i64)> = environments.iter().map(|id| (id.to_string(), now.timestamp_millis())).collect();
+        let fields: Vec<(String, i64)> =
+            environments.iter().map(|id| (id.to_string(), now.timestamp_millis())).collect();
         self.client.hset::<(), _, _>(self.key(SEEN), fields).await.map_err(|error| failed("note visits", error))
     }
 
@@ -61,7 +62,8 @@ impl Cache {
     /// # Errors
     /// When Redis does not answer.
     pub async fn list_wakes(&self) -> Result<Vec<EnvironmentId>> {
-        let all: Vec<String> = self.client.smembers(self.key(WAKES)).await.map_err(|error| failed("read wake-ups", error))?;
+        let all: Vec<String> =
+            self.client.smembers(self.key(WAKES)).await.map_err(|error| failed("read wake-ups", error))?;
         Ok(all.iter().filter_map(|id| id.parse().ok()).collect())
     }
 

@@ -56,7 +56,9 @@ impl Cache {
             match init {
                 Ok(Ok(_)) => {}
                 Ok(Err(error)) => return Err(failed("connect to Redis", error)),
-                Err(_) => return Err(CacheError { doing: "connect to Redis", source: "no answer in five seconds".into() }),
+                Err(_) => {
+                    return Err(CacheError { doing: "connect to Redis", source: "no answer in five seconds".into() });
+                }
             }
         }
         Ok(Self { client, waiting, prefix: prefix.to_owned() })

@@ -4,6 +4,8 @@ use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use fred::interfaces::{HashesInterface, KeysInterface, LuaInterface, StreamsInterface};
+use fred::types::Value;
+use fred::types::streams::XReadResponse;
 use stagely_domain::route::Entry;
 use tokio_util::sync::CancellationToken;
 
@@ -55,7 +57,8 @@ impl Cache {
                 arguments.push(encode(entry)?);
             }
             let keys = vec![self.key(HASH), self.key(FEED)];
-            let news: u64 = self.client.eval(PUBLISH, keys, arguments).await.map_err(|error| failed("publish routes", error))?;
+            let news: u64 =
+                self.client.eval(PUBLISH, keys, arguments).await.map_err(|error| failed("publish routes", error))?;
             written += news;
         }
         Ok(written)
@@ -115,10 +118,14 @@ impl Cache {
     async fn snapshot(&self) -> Result<(Vec<Entry>, String)> {
         let doing = "read the routes";
         // The position first: what is written after it comes by the stream, whether or not the hash has it too.
-        let last: Vec<(String, HashMap<String, String>)> =
-            self.client.xrevrange_values(self.key(FEED), "+", "-", Some(1)).await.map_err(|error| failed(doing, error))?;
+        let last: Vec<(String, HashMap<String, String>)> = self
+            .client
+            .xrevrange_values(self.key(FEED), "+", "-", Some(1))
+            .await
+            .map_err(|error| failed(doing, error))?;
         let position = last.into_iter().next().map_or_else(|| "0-0".to_owned(), |(id, _)| id);
-        let all: HashMap<String, String> = self.client.hgetall(self.key(HASH)).await.map_err(|error| failed(doing, error))?;
+        let all: HashMap<String, String> =
+            self.client.hgetall(self.key(HASH)).await.map_err(|error| failed(doing, error))?;
         let entries = all.values().map(|text| decode(text)).collect::<Result<_>>()?;
         Ok((entries, position))
     }
@@ -126,11 +133,15 @@ impl Cache {
     async fn changes_after(&self, position: &str) -> Result<Vec<(String, Entry)>> {
         let block = u64::try_from(BLOCK.as_millis()).unwrap_or(2000);
         let key = self.key(FEED);
-        let read: fred::types::streams::XReadResponse<String, String, String, String> = self
-            .waiting
-            .xread_map(Some(500), Some(block), key, position)
-            .await
-            .map_err(|error| failed("follow the routes", error))?;
+        let doing = "follow the routes";
+        let answer: Value =
+            self.waiting.xread(Some(500), Some(block), key, position).await.map_err(|error| failed(doing, error))?;
+        // Nothing came while it waited.
+        if answer.is_null() {
+            return Ok(Vec::new());
+        }
+        let read: XReadResponse<String, String, String, String> =
+            answer.into_xread_response().map_err(|error| failed(doing, error))?;
         let items = read.into_values().flatten();
         items.map(|(id, fields)| Ok((id, decode(fields.get("entry").map_or("", String::as_str))?))).collect()
     }

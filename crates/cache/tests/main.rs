@@ -11,7 +11,8 @@ use tokio_util::sync::CancellationToken;
 
 #[expect(clippy::disallowed_methods, reason = "tests are configured by the environment")]
 fn url() -> String {
-    std::env::var("STAGELY_TEST_REDIS_URL").expect("STAGELY_TEST_REDIS_URL is not set: run `cargo xtask test integration`")
+    std::env::var("STAGELY_TEST_REDIS_URL")
+        .expect("STAGELY_TEST_REDIS_URL is not set: run `cargo xtask test integration`")
 }
 
 async fn cache() -> Cache {
@@ -44,6 +45,8 @@ async fn a_reader_gets_a_snapshot_and_then_every_change() {
     let shutdown = CancellationToken::new();
     let mut feed = cache.subscribe_routes(shutdown.clone());
     assert_eq!(next(&mut feed).await, RouteChange::Snapshot(vec![first]));
+    // Longer than one look of the reader lasts: a quiet time is no change.
+    assert!(tokio::time::timeout(Duration::from_secs(5), feed.next()).await.is_err());
     for version in 2..20 {
         let change = entry("a.example", version, State::Ready);
         cache.publish_routes(std::slice::from_ref(&change)).await.unwrap();

@@ -9,8 +9,8 @@ use stagely_domain::id::{InstallationId, MachineId};
 use stagely_domain::machine::{Arch, Size};
 
 use crate::{
-    Capabilities, Cloud, CloudError, CreateRequest, Created, DeleteProgress, ErrorKind, Listing, ProviderId, Result, Vm,
-    VmState,
+    Capabilities, Cloud, CloudError, CreateRequest, Created, DeleteProgress, ErrorKind, Listing, ProviderId, Result,
+    Vm, VmState,
 };
 
 /// What the next call does instead of only its work.
@@ -88,7 +88,12 @@ impl FakeCloud {
 #[async_trait]
 impl Cloud for FakeCloud {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { hibernate: true, power_off_deletes: true, arches: &[Arch::Amd64, Arch::Arm64], user_data_max: 16384 }
+        Capabilities {
+            hibernate: true,
+            power_off_deletes: true,
+            arches: &[Arch::Amd64, Arch::Arm64],
+            user_data_max: 16384,
+        }
     }
 
     async fn check_access(&self) -> Result<()> {

@@ -48,15 +48,8 @@ pub enum Event {
 
 impl State {
     /// Every state, for tables.
-    pub const ALL: [Self; 7] = [
-        Self::Queued,
-        Self::Assigned,
-        Self::Building,
-        Self::Pushing,
-        Self::Succeeded,
-        Self::Failed,
-        Self::Cancelled,
-    ];
+    pub const ALL: [Self; 7] =
+        [Self::Queued, Self::Assigned, Self::Building, Self::Pushing, Self::Succeeded, Self::Failed, Self::Cancelled];
 
     /// The state after `event`. Facts may be seen late: a build may go from assigned to pushed at once.
     ///

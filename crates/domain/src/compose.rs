@@ -59,11 +59,7 @@ pub fn parse(text: &str, file: &RepoPath) -> Result<Vec<Service>, Vec<Diagnostic
         }
     };
     let Some(services) = root.get("services") else {
-        wrong(
-            root.at,
-            "services",
-            "missing: a compose file has `services`",
-        );
+        wrong(root.at, "services", "missing: a compose file has `services`");
         return Err(diagnostics);
     };
     let Some(entries) = services.entries() else {
@@ -75,11 +71,7 @@ pub fn parse(text: &str, file: &RepoPath) -> Result<Vec<Service>, Vec<Diagnostic
         let name = key.text().unwrap_or_default();
         let path = format!("services.{name}");
         if !crate::spec::is_service_name(name) {
-            wrong(
-                key.at,
-                &path,
-                "not a service name (letters, digits, `.`, `_`, `-`)",
-            );
+            wrong(key.at, &path, "not a service name (letters, digits, `.`, `_`, `-`)");
         } else if node.entries().is_none() {
             wrong(node.at, &path, "expected a mapping");
         } else {
@@ -87,11 +79,7 @@ pub fn parse(text: &str, file: &RepoPath) -> Result<Vec<Service>, Vec<Diagnostic
                 None => None,
                 Some(Ok(build)) => Some(build),
                 Some(Err(at)) => {
-                    wrong(
-                        at,
-                        &format!("{path}.build"),
-                        "the context must be a directory inside the repository",
-                    );
+                    wrong(at, &format!("{path}.build"), "the context must be a directory inside the repository");
                     None
                 }
             };
@@ -103,11 +91,7 @@ pub fn parse(text: &str, file: &RepoPath) -> Result<Vec<Service>, Vec<Diagnostic
             });
         }
     }
-    if diagnostics.is_empty() {
-        Ok(found)
-    } else {
-        Err(diagnostics)
-    }
+    if diagnostics.is_empty() { Ok(found) } else { Err(diagnostics) }
 }
 
 fn read_build(node: &Node, file: &RepoPath) -> Result<Build, Position> {
@@ -117,10 +101,7 @@ fn read_build(node: &Node, file: &RepoPath) -> Result<Build, Position> {
         directory.join(&text).ok_or(node.at)
     };
     if node.text().is_some() {
-        return Ok(Build {
-            context: within(node)?,
-            ..Build::default()
-        });
+        return Ok(Build { context: within(node)?, ..Build::default() });
     }
     let context = match node.get("context") {
         Some(context) => within(context)?,
@@ -128,32 +109,19 @@ fn read_build(node: &Node, file: &RepoPath) -> Result<Build, Position> {
     };
     let text = |key: &str| node.get(key).and_then(Node::text).map(interpolate);
     let dockerfile = match node.get("dockerfile") {
-        Some(dockerfile) => Some(
-            dockerfile
-                .text()
-                .and_then(|text| RepoPath::parse(&interpolate(text)))
-                .ok_or(dockerfile.at)?,
-        ),
+        Some(dockerfile) => {
+            Some(dockerfile.text().and_then(|text| RepoPath::parse(&interpolate(text))).ok_or(dockerfile.at)?)
+        }
         None => None,
     };
-    Ok(Build {
-        context,
-        dockerfile,
-        target: text("target"),
-        args: node.get("args").map(read_args).unwrap_or_default(),
-    })
+    Ok(Build { context, dockerfile, target: text("target"), args: node.get("args").map(read_args).unwrap_or_default() })
 }
 
 fn read_args(node: &Node) -> BTreeMap<String, String> {
     match (node.entries(), node.items()) {
         (Some(entries), _) => entries
             .iter()
-            .filter_map(|(key, value)| {
-                Some((
-                    key.text()?.to_owned(),
-                    interpolate(value.text().unwrap_or_default()),
-                ))
-            })
+            .filter_map(|(key, value)| Some((key.text()?.to_owned(), interpolate(value.text().unwrap_or_default()))))
             .collect(),
         (_, Some(items)) => items
             .iter()
@@ -188,10 +156,7 @@ fn interpolate(text: &str) -> String {
         if let Some(escaped) = after.strip_prefix('$') {
             out.push('$');
             rest = escaped;
-        } else if let Some((inside, tail)) = after
-            .strip_prefix('{')
-            .and_then(|inner| inner.split_once('}'))
-        {
+        } else if let Some((inside, tail)) = after.strip_prefix('{').and_then(|inner| inner.split_once('}')) {
             let default = inside.split_once(":-").or_else(|| inside.split_once('-'));
             out.push_str(default.map_or("", |(_, default)| default));
             rest = tail;
@@ -225,17 +190,11 @@ services:
         let services = parse(text, &RepoPath::parse("deploy/compose.yml").unwrap()).unwrap();
         let web = &services[0];
         assert_eq!(
-            (
-                web.build.as_ref().unwrap().context.as_str(),
-                web.ports.as_slice()
-            ),
+            (web.build.as_ref().unwrap().context.as_str(), web.ports.as_slice()),
             ("deploy/web", &[80, 9000][..])
         );
         let api = services[1].build.as_ref().unwrap();
-        assert_eq!(
-            (api.context.as_str(), api.target.as_deref()),
-            ("api", Some("run"))
-        );
+        assert_eq!((api.context.as_str(), api.target.as_deref()), ("api", Some("run")));
         assert_eq!((api.args["A"].as_str(), api.args["B"].as_str()), ("1", "2"));
         assert_eq!(services[1].ports, [8080, 7000]);
         assert_eq!(services[2].build, None);
@@ -246,14 +205,8 @@ services:
         let file = RepoPath::parse("docker-compose.yml").unwrap();
         for (text, wanted) in [
             ("", "docker-compose.yml:1:1: the compose file is empty"),
-            (
-                "version: '3'\n",
-                "docker-compose.yml:1:1: services: missing: a compose file has `services`",
-            ),
-            (
-                "services:\n  web: nginx\n",
-                "docker-compose.yml:2:8: services.web: expected a mapping",
-            ),
+            ("version: '3'\n", "docker-compose.yml:1:1: services: missing: a compose file has `services`"),
+            ("services:\n  web: nginx\n", "docker-compose.yml:2:8: services.web: expected a mapping"),
             (
                 "services:\n  web:\n    build: ../../x\n",
                 "docker-compose.yml:3:12: services.web.build: the context must be a directory inside the repository",

@@ -95,8 +95,8 @@ impl State {
     /// leaves [`State::Destroyed`].
     pub fn next(self, event: Event) -> Result<Self, IllegalTransition> {
         use State::{
-            Asleep, AwaitingApproval, Building, Deploying, Destroyed, Destroying, Failed, Live,
-            Provisioning, Queued, Sleeping, Unreachable, Waking,
+            Asleep, AwaitingApproval, Building, Deploying, Destroyed, Destroying, Failed, Live, Provisioning, Queued,
+            Sleeping, Unreachable, Waking,
         };
         Ok(match (self, event) {
             (Destroyed, _) => return Err(IllegalTransition::new("environment", self, event)),
@@ -109,9 +109,7 @@ impl State {
             (Queued | AwaitingApproval, Event::ApprovalNeeded) => AwaitingApproval,
             (Queued | AwaitingApproval | Building, Event::BuildStarted) => Building,
             (Queued | Building | Provisioning, Event::ImagesReady) => Provisioning,
-            (Queued | Building | Provisioning | Deploying | Waking, Event::DeployStarted) => {
-                Deploying
-            }
+            (Queued | Building | Provisioning | Deploying | Waking, Event::DeployStarted) => Deploying,
             (Deploying | Live | Waking | Unreachable, Event::Proved) => Live,
             (Live | Sleeping, Event::SleepRequested) => Sleeping,
             (Sleeping | Asleep, Event::FellAsleep) => Asleep,

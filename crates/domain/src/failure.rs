@@ -3,19 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 /// The kinds of failure, each with a page of its own in `docs/api.md`.
-#[derive(
-    Debug,
-    Clone,
-    Copy,
-    PartialEq,
-    Eq,
-    Hash,
-    PartialOrd,
-    Ord,
-    Serialize,
-    Deserialize,
-    schemars::JsonSchema,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[schemars(rename = "FailureCode")]
 pub enum Code {
@@ -96,10 +84,7 @@ impl Code {
     /// The code named `text`; an unknown one counts as internal, since agents may be newer than we are.
     #[must_use]
     pub fn parse(text: &str) -> Self {
-        Self::ALL
-            .into_iter()
-            .find(|code| code.as_str() == text)
-            .unwrap_or(Self::Internal)
+        Self::ALL.into_iter().find(|code| code.as_str() == text).unwrap_or(Self::Internal)
     }
 }
 

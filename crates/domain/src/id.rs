@@ -182,22 +182,10 @@ mod tests {
     fn typeid_specification_vectors_hold() {
         // From the TypeID specification's valid.json, with our prefixes.
         let vectors = [
-            (
-                "00000000000000000000000000",
-                "00000000-0000-0000-0000-000000000000",
-            ),
-            (
-                "00000000000000000000000001",
-                "00000000-0000-0000-0000-000000000001",
-            ),
-            (
-                "7zzzzzzzzzzzzzzzzzzzzzzzzz",
-                "ffffffff-ffff-ffff-ffff-ffffffffffff",
-            ),
-            (
-                "01h455vb4pex5vsknk084sn02q",
-                "01890a5d-ac96-774b-bcce-b302099a8057",
-            ),
+            ("00000000000000000000000000", "00000000-0000-0000-0000-000000000000"),
+            ("00000000000000000000000001", "00000000-0000-0000-0000-000000000001"),
+            ("7zzzzzzzzzzzzzzzzzzzzzzzzz", "ffffffff-ffff-ffff-ffff-ffffffffffff"),
+            ("01h455vb4pex5vsknk084sn02q", "01890a5d-ac96-774b-bcce-b302099a8057"),
         ];
         for (text, uuid) in vectors {
             let id = EnvironmentId::from_uuid(uuid.parse::<Uuid>().unwrap());
@@ -209,17 +197,9 @@ mod tests {
     #[test]
     fn a_wrong_kind_or_a_damaged_id_is_refused_with_a_reason() {
         let machine = MachineId::generate().to_string();
-        for bad in [
-            machine.as_str(),
-            "env_",
-            "env_8zzzzzzzzzzzzzzzzzzzzzzzzz",
-            "env_01h455vb4pex5vsknk084sn02u",
-        ] {
+        for bad in [machine.as_str(), "env_", "env_8zzzzzzzzzzzzzzzzzzzzzzzzz", "env_01h455vb4pex5vsknk084sn02u"] {
             let error = bad.parse::<EnvironmentId>().unwrap_err().to_string();
-            assert!(
-                error.contains("EnvironmentId") && error.contains("env_"),
-                "{error}"
-            );
+            assert!(error.contains("EnvironmentId") && error.contains("env_"), "{error}");
         }
     }
 

@@ -7,9 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::state::IllegalTransition;
 
 /// A processor architecture, named as Docker and Debian name it.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, schemars::JsonSchema,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Arch {
     /// x86-64.
@@ -21,18 +19,7 @@ pub enum Arch {
 
 /// A size class. Providers map it to their own types by the guarantee below.
 #[derive(
-    Debug,
-    Clone,
-    Copy,
-    PartialEq,
-    Eq,
-    Hash,
-    PartialOrd,
-    Ord,
-    Default,
-    Serialize,
-    Deserialize,
-    schemars::JsonSchema,
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize, schemars::JsonSchema,
 )]
 #[serde(rename_all = "lowercase")]
 pub enum Size {
@@ -134,15 +121,8 @@ pub enum Event {
 
 impl State {
     /// Every state, for tables.
-    pub const ALL: [Self; 7] = [
-        Self::Intended,
-        Self::Creating,
-        Self::Booting,
-        Self::Enrolled,
-        Self::Hibernated,
-        Self::Deleting,
-        Self::Gone,
-    ];
+    pub const ALL: [Self; 7] =
+        [Self::Intended, Self::Creating, Self::Booting, Self::Enrolled, Self::Hibernated, Self::Deleting, Self::Gone];
 
     /// The state after `event`. Events that repeat what is known leave the state as it is.
     ///
@@ -156,10 +136,7 @@ impl State {
             (Booting | Enrolled, Event::AgentEnrolled) => Enrolled,
             (Enrolled | Hibernated, Event::Hibernated) => Hibernated,
             (Hibernated | Enrolled, Event::Woken) => Enrolled,
-            (
-                Intended | Creating | Booting | Enrolled | Hibernated | Deleting,
-                Event::DropRequested,
-            ) => Deleting,
+            (Intended | Creating | Booting | Enrolled | Hibernated | Deleting, Event::DropRequested) => Deleting,
             // A row that never was `creating` has nothing at the provider; others must pass `deleting`,
             // or were seen to have died on their own.
             (_, Event::SeenGone) if self != Creating => Gone,

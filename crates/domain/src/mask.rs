@@ -41,21 +41,13 @@ impl Patterns {
             return Some(Self(None));
         }
         let needles: Vec<Vec<u8>> = needles.into_iter().collect();
-        let search = AhoCorasick::builder()
-            .match_kind(MatchKind::Standard)
-            .build(&needles)
-            .ok()?;
+        let search = AhoCorasick::builder().match_kind(MatchKind::Standard).build(&needles).ok()?;
         let mut starts = [false; 256];
         for needle in &needles {
             starts[usize::from(needle[0])] = true;
         }
         let longest = needles.iter().map(Vec::len).max().unwrap_or(0);
-        Some(Self(Some(Arc::new(Compiled {
-            search,
-            needles,
-            longest,
-            starts,
-        }))))
+        Some(Self(Some(Arc::new(Compiled { search, needles, longest, starts }))))
     }
 
     /// `text` with every secret hidden, for text that is whole.
@@ -82,11 +74,7 @@ impl Masker {
     /// The start of a stream.
     #[must_use]
     pub fn new(patterns: Patterns) -> Self {
-        Self {
-            patterns,
-            carry: Vec::new(),
-            covered: 0,
-        }
+        Self { patterns, carry: Vec::new(), covered: 0 }
     }
 
     /// Takes the next bytes and appends to `out` what is safe to show. What may be the beginning of a secret
@@ -114,19 +102,12 @@ impl Masker {
     }
 
     fn scan(&mut self, compiled: &Compiled, text: &[u8], out: &mut Vec<u8>, last: bool) {
-        let hold = if last {
-            text.len()
-        } else {
-            compiled.open_match(text)
-        };
+        let hold = if last { text.len() } else { compiled.open_match(text) };
         // `covered` bytes at the start were hidden by a match that began earlier.
         let mut shown = self.covered;
         if compiled.search.is_match(text) {
-            let mut found: Vec<(usize, usize)> = compiled
-                .search
-                .find_overlapping_iter(text)
-                .map(|hit| (hit.start(), hit.end()))
-                .collect();
+            let mut found: Vec<(usize, usize)> =
+                compiled.search.find_overlapping_iter(text).map(|hit| (hit.start(), hit.end())).collect();
             found.sort_unstable();
             for (start, end) in found {
                 // Matches from `hold` on are found again with the bytes that follow.
@@ -159,9 +140,7 @@ impl Compiled {
                     let tail = &text[*at..];
                     // The first needle after `tail` in order starts with it if any longer one does.
                     let next = self.needles.partition_point(|needle| needle.as_slice() <= tail);
-                    self.needles
-                        .get(next)
-                        .is_some_and(|needle| needle.starts_with(tail))
+                    self.needles.get(next).is_some_and(|needle| needle.starts_with(tail))
                 }
             })
             .unwrap_or(text.len())
@@ -212,8 +191,7 @@ fn add_shapes(secret: &str, needles: &mut BTreeSet<Vec<u8>>) {
 
 /// The characters of base64 that `bytes` alone decide when they start at `shift` modulo 3.
 fn base64_inner(bytes: &[u8], shift: usize) -> Vec<u8> {
-    const ALPHABET: &[u8; 64] =
-        b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let first = (shift * 8).div_ceil(6);
     let end = (shift + bytes.len()) * 8 / 6;
     let bit = |at: usize| (bytes[at / 8 - shift] >> (7 - at % 8)) & 1;
@@ -226,10 +204,7 @@ fn base64_inner(bytes: &[u8], shift: usize) -> Vec<u8> {
 }
 
 fn hex(bytes: &[u8], digits: &[u8; 16]) -> Vec<u8> {
-    bytes
-        .iter()
-        .flat_map(|byte| [digits[usize::from(byte >> 4)], digits[usize::from(byte & 15)]])
-        .collect()
+    bytes.iter().flat_map(|byte| [digits[usize::from(byte >> 4)], digits[usize::from(byte & 15)]]).collect()
 }
 
 fn percent(bytes: &[u8]) -> Vec<u8> {

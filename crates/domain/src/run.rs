@@ -74,9 +74,7 @@ impl State {
         }
         Ok(match (self, event) {
             (Self::Pending | Self::Building, Event::BuildsAsked) => Self::Building,
-            (Self::Pending | Self::Building | Self::Deploying, Event::DeploySent) => {
-                Self::Deploying
-            }
+            (Self::Pending | Self::Building | Self::Deploying, Event::DeploySent) => Self::Deploying,
             (Self::Deploying | Self::Verifying, Event::Deployed) => Self::Verifying,
             (Self::Verifying | Self::Testing, Event::TestsStarted) => Self::Testing,
             (Self::Verifying | Self::Testing, Event::Proved) => Self::Succeeded,
@@ -90,9 +88,6 @@ impl State {
     /// Whether the run is over.
     #[must_use]
     pub const fn is_final(self) -> bool {
-        matches!(
-            self,
-            Self::Succeeded | Self::Failed | Self::Cancelled | Self::Superseded
-        )
+        matches!(self, Self::Succeeded | Self::Failed | Self::Cancelled | Self::Superseded)
     }
 }

@@ -11,15 +11,7 @@ pub struct IllegalTransition {
 }
 
 impl IllegalTransition {
-    pub(crate) fn new(
-        noun: &'static str,
-        state: impl std::fmt::Debug,
-        event: impl std::fmt::Debug,
-    ) -> Self {
-        Self {
-            noun,
-            state: format!("{state:?}").to_lowercase(),
-            event: format!("{event:?}"),
-        }
+    pub(crate) fn new(noun: &'static str, state: impl std::fmt::Debug, event: impl std::fmt::Debug) -> Self {
+        Self { noun, state: format!("{state:?}").to_lowercase(), event: format!("{event:?}") }
     }
 }

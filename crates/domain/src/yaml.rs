@@ -91,17 +91,13 @@ impl Node {
     #[must_use]
     pub fn get(&self, key: &str) -> Option<&Self> {
         let entries = self.entries()?;
-        entries
-            .iter()
-            .find(|(name, _)| name.text() == Some(key))
-            .map(|(_, value)| value)
-            .or_else(|| {
-                let (_, merged) = entries.iter().find(|(name, _)| name.text() == Some("<<"))?;
-                match merged.items() {
-                    Some(items) => items.iter().find_map(|item| item.get(key)),
-                    None => merged.get(key),
-                }
-            })
+        entries.iter().find(|(name, _)| name.text() == Some(key)).map(|(_, value)| value).or_else(|| {
+            let (_, merged) = entries.iter().find(|(name, _)| name.text() == Some("<<"))?;
+            match merged.items() {
+                Some(items) => items.iter().find_map(|item| item.get(key)),
+                None => merged.get(key),
+            }
+        })
     }
 
     /// Where the value of a path such as `preview.expose[0].service` stands, or its nearest parent that is there.
@@ -139,20 +135,10 @@ impl Node {
 /// expansion, one document, no duplicate or composite keys, no tags.
 pub fn parse(text: &str) -> Result<Option<Node>, SyntaxError> {
     if text.len() > MAX_BYTES {
-        let message = format!(
-            "the file is {} bytes; at most {MAX_BYTES} are read",
-            text.len()
-        );
-        return Err(SyntaxError {
-            at: Position { line: 1, column: 1 },
-            message,
-        });
+        let message = format!("the file is {} bytes; at most {MAX_BYTES} are read", text.len());
+        return Err(SyntaxError { at: Position { line: 1, column: 1 }, message });
     }
-    let mut builder = Builder {
-        parser: Parser::new_from_str(text),
-        anchors: HashMap::new(),
-        nodes: 0,
-    };
+    let mut builder = Builder { parser: Parser::new_from_str(text), anchors: HashMap::new(), nodes: 0 };
     let mut root = None;
     while let Some((event, at)) = builder.next()? {
         match event {
@@ -179,10 +165,7 @@ impl<'t> Builder<'t> {
             None => Ok(None),
             Some(Ok((event, span))) => Ok(Some((event, position(span)))),
             Some(Err(scan)) => {
-                let at = Position {
-                    line: scan.marker().line(),
-                    column: scan.marker().col() + 1,
-                };
+                let at = Position { line: scan.marker().line(), column: scan.marker().col() + 1 };
                 Err(error(at, &format!("not valid YAML: {}", scan.info())))
             }
         }
@@ -191,10 +174,7 @@ impl<'t> Builder<'t> {
     fn node(&mut self, event: Event<'t>, at: Position, depth: usize) -> Result<Node, SyntaxError> {
         self.nodes += 1;
         if self.nodes > MAX_NODES {
-            return Err(error(
-                at,
-                "too many values (aliases count each time they are used)",
-            ));
+            return Err(error(at, "too many values (aliases count each time they are used)"));
         }
         if depth > MAX_DEPTH {
             return Err(error(at, "nested too deeply"));
@@ -202,43 +182,26 @@ impl<'t> Builder<'t> {
         let before = self.nodes;
         let (value, anchor) = match event {
             Event::Alias(id) => {
-                let (node, size) = self
-                    .anchors
-                    .get(&id)
-                    .cloned()
-                    .ok_or_else(|| error(at, "unknown alias"))?;
+                let (node, size) = self.anchors.get(&id).cloned().ok_or_else(|| error(at, "unknown alias"))?;
                 self.nodes += size;
                 if self.nodes > MAX_NODES {
-                    return Err(error(
-                        at,
-                        "too many values (aliases count each time they are used)",
-                    ));
+                    return Err(error(at, "too many values (aliases count each time they are used)"));
                 }
-                return Ok(Node {
-                    value: node.value,
-                    at,
-                });
+                return Ok(Node { value: node.value, at });
             }
-            Event::Scalar(_, _, _, Some(_))
-            | Event::SequenceStart(_, Some(_))
-            | Event::MappingStart(_, Some(_)) => {
+            Event::Scalar(_, _, _, Some(_)) | Event::SequenceStart(_, Some(_)) | Event::MappingStart(_, Some(_)) => {
                 return Err(error(at, "tags (`!…`) are not allowed"));
             }
-            Event::Scalar(text, style, anchor, None) => (
-                Value::Scalar {
-                    text: text.into_owned(),
-                    plain: matches!(style, ScalarStyle::Plain),
-                },
-                anchor,
-            ),
+            Event::Scalar(text, style, anchor, None) => {
+                (Value::Scalar { text: text.into_owned(), plain: matches!(style, ScalarStyle::Plain) }, anchor)
+            }
             Event::SequenceStart(anchor, None) => (Value::Sequence(self.sequence(depth)?), anchor),
             Event::MappingStart(anchor, None) => (Value::Mapping(self.mapping(depth)?), anchor),
             other => return Err(error(at, &format!("unexpected {other:?}"))),
         };
         let node = Node { value, at };
         if anchor > 0 {
-            self.anchors
-                .insert(anchor, (node.clone(), self.nodes - before + 1));
+            self.anchors.insert(anchor, (node.clone(), self.nodes - before + 1));
         }
         Ok(node)
     }
@@ -266,10 +229,7 @@ impl<'t> Builder<'t> {
                 return Err(error(at, "a key must be a single value"));
             };
             if let Some(first) = seen.insert(text.clone(), at.line) {
-                return Err(error(
-                    at,
-                    &format!("`{text}` is given twice (first in line {first})"),
-                ));
+                return Err(error(at, &format!("`{text}` is given twice (first in line {first})")));
             }
             let Some((event, at)) = self.next()? else {
                 break;
@@ -282,17 +242,11 @@ impl<'t> Builder<'t> {
 }
 
 fn position(span: Span) -> Position {
-    Position {
-        line: span.start.line(),
-        column: span.start.col() + 1,
-    }
+    Position { line: span.start.line(), column: span.start.col() + 1 }
 }
 
 fn error(at: Position, message: &str) -> SyntaxError {
-    SyntaxError {
-        at,
-        message: message.to_owned(),
-    }
+    SyntaxError { at, message: message.to_owned() }
 }
 
 #[cfg(test)]
@@ -305,17 +259,12 @@ mod tests {
         assert_eq!(root.get("a").unwrap().at, Position { line: 1, column: 4 });
         let items = root.get("b").unwrap().items().unwrap();
         assert_eq!(items[0].at, Position { line: 3, column: 5 });
-        assert_eq!(
-            items[1].get("c").unwrap().at,
-            Position { line: 4, column: 9 }
-        );
+        assert_eq!(items[1].get("c").unwrap().at, Position { line: 4, column: 9 });
     }
 
     #[test]
     fn aliases_and_merge_keys_work_as_compose_files_use_them() {
-        let root = parse("x: &base {image: a, tty: true}\ny: {<<: *base, image: b}\n")
-            .unwrap()
-            .unwrap();
+        let root = parse("x: &base {image: a, tty: true}\ny: {<<: *base, image: b}\n").unwrap().unwrap();
         let y = root.get("y").unwrap();
         assert_eq!(y.get("image").unwrap().text(), Some("b"));
         assert_eq!(y.get("tty").unwrap().text(), Some("true"));
@@ -326,7 +275,9 @@ mod tests {
         let mut bomb = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x]\n");
         for level in 1..10 {
             let before = level - 1;
-            bomb.push_str(&format!("a{level}: &a{level} [*a{before}, *a{before}, *a{before}, *a{before}, *a{before}, *a{before}]\n"));
+            bomb.push_str(&format!(
+                "a{level}: &a{level} [*a{before}, *a{before}, *a{before}, *a{before}, *a{before}, *a{before}]\n"
+            ));
         }
         let deep = format!("{}{}", "[".repeat(200), "]".repeat(200));
         let long = "a: b\n".repeat(60_000);

@@ -26,10 +26,8 @@ impl Health {
 }
 
 pub(crate) async fn serve(listener: TcpListener, health: Health, shutdown: CancellationToken) {
-    let router = Router::new()
-        .route("/healthz", get(|| async { "ok\n" }))
-        .route("/readyz", get(ready))
-        .with_state(health);
+    let router =
+        Router::new().route("/healthz", get(|| async { "ok\n" })).route("/readyz", get(ready)).with_state(health);
     if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(shutdown.cancelled_owned()).await {
         tracing::error!(%error, "admin port ended");
     }

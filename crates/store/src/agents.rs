@@ -167,12 +167,7 @@ impl Tx {
     ///
     /// # Errors
     /// The database's error.
-    pub async fn accept_connection(
-        &self,
-        machine: MachineId,
-        public_key: &[u8],
-        hub_id: &str,
-    ) -> Result<Option<u64>> {
+    pub async fn accept_connection(&self, machine: MachineId, public_key: &[u8], hub_id: &str) -> Result<Option<u64>> {
         let doing = |source| StoreError::query("accept an agent's connection", source);
         let update = Statement::from_sql_and_values(
             DbBackend::Postgres,

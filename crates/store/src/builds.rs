@@ -174,11 +174,10 @@ impl Store {
                    FROM environments e JOIN build_jobs b ON b.env_id = e.id WHERE b.state = 'succeeded' \
                    AND e.gone_at > now() - interval '7 days' AND ($1::uuid IS NULL OR e.project_id = $1) \
                    GROUP BY e.id ORDER BY e.gone_at DESC LIMIT 100";
-        let rows: Vec<(uuid::Uuid, uuid::Uuid, String, Vec<String>)> = sqlx::query_as(sql)
-            .bind(project.map(ProjectId::uuid))
-            .fetch_all(self.pool())
-            .await
-            .map_err(|error| StoreError::query("list images left behind", sea_orm::DbErr::Custom(error.to_string())))?;
+        let rows: Vec<(uuid::Uuid, uuid::Uuid, String, Vec<String>)> =
+            sqlx::query_as(sql).bind(project.map(ProjectId::uuid)).fetch_all(self.pool()).await.map_err(|error| {
+                StoreError::query("list images left behind", sea_orm::DbErr::Custom(error.to_string()))
+            })?;
         Ok(rows
             .into_iter()
             .map(|(environment, project, hash, images)| LeftImages {

@@ -286,7 +286,12 @@ impl Tx {
     ///
     /// # Errors
     /// The database's error.
-    pub async fn renew_environment(&self, id: EnvironmentId, ttl: TimeDelta, sleep_after: Option<TimeDelta>) -> Result<()> {
+    pub async fn renew_environment(
+        &self,
+        id: EnvironmentId,
+        ttl: TimeDelta,
+        sleep_after: Option<TimeDelta>,
+    ) -> Result<()> {
         self.run(
             "renew an environment",
             "UPDATE environments SET ttl_secs = $2, sleep_after_secs = $3, expires_at = now() + make_interval(secs => $2), \
@@ -302,7 +307,8 @@ impl Tx {
     /// # Errors
     /// The database's error.
     pub async fn touch_environment(&self, id: EnvironmentId, at: DateTime<Utc>) -> Result<()> {
-        let sql = "UPDATE environments SET last_activity_at = greatest(last_activity_at, least($2, now())) WHERE id = $1";
+        let sql =
+            "UPDATE environments SET last_activity_at = greatest(last_activity_at, least($2, now())) WHERE id = $1";
         self.run("note activity", sql, [id.uuid().into(), at.into()]).await?;
         Ok(())
     }

@@ -8,13 +8,13 @@
 pub mod agents;
 mod api_tokens;
 mod audit;
+pub mod builds;
 pub mod certificates;
 mod entity;
+pub mod environments;
 mod error;
 mod inbox;
 mod logs;
-pub mod builds;
-pub mod environments;
 pub mod machines;
 mod notify;
 pub mod posts;
@@ -35,13 +35,11 @@ pub use audit::AuditEntry;
 pub use error::StoreError;
 pub use inbox::{Delivery, DeliveryDecision, NewDelivery, Received, Subject};
 pub use logs::{Appended, LogEntry, LogOwner, LogPage, LogRow, LogStream};
-pub use scope::Scope;
 pub use notify::Notice;
+pub use scope::Scope;
 pub use stagely_reconcile::Fence;
 pub use tx::Tx;
-pub use views::{
-    BuildView, EnvironmentFilter, EnvironmentView, MachineView, RouteView, RunView, StatusCounts,
-};
+pub use views::{BuildView, EnvironmentFilter, EnvironmentView, MachineView, RouteView, RunView, StatusCounts};
 
 use sea_orm::{DatabaseConnection, SqlxPostgresConnector};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};

@@ -7,8 +7,8 @@
 
 use chrono::{DateTime, Utc};
 use sea_orm::{ConnectionTrait, DbBackend, QueryResult, Statement};
-use stagely_domain::id::{BuildJobId, EnvironmentId, LogStreamId, MachineId};
 use stagely_domain::id::TeamId;
+use stagely_domain::id::{BuildJobId, EnvironmentId, LogStreamId, MachineId};
 
 use crate::{Result, Scope, Store, StoreError, Tx};
 
@@ -115,9 +115,7 @@ impl Store {
     pub async fn get_stream(&self, scope: &Scope, id: LogStreamId) -> Result<LogStream> {
         let statement = Statement::from_sql_and_values(
             DbBackend::Postgres,
-            format!(
-                "SELECT {COLUMNS} FROM log_streams s WHERE s.id = $2 AND ($1::uuid IS NULL OR s.team_id = $1)"
-            ),
+            format!("SELECT {COLUMNS} FROM log_streams s WHERE s.id = $2 AND ($1::uuid IS NULL OR s.team_id = $1)"),
             [scope.team_id().map(TeamId::uuid).into(), id.uuid().into()],
         );
         let doing = |source| StoreError::query("read a log stream", source);
@@ -154,8 +152,7 @@ impl Store {
         );
         let doing = |source| StoreError::query("read a log", source);
         let rows = self.db.query_all_raw(statement).await.map_err(doing)?;
-        let entries: Vec<LogEntry> =
-            rows.iter().map(entry).collect::<std::result::Result<_, _>>().map_err(doing)?;
+        let entries: Vec<LogEntry> = rows.iter().map(entry).collect::<std::result::Result<_, _>>().map_err(doing)?;
         let next_offset = entries.last().map_or(from_offset, |last| last.row.offset.saturating_add(1));
         Ok(LogPage { entries, next_offset })
     }

@@ -220,7 +220,8 @@ impl Tx {
     /// # Errors
     /// The database's error.
     pub async fn wish_machine_power(&self, id: MachineId, power: Power) -> Result<Outcome> {
-        let sql = "UPDATE machines SET desired_power = $2 WHERE id = $1 AND desired_power <> $2 AND desired = 'present'";
+        let sql =
+            "UPDATE machines SET desired_power = $2 WHERE id = $1 AND desired_power <> $2 AND desired = 'present'";
         Ok(Outcome::of(self.run("wish for machine power", sql, [id.uuid().into(), word::text(power).into()]).await?))
     }
 
@@ -229,7 +230,8 @@ impl Tx {
     /// # Errors
     /// The database's error.
     pub async fn note_machine_absent(&self, id: MachineId, absent: bool) -> Result<()> {
-        let sql = "UPDATE machines SET absent_seen_at = CASE WHEN $2 THEN coalesce(absent_seen_at, now()) END WHERE id = $1";
+        let sql =
+            "UPDATE machines SET absent_seen_at = CASE WHEN $2 THEN coalesce(absent_seen_at, now()) END WHERE id = $1";
         self.run("note an absent machine", sql, [id.uuid().into(), absent.into()]).await?;
         Ok(())
     }

@@ -56,8 +56,11 @@ impl Store {
     /// # Errors
     /// The database's error.
     pub async fn list_posts(&self, env: EnvironmentId) -> Result<Vec<Post>> {
-        let rows =
-            pr_posts::Entity::find().filter(pr_posts::Column::EnvId.eq(env.uuid())).all(&self.db).await.map_err(reading)?;
+        let rows = pr_posts::Entity::find()
+            .filter(pr_posts::Column::EnvId.eq(env.uuid()))
+            .all(&self.db)
+            .await
+            .map_err(reading)?;
         rows.into_iter().map(post).collect()
     }
 }

@@ -77,8 +77,11 @@ fn reading(source: sea_orm::DbErr) -> StoreError {
 
 fn entry(row: routes::Model) -> Result<Entry> {
     let state: State = word::parse("routes", &row.host, "state", &row.state)?;
-    let mut entry: Entry = word::json("routes", &row.host, "entry", Some(row.entry))?
-        .ok_or(StoreError::Corrupt { table: "routes", id: row.host, column: "entry" })?;
+    let mut entry: Entry = word::json("routes", &row.host, "entry", Some(row.entry))?.ok_or(StoreError::Corrupt {
+        table: "routes",
+        id: row.host,
+        column: "entry",
+    })?;
     entry.version = u64::try_from(row.version).unwrap_or(0);
     entry.state = state;
     Ok(entry)

@@ -219,7 +219,13 @@ mod tests {
     const B: &str = "ff0102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
 
     fn place() -> Place<'static> {
-        Place { table: "secrets", column: "sealed", row: Uuid::nil(), team: Some(TeamId::from_uuid(Uuid::nil())), detail: "v1" }
+        Place {
+            table: "secrets",
+            column: "sealed",
+            row: Uuid::nil(),
+            team: Some(TeamId::from_uuid(Uuid::nil())),
+            detail: "v1",
+        }
     }
 
     #[test]

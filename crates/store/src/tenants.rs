@@ -70,7 +70,8 @@ impl Store {
     /// # Errors
     /// The database's error.
     pub async fn find_team(&self, slug: &str) -> Result<Option<TeamId>> {
-        let live = teams::Entity::find().filter(teams::Column::Slug.eq(slug)).filter(teams::Column::DeletedAt.is_null());
+        let live =
+            teams::Entity::find().filter(teams::Column::Slug.eq(slug)).filter(teams::Column::DeletedAt.is_null());
         Ok(live.one(&self.db).await.map_err(reading)?.map(|row| TeamId::from_uuid(row.id)))
     }
 
@@ -175,7 +176,8 @@ impl Tx {
     pub async fn delete_project(&self, scope: &Scope, id: ProjectId) -> Result<()> {
         let sql = "UPDATE projects SET deleted_at = now() WHERE id = $1 AND ($2::uuid IS NULL OR team_id = $2) \
                    AND deleted_at IS NULL";
-        let rows = self.run("delete a project", sql, [id.uuid().into(), scope.team_id().map(TeamId::uuid).into()]).await?;
+        let rows =
+            self.run("delete a project", sql, [id.uuid().into(), scope.team_id().map(TeamId::uuid).into()]).await?;
         if rows == 1 { Ok(()) } else { Err(StoreError::NotFound("project")) }
     }
 

@@ -148,7 +148,8 @@ async fn ensure_template(base: &PgConnectOptions) -> String {
     if found.is_none() {
         execute(&mut admin, &format!("DROP DATABASE IF EXISTS {name}")).await;
         execute(&mut admin, &format!("CREATE DATABASE {name}")).await;
-        let mut fresh = PgConnection::connect_with(&base.clone().database(&name)).await.expect("connect to the template");
+        let mut fresh =
+            PgConnection::connect_with(&base.clone().database(&name)).await.expect("connect to the template");
         MIGRATIONS.run(&mut fresh).await.expect("migrate the template");
         fresh.close().await.expect("close the template");
         execute(&mut admin, &format!("ALTER DATABASE {name} IS_TEMPLATE true")).await;

@@ -31,8 +31,7 @@ async fn every_migration_goes_down_and_up_again_on_a_database_with_data() {
         url: "u".into(),
         sha: "0".repeat(40),
     };
-    let new =
-        NewEnvironment { id: EnvironmentId::generate(), team, project, pr, hash: "x7k2".into(), ttl_secs: 3600 };
+    let new = NewEnvironment { id: EnvironmentId::generate(), team, project, pr, hash: "x7k2".into(), ttl_secs: 3600 };
     tx.insert_environment(&new).await.unwrap();
     tx.commit().await.unwrap();
 

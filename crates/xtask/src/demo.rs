@@ -19,10 +19,24 @@ pub async fn run(once: bool) -> anyhow::Result<()> {
     let stack = Stack::start().await?;
     let outcome = tokio::select! {
         outcome = story(&stack, once) => outcome,
-        _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
+        () = interrupted() => Err(anyhow::anyhow!("interrupted")),
     };
+    let state = stack.state.clone();
     stack.stop().await;
+    // Machines outlive their control plane by design; those of a demonstration end with it.
+    machine::clear(&state);
     outcome
+}
+
+/// SIGINT, or SIGTERM as CI sends it.
+async fn interrupted() {
+    let Ok(mut terminate) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
 }
 
 /// The stack with an open pull request, until Ctrl-C.
@@ -46,7 +60,10 @@ async fn story(stack: &Stack, once: bool) -> anyhow::Result<()> {
     let cold = opened.elapsed();
     let preview = url.trim_start_matches("http://").split(':').next().unwrap_or_default().to_owned();
     let (status, page) = stack.visit(&preview, "/").await?;
-    ensure!(status == 200 && page.contains(sample::FIRST_ITEM), "the page is not made of the database's rows: {status} {page}");
+    ensure!(
+        status == 200 && page.contains(sample::FIRST_ITEM),
+        "the page is not made of the database's rows: {status} {page}"
+    );
     say(format!("preview ready: {url}"));
     waterfall(stack, "first push (nothing cached)", cold).await?;
 

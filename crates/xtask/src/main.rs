@@ -8,7 +8,7 @@ mod services;
 mod stack;
 mod suites;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
@@ -80,7 +80,8 @@ fn main() -> ExitCode {
 
 /// The root of the repository.
 fn workspace() -> PathBuf {
-    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2);
+    root.unwrap_or(Path::new(".")).to_owned()
 }
 
 /// Where everything that is made here is kept: images, templates, logs.

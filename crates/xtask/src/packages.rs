@@ -26,7 +26,8 @@ pub const MACHINES: &[(&str, &str)] = &[
 
 /// Installs what is missing of `wanted` (a file of the package, and its name).
 pub async fn ensure(wanted: &[(&str, &str)]) -> anyhow::Result<()> {
-    let missing: Vec<&str> = wanted.iter().filter(|(file, _)| !Path::new(file).exists()).map(|(_, name)| *name).collect();
+    let missing: Vec<&str> =
+        wanted.iter().filter(|(file, _)| !Path::new(file).exists()).map(|(_, name)| *name).collect();
     if missing.is_empty() {
         return Ok(());
     }

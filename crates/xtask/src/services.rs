@@ -30,7 +30,8 @@ impl Services {
         packages::ensure(packages::SERVICES).await?;
         // The postgres user must reach it, which it cannot below a home directory.
         let directory = tempdir()?;
-        let mut services = Self { postgres_url: String::new(), redis_url: String::new(), directory, children: Vec::new() };
+        let mut services =
+            Self { postgres_url: String::new(), redis_url: String::new(), directory, children: Vec::new() };
         services.postgres().await?;
         services.redis().await?;
         Ok(services)
@@ -47,7 +48,14 @@ impl Services {
         }
         let log = std::fs::File::create(self.directory.join("postgres.log")).context("make a log")?;
         let mut server = as_postgres(&format!("{BIN}/postgres"));
-        server.arg("-D").arg(&data).args(["-p", &port.to_string(), "-c", "listen_addresses=127.0.0.1", "-c", "fsync=off"]);
+        server.arg("-D").arg(&data).args([
+            "-p",
+            &port.to_string(),
+            "-c",
+            "listen_addresses=127.0.0.1",
+            "-c",
+            "fsync=off",
+        ]);
         server.args(["-c", "max_connections=400", "-k"]).arg(&self.directory);
         server.stdout(log.try_clone()?).stderr(log).stdin(Stdio::null()).kill_on_drop(true);
         self.children.push(server.spawn().context("start postgres")?);
@@ -92,7 +100,8 @@ fn tempdir() -> anyhow::Result<PathBuf> {
     let directory = std::env::temp_dir().join(format!("stagely-services-{}", std::process::id()));
     std::fs::create_dir_all(&directory).with_context(|| format!("make {}", directory.display()))?;
     if rustix::process::geteuid().is_root() {
-        let status = std::process::Command::new("chown").arg("postgres").arg(&directory).status().context("run chown")?;
+        let status =
+            std::process::Command::new("chown").arg("postgres").arg(&directory).status().context("run chown")?;
         if !status.success() {
             bail!("chown of {} failed", directory.display());
         }

@@ -48,7 +48,8 @@ impl Stack {
         let _ = std::fs::remove_dir_all(&run);
         std::fs::create_dir_all(&run).with_context(|| format!("make {}", run.display()))?;
         std::fs::create_dir_all(&state).with_context(|| format!("make {}", state.display()))?;
-        // The machine that stagelyd's own secrets open is a database of its own: they are made anew with it.
+        crate::machine::clear(&state);
+        // The database is a new one, and so are the secrets that open what is in it.
         let _ = std::fs::remove_dir_all(state.join("secrets"));
 
         let (base_store, images) = (scratch().join("base-images"), run.join("images"));
@@ -113,7 +114,8 @@ impl Stack {
         std::fs::write(&file, toml(&config)).with_context(|| format!("write {}", file.display()))?;
 
         command(&stagelyd, &file, &["migrate", "up"]).await?;
-        command(&stagelyd, &file, &["admin", "certificates", "--registry-name", HOST, "--registry-name", "127.0.0.1"]).await?;
+        command(&stagelyd, &file, &["admin", "certificates", "--registry-name", HOST, "--registry-name", "127.0.0.1"])
+            .await?;
         let pair = Tls { certificate: tls.join("registry.pem"), key: tls.join("registry.key") };
         let access = |realm: String| Access::Images { realm, root_bundle: tls.join("registry-tokens.pem") };
         let start = async |name: &str, listen, store: &Path, access| {
@@ -202,7 +204,8 @@ impl Stack {
 
     /// A call of the REST API; fails unless it succeeds.
     pub async fn call(&self, method: reqwest::Method, path: &str, body: Option<Value>) -> anyhow::Result<Value> {
-        let mut request = self.client.request(method, format!("{}/api/v1{path}", self.api)).bearer_auth(self.token.reveal());
+        let mut request =
+            self.client.request(method, format!("{}/api/v1{path}", self.api)).bearer_auth(self.token.reveal());
         if let Some(body) = body {
             request = request.json(&body);
         }
@@ -224,7 +227,8 @@ impl Stack {
     /// A form sent to a preview through the edge.
     pub async fn submit(&self, host: &str, path: &str, form: &str) -> anyhow::Result<u16> {
         let url = format!("http://{}{path}", self.edge);
-        let request = self.client.post(url).header("host", host).header("content-type", "application/x-www-form-urlencoded");
+        let request =
+            self.client.post(url).header("host", host).header("content-type", "application/x-www-form-urlencoded");
         Ok(request.body(form.to_owned()).send().await.context("send a form to the preview")?.status().as_u16())
     }
 

@@ -9,7 +9,14 @@ use crate::services::Services;
 use crate::{Suite, artifacts, demo, packages, say, workspace};
 
 /// Crates whose tests need nothing outside.
-const UNIT: &[&str] = &["stagely-domain", "stagely-proto", "stagely-reconcile", "stagely-runtime", "stagely-reaper", "stagely-orchestrator"];
+const UNIT: &[&str] = &[
+    "stagely-domain",
+    "stagely-proto",
+    "stagely-reconcile",
+    "stagely-runtime",
+    "stagely-reaper",
+    "stagely-orchestrator",
+];
 
 pub async fn run(suite: Option<Suite>) -> anyhow::Result<()> {
     let wanted = |one| suite.is_none_or(|suite| suite == one);
@@ -32,7 +39,8 @@ pub async fn run(suite: Option<Suite>) -> anyhow::Result<()> {
         let (image, agent) = (artifacts::image().await?, artifacts::agent().await?);
         let (image, agent) = (image.display().to_string(), agent.display().to_string());
         let environment = [("STAGELY_TEST_IMAGE_DIR", image.as_str()), ("STAGELY_TEST_AGENT", agent.as_str())];
-        cargo_test(&["--package", "stagely-cloud", "--", "--ignored", "--test-threads=1", "--nocapture"], &environment).await?;
+        cargo_test(&["--package", "stagely-cloud", "--", "--ignored", "--test-threads=1", "--nocapture"], &environment)
+            .await?;
         demo::run(true).await?;
     }
     Ok(())

@@ -107,10 +107,8 @@ impl Session {
             MAX_STREAMS.. => None,
             _ => tx.ensure_log_stream(self.machine, name, build).await?,
         };
-        let stream = found.map_or(Stream::Foreign { end: 0 }, |stream| Stream::Open {
-            id: stream.id,
-            end: stream.next_offset,
-        });
+        let stream =
+            found.map_or(Stream::Foreign { end: 0 }, |stream| Stream::Open { id: stream.id, end: stream.next_offset });
         if matches!(stream, Stream::Foreign { .. }) {
             let machine = self.machine;
             tracing::warn!(machine.id = %machine, "a log of {machine} is not kept: no such job of this machine");

@@ -15,22 +15,13 @@ pub fn inside(root: &Path, path: &str, what: &str) -> Result<PathBuf, Fault> {
         let message = format!("the build's {what} {path:?} {why}");
         Fault::new(Code::BuildFailed, "build", message)
     };
-    let plain = Path::new(path)
-        .components()
-        .all(|part| !matches!(part, Component::RootDir | Component::Prefix(_)));
+    let plain = Path::new(path).components().all(|part| !matches!(part, Component::RootDir | Component::Prefix(_)));
     if !plain {
         return Err(refuse("is not relative to the repository"));
     }
     let root = root.canonicalize().map_err(|_| refuse("cannot be found"))?;
-    let full = root
-        .join(path)
-        .canonicalize()
-        .map_err(|_| refuse("does not exist in the repository"))?;
-    if full.starts_with(&root) {
-        Ok(full)
-    } else {
-        Err(refuse("leads out of the repository"))
-    }
+    let full = root.join(path).canonicalize().map_err(|_| refuse("does not exist in the repository"))?;
+    if full.starts_with(&root) { Ok(full) } else { Err(refuse("leads out of the repository")) }
 }
 
 #[cfg(test)]

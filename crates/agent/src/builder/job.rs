@@ -68,7 +68,7 @@ impl<'a> Job<'a> {
     async fn build_and_push(
         &self,
         store: &checkout::Store,
-            see: &impl Fn(State, u32, u32),
+        see: &impl Fn(State, u32, u32),
         cancel: &CancellationToken,
     ) -> Result<String, Stop> {
         let stream = format!("build/{}", self.build.job_id);
@@ -77,11 +77,7 @@ impl<'a> Job<'a> {
         let commit = self.build.checkout.as_ref().unwrap_or(&nothing);
         let tools = &self.machine.config.tools;
         checkout::export(tools, commit, store, &self.directory, &mut log, cancel).await?;
-        self.machine
-            .engine
-            .wait_ready(Duration::from_secs(120))
-            .await
-            .map_err(|error| failed(error.to_string()))?;
+        self.machine.engine.wait_ready(Duration::from_secs(120)).await.map_err(|error| failed(error.to_string()))?;
 
         let command = self.build_command()?;
         let mut progress = Progress::default();
@@ -147,14 +143,9 @@ impl<'a> Job<'a> {
         };
         let root = self.directory.canonicalize().unwrap_or_default();
         let in_context = directory.strip_prefix(&root).unwrap_or(Path::new("")).join(name);
-        let dockerfile =
-            context::inside(&self.directory, &in_context.display().to_string(), "dockerfile")
-                .or_else(|fault| {
-                    context::inside(&self.directory, name, "dockerfile").map_err(|_| fault)
-                })?;
-        let mut args: Vec<String> = ["build", "--progress", "plain", "--file"]
-            .map(str::to_owned)
-            .into();
+        let dockerfile = context::inside(&self.directory, &in_context.display().to_string(), "dockerfile")
+            .or_else(|fault| context::inside(&self.directory, name, "dockerfile").map_err(|_| fault))?;
+        let mut args: Vec<String> = ["build", "--progress", "plain", "--file"].map(str::to_owned).into();
         args.push(dockerfile.display().to_string());
         let mut option = |name: &str, value: String| args.extend([name.to_owned(), value]);
         option("--tag", build.image.clone());
@@ -183,8 +174,7 @@ impl<'a> Job<'a> {
                 return Err(failed(format!("{name:?} is no name for a secret")).into());
             }
             let path = self.secrets.join(at.to_string());
-            files::write_private(&path, value.as_bytes())
-                .map_err(|error| failed(error.to_string()))?;
+            files::write_private(&path, value.as_bytes()).map_err(|error| failed(error.to_string()))?;
             option("--secret", format!("id={name},src={}", path.display()));
         }
         args.push(directory.display().to_string());
@@ -195,14 +185,8 @@ impl<'a> Job<'a> {
         let config = &self.machine.config;
         Command::new(&config.tools.docker, args)
             .env("DOCKER_BUILDKIT", "1")
-            .env(
-                "DOCKER_CONFIG",
-                registry::client_directory(&config.paths).display().to_string(),
-            )
-            .env(
-                "DOCKER_HOST",
-                format!("unix://{}", config.paths.docker_socket.display()),
-            )
+            .env("DOCKER_CONFIG", registry::client_directory(&config.paths).display().to_string())
+            .env("DOCKER_HOST", format!("unix://{}", config.paths.docker_socket.display()))
             .deadline(self.give_up.saturating_duration_since(Instant::now()))
     }
 }

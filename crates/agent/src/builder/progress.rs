@@ -42,9 +42,7 @@ impl Progress {
     #[must_use]
     pub fn failure(&self) -> (String, Option<i32>) {
         let error = self.error.as_deref().unwrap_or("docker build failed");
-        let code = error
-            .rsplit_once("exit code: ")
-            .and_then(|(_, code)| code.trim().parse().ok());
+        let code = error.rsplit_once("exit code: ").and_then(|(_, code)| code.trim().parse().ok());
         match &self.at {
             Some(at) => (format!("{at}: {error}"), code),
             None => (error.to_owned(), code),

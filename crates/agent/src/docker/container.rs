@@ -180,10 +180,7 @@ impl Container {
         let networks = self.network_settings.networks.as_ref()?;
         let mut names: Vec<_> = networks.iter().collect();
         names.sort_by(|a, b| a.0.cmp(b.0));
-        names
-            .iter()
-            .flat_map(|(_, end)| [&end.ip_address, &end.global_ipv6_address])
-            .find_map(|text| text.parse().ok())
+        names.iter().flat_map(|(_, end)| [&end.ip_address, &end.global_ipv6_address]).find_map(|text| text.parse().ok())
     }
 
     /// The container whose network it shares.

@@ -19,10 +19,7 @@ pub async fn follow(
     log: &mut Writer,
     cancel: &CancellationToken,
 ) -> Result<(), Error> {
-    let path = format!(
-        "/containers/{}/logs?follow=1&stdout=1&stderr=1&since={since}",
-        container.id
-    );
+    let path = format!("/containers/{}/logs?follow=1&stdout=1&stderr=1&since={since}", container.id);
     let mut body = engine.open(Method::GET, &path).await?;
     let mut frames = Frames::default();
     loop {

@@ -40,10 +40,7 @@ pub enum Kernel {
 
 impl Default for Host {
     fn default() -> Self {
-        Self {
-            root: "/".into(),
-            kernel: Kernel::Set,
-        }
+        Self { root: "/".into(), kernel: Kernel::Set }
     }
 }
 
@@ -69,9 +66,7 @@ pub async fn receive<P: AsyncRead + AsyncWrite + Unpin>(
 ) -> anyhow::Result<Identity> {
     port.write_all(b"ready\n").await?;
     port.flush().await?;
-    let line = read_line(port)
-        .await?
-        .ok_or_else(|| anyhow::anyhow!("the host hung up before it sent an identity"))?;
+    let line = read_line(port).await?.ok_or_else(|| anyhow::anyhow!("the host hung up before it sent an identity"))?;
     let line: Line = serde_json::from_str(&line)?;
     let identity: Identity = serde_json::from_value(line.identity)?;
     become_machine(host, line.now, &line.hostname, &line.seed).await;
@@ -197,10 +192,7 @@ async fn renew_host_keys(host: &Host) {
 
 fn set_clock(host: &Host, now: i64) {
     if host.kernel == Kernel::Set {
-        let time = Timespec {
-            tv_sec: now,
-            tv_nsec: 0,
-        };
+        let time = Timespec { tv_sec: now, tv_nsec: 0 };
         if let Err(error) = clock_settime(ClockId::Realtime, time) {
             warn!(%error, "cannot set the clock");
         }
@@ -251,14 +243,8 @@ mod tests {
     #[tokio::test]
     async fn a_restored_copy_becomes_the_machine_it_is_told_to_be_and_hears_of_wake_ups() {
         let root = tempfile::tempdir().unwrap();
-        let config = Config {
-            paths: Paths::under(root.path()),
-            ..Config::default()
-        };
-        let host = Host {
-            root: root.path().join("root"),
-            kernel: Kernel::Leave,
-        };
+        let config = Config { paths: Paths::under(root.path()), ..Config::default() };
+        let host = Host { root: root.path().join("root"), kernel: Kernel::Leave };
         let (near, far) = tokio::io::duplex(4096);
         let mut far = BufReader::new(far);
         let machine = MachineId::generate();
@@ -266,8 +252,7 @@ mod tests {
         let woken = Arc::new(Notify::new());
         let cancel = CancellationToken::new();
         let agent = {
-            let (host, config, woken, cancel) =
-                (host.clone(), config.clone(), woken.clone(), cancel.clone());
+            let (host, config, woken, cancel) = (host.clone(), config.clone(), woken.clone(), cancel.clone());
             tasks.spawn(async move {
                 let mut port = BufReader::new(near);
                 let identity = receive(&mut port, &config, &host).await.unwrap();

@@ -34,16 +34,8 @@ impl Port {
     /// If it cannot be opened, or is open already.
     pub fn open(path: &Path) -> std::io::Result<Self> {
         let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or_default();
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .custom_flags(flags)
-            .open(path)?;
-        Ok(Self {
-            file: watch(file)?,
-            pause: Box::pin(tokio::time::sleep(Duration::ZERO)),
-            paused: false,
-        })
+        let file = OpenOptions::new().read(true).write(true).custom_flags(flags).open(path)?;
+        Ok(Self { file: watch(file)?, pause: Box::pin(tokio::time::sleep(Duration::ZERO)), paused: false })
     }
 
     fn start_pause(&mut self) {
@@ -60,11 +52,7 @@ fn watch(file: File) -> std::io::Result<AsyncFd<File>> {
 }
 
 impl AsyncRead for Port {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<std::io::Result<()>> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
         loop {
             if self.paused {
                 ready!(self.pause.as_mut().poll(cx));
@@ -87,11 +75,7 @@ impl AsyncRead for Port {
 }
 
 impl AsyncWrite for Port {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<std::io::Result<usize>> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
         loop {
             let mut guard = ready!(self.file.poll_write_ready(cx))?;
             if let Ok(result) = guard.try_io(|file| file.get_ref().write(bytes)) {

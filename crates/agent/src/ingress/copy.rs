@@ -16,10 +16,7 @@ const BUFFER: usize = 16 * 1024;
 /// Copies until the end. Faults on either side end it; there is nobody to tell.
 pub async fn both_ways(edge: TlsStream<TcpStream>, mut service: TcpStream) {
     let moved = Arc::new(AtomicU64::new(0));
-    let mut edge = Counted {
-        inner: edge,
-        moved: moved.clone(),
-    };
+    let mut edge = Counted { inner: edge, moved: moved.clone() };
     let copy = tokio::io::copy_bidirectional_with_sizes(&mut edge, &mut service, BUFFER, BUFFER);
     let idle = async {
         let mut before = moved.load(Ordering::Relaxed);
@@ -45,11 +42,7 @@ struct Counted<S> {
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<std::io::Result<()>> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
         let result = Pin::new(&mut self.inner).poll_read(cx, buf);
         if result.is_ready() {
             self.moved.fetch_add(1, Ordering::Relaxed);
@@ -59,11 +52,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<std::io::Result<usize>> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
         let result = Pin::new(&mut self.inner).poll_write(cx, bytes);
         if result.is_ready() {
             self.moved.fetch_add(1, Ordering::Relaxed);

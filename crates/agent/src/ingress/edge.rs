@@ -36,11 +36,9 @@ impl ClientCertVerifier for OnlyEdge {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        let verified = self
-            .authority
-            .verify_client_cert(end_entity, intermediates, now)?;
-        let name = ServerName::try_from(EDGE_NAME)
-            .map_err(|_| Error::General("the edge's name is no name".to_owned()))?;
+        let verified = self.authority.verify_client_cert(end_entity, intermediates, now)?;
+        let name =
+            ServerName::try_from(EDGE_NAME).map_err(|_| Error::General("the edge's name is no name".to_owned()))?;
         verify_server_name(&ParsedCertificate::try_from(end_entity)?, &name)?;
         Ok(verified)
     }

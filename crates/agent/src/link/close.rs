@@ -34,9 +34,7 @@ impl Close {
         };
         let reason = frame.reason.as_str();
         match u16::from(frame.code) {
-            1001 | 1012 | 1013 => Self::Drain {
-                retry_after: retry_after(reason),
-            },
+            1001 | 1012 | 1013 => Self::Drain { retry_after: retry_after(reason) },
             4401 => Self::Refused(reason.to_owned()),
             4409 => Self::Superseded,
             4410 => Self::NotWanted(reason.to_owned()),
@@ -68,9 +66,7 @@ impl Close {
 /// The seconds in a reason like `draining; retry_after=2.5`.
 fn retry_after(reason: &str) -> Option<Duration> {
     let (_, text) = reason.split_once("retry_after=")?;
-    let end = text
-        .find(|c: char| !c.is_ascii_digit() && c != '.')
-        .unwrap_or(text.len());
+    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     text[..end].parse().ok().map(bounded)
 }
 
@@ -88,10 +84,7 @@ mod tests {
     #[test]
     fn a_draining_hub_says_when_to_come_back() {
         assert_eq!(retry_after("retry_after=3"), Some(Duration::from_secs(3)));
-        assert_eq!(
-            retry_after("draining, retry_after=0.25; bye"),
-            Some(Duration::from_millis(250))
-        );
+        assert_eq!(retry_after("draining, retry_after=0.25; bye"), Some(Duration::from_millis(250)));
         assert_eq!(retry_after("retry_after=9999"), Some(Duration::from_secs(60)));
         assert_eq!(retry_after("bye"), None);
         assert_eq!(retry_after("retry_after=soon"), None);

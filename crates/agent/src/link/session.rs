@@ -54,8 +54,7 @@ pub async fn run(link: &mut Link, backoff: &mut Backoff) -> Close {
     };
     backoff.reset();
     info!(epoch = welcome.conn_epoch, "connected to the hub");
-    link.lease
-        .set(Duration::from_secs(u64::from(welcome.lease_secs.max(30))));
+    link.lease.set(Duration::from_secs(u64::from(welcome.lease_secs.max(30))));
     link.logs.resume(&welcome.log_offsets);
 
     let acted = watch::Sender::new(0_u64);
@@ -77,23 +76,16 @@ async fn open(link: &Link) -> Result<Socket, Close> {
     let granted = link.granted.borrow().clone();
     let lost = |error: tls::Error| Close::Lost(chain(&error));
     let uri = tls::url(&link.identity.hub_url, "/agent/v1/connect").map_err(lost)?;
-    let stream = tls::connect(&uri, &granted.ca_pem, link.timing.handshake)
-        .await
-        .map_err(lost)?;
+    let stream = tls::connect(&uri, &granted.ca_pem, link.timing.handshake).await.map_err(lost)?;
     let address = uri.to_string().replacen("https://", "wss://", 1);
-    let mut request = address
-        .into_client_request()
-        .map_err(|error| Close::of_error(&error))?;
+    let mut request = address.into_client_request().map_err(|error| Close::of_error(&error))?;
     let bearer = Secret::new(format!("Bearer {}", granted.credential.reveal()));
     let mut bearer = HeaderValue::from_str(bearer.reveal())
         .map_err(|_| Close::Refused("the credential is not a header value".to_owned()))?;
     bearer.set_sensitive(true);
     let headers = request.headers_mut();
     headers.insert(header::AUTHORIZATION, bearer);
-    headers.insert(
-        header::SEC_WEBSOCKET_PROTOCOL,
-        HeaderValue::from_static(PROTOCOL),
-    );
+    headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(PROTOCOL));
     let config = WebSocketConfig::default()
         .read_buffer_size(8 * 1024)
         .write_buffer_size(4 * 1024)
@@ -113,16 +105,8 @@ async fn greet(link: &Link, sink: &mut Sink, source: &mut Source) -> Result<Welc
         return Err(Close::Lost("the hub did not start with a challenge".into()));
     };
     let machine_id = link.identity.machine_id.to_string();
-    let message = [
-        PROTOCOL.as_bytes(),
-        &challenge.nonce,
-        machine_id.as_bytes(),
-    ]
-    .concat();
-    let signature = link
-        .credentials
-        .sign(&message)
-        .map_err(|error| Close::Lost(chain(&error)))?;
+    let message = [PROTOCOL.as_bytes(), &challenge.nonce, machine_id.as_bytes()].concat();
+    let signature = link.credentials.sign(&message).map_err(|error| Close::Lost(chain(&error)))?;
     let hello = Hello {
         protocol: PROTOCOL_NUMBER,
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -143,8 +127,7 @@ async fn greet(link: &Link, sink: &mut Sink, source: &mut Source) -> Result<Welc
 async fn receive(link: &Link, source: &mut Source, acted: &watch::Sender<u64>) -> Close {
     let mut heard = Instant::now();
     loop {
-        let message = match tokio::time::timeout_at(heard + link.timing.silence, source.next()).await
-        {
+        let message = match tokio::time::timeout_at(heard + link.timing.silence, source.next()).await {
             Err(_) => return Close::Lost("the hub is silent".to_owned()),
             Ok(None) => return Close::Lost("the stream ended".to_owned()),
             Ok(Some(Err(error))) => return Close::of_error(&error),
@@ -217,9 +200,7 @@ async fn send(
             send_frame(sink, seq, ack, Up::Observed(observed)).await
         } else if Instant::now() >= ping_at {
             ping_at = Instant::now() + jittered(heartbeat);
-            sink.send(Message::Ping(Bytes::new()))
-                .await
-                .map_err(|error| Close::of_error(&error))
+            sink.send(Message::Ping(Bytes::new())).await.map_err(|error| Close::of_error(&error))
         } else if Instant::now() >= renew_at {
             renewal.send_replace(true);
             renew_at = Instant::now() + Duration::from_secs(60);
@@ -268,14 +249,8 @@ fn jittered(duration: Duration) -> Duration {
 }
 
 async fn send_frame(sink: &mut Sink, seq: u64, ack: u64, body: Up) -> Result<(), Close> {
-    let frame = AgentFrame {
-        seq,
-        ack,
-        body: Some(body),
-    };
-    sink.send(Message::Binary(Bytes::from(frame.encode_to_vec())))
-        .await
-        .map_err(|error| Close::of_error(&error))
+    let frame = AgentFrame { seq, ack, body: Some(body) };
+    sink.send(Message::Binary(Bytes::from(frame.encode_to_vec()))).await.map_err(|error| Close::of_error(&error))
 }
 
 async fn next_frame(source: &mut Source) -> Result<HubFrame, Close> {

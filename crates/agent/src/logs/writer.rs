@@ -17,13 +17,7 @@ pub struct Writer {
 impl Writer {
     pub(super) fn new(book: LogBook, stream: &str) -> Self {
         let (version, patterns) = book.patterns();
-        Self {
-            book,
-            stream: stream.to_owned(),
-            masker: Masker::new(patterns),
-            version,
-            partial: Vec::new(),
-        }
+        Self { book, stream: stream.to_owned(), masker: Masker::new(patterns), version, partial: Vec::new() }
     }
 
     /// Appends `bytes`; what is not UTF-8 is replaced by U+FFFD.

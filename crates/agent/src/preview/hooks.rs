@@ -32,20 +32,15 @@ pub async fn run(
         };
         // The command is one argument, for the container's shell; nothing on the machine interprets it.
         let args = ["exec", "-T", &hook.service, "sh", "-c", &hook.command];
-        let ended = compose
-            .command(&args, deadline)
-            .log(&mut log, cancel)
-            .await
-            .map_err(|error| match fault::of_process(error, Code::HookFailed, phase) {
+        let ended = compose.command(&args, deadline).log(&mut log, cancel).await.map_err(|error| {
+            match fault::of_process(error, Code::HookFailed, phase) {
                 Stop::Failed(fault) => Stop::Failed(Box::new(fault.of_service(&hook.service))),
                 Stop::Cancelled => Stop::Cancelled,
-            })?;
+            }
+        })?;
         if ended.code != 0 {
             let what = format!("ended with exit code {}", ended.code);
-            return Err(failed(phase, hook, &what)
-                .exit(ended.code)
-                .tail(ended.tail)
-                .into());
+            return Err(failed(phase, hook, &what).exit(ended.code).tail(ended.tail).into());
         }
     }
     Ok(())

@@ -197,9 +197,8 @@ async fn look(containers: &[Container], preview: &Preview, check: &HealthCheck) 
 async fn probe(address: SocketAddr, path: &str) -> Result<(), String> {
     let ask = async {
         let stream = TcpStream::connect(address).await.map_err(|e| e.to_string())?;
-        let (mut client, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-            .await
-            .map_err(|e| e.to_string())?;
+        let (mut client, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| e.to_string())?;
         let request = http::Request::get(path)
             .header(http::header::HOST, address.to_string())
             .header(http::header::USER_AGENT, "stagely-health-check")
@@ -232,11 +231,7 @@ pub async fn blame(machine: &Machine, project: &str, code: i32, tail: String) ->
         ended || !state.error.is_empty() || container.health() == "unhealthy"
     };
     let named = |container: &&Container| tail.contains(container.name.trim_start_matches('/'));
-    let culprit = containers
-        .iter()
-        .filter(broken)
-        .find(named)
-        .or_else(|| containers.iter().find(broken));
+    let culprit = containers.iter().filter(broken).find(named).or_else(|| containers.iter().find(broken));
     if let Some(container) = culprit {
         fault = fault.of_service(container.service());
         if container.state.exit_code != 0 {
@@ -261,15 +256,9 @@ pub async fn blame(machine: &Machine, project: &str, code: i32, tail: String) ->
 }
 
 async fn with_tail(machine: &Machine, containers: &[Container], fault: Fault) -> Stop {
-    let container = containers
-        .iter()
-        .find(|container| container.service() == fault.service);
+    let container = containers.iter().find(|container| container.service() == fault.service);
     let tail = match container {
-        Some(container) => machine
-            .engine
-            .log_tail(&container.id, process::TAIL_LINES)
-            .await
-            .unwrap_or_default(),
+        Some(container) => machine.engine.log_tail(&container.id, process::TAIL_LINES).await.unwrap_or_default(),
         None => String::new(),
     };
     fault.tail(tail.trim_end()).into()

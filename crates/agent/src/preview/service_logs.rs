@@ -44,9 +44,7 @@ impl ServiceLogs {
         self.map().insert(container.id.clone(), Followed::Now);
         let (book, machine, container) = (self.clone(), machine.clone(), container.clone());
         machine.tasks.clone().spawn(async move {
-            let mut log = machine
-                .logs
-                .writer(&format!("service/{}", container.service()));
+            let mut log = machine.logs.writer(&format!("service/{}", container.service()));
             let (engine, cancel) = (&machine.engine, &machine.cancel);
             let ended = docker::follow(engine, &container, since, &mut log, cancel).await;
             if let Err(error) = ended {

@@ -33,7 +33,20 @@ pub(super) async fn choose(state_dir: &Path, image_dir: &Path) -> &'static str {
 async fn boots(image_dir: &Path) -> bool {
     let mut command = Command::new("qemu-system-x86_64");
     command
-        .args(["-accel", "kvm", "-cpu", "host", "-m", "256", "-display", "none", "-nodefaults", "-no-reboot", "-serial", "none"])
+        .args([
+            "-accel",
+            "kvm",
+            "-cpu",
+            "host",
+            "-m",
+            "256",
+            "-display",
+            "none",
+            "-nodefaults",
+            "-no-reboot",
+            "-serial",
+            "none",
+        ])
         .arg("-kernel")
         .arg(image_dir.join("vmlinuz"))
         .args(["-append", "panic=-1 root=/dev/none"])

@@ -68,12 +68,14 @@ pub(super) async fn overlay(base: &Path, disk: &Path) -> Result<()> {
 impl Start<'_> {
     /// Starts the process in a session of its own and waits until it answers on its sockets.
     pub(super) async fn spawn(&self) -> Result<()> {
-        let log = std::fs::File::create(self.directory.join("qemu.log")).map_err(|error| CloudError::io("open a log", &error))?;
+        let log = std::fs::File::create(self.directory.join("qemu.log"))
+            .map_err(|error| CloudError::io("open a log", &error))?;
         let errors = log.try_clone().map_err(|error| CloudError::io("open a log", &error))?;
         let mut command = Command::new("setsid");
         command.args(["--fork", "sh", "-c", WRAPPER, "stagely-machine"]).arg(self.directory);
         if !self.ephemeral {
-            std::fs::write(self.directory.join("keep"), b"").map_err(|error| CloudError::io("mark a template", &error))?;
+            std::fs::write(self.directory.join("keep"), b"")
+                .map_err(|error| CloudError::io("mark a template", &error))?;
         }
         command.arg("qemu-system-x86_64").args(self.arguments());
         command.stdin(Stdio::null()).stdout(log).stderr(errors).current_dir("/");
@@ -88,7 +90,8 @@ impl Start<'_> {
         while pid(self.directory).is_none() || !self.directory.join("qmp.sock").exists() {
             if Instant::now() > until {
                 let said = std::fs::read_to_string(self.directory.join("qemu.log")).unwrap_or_default();
-                let message = if said.trim().is_empty() { "it did not start".to_owned() } else { said.trim().to_owned() };
+                let message =
+                    if said.trim().is_empty() { "it did not start".to_owned() } else { said.trim().to_owned() };
                 return Err(CloudError::new(ErrorKind::Unavailable, "start QEMU", message).ambiguous());
             }
             sleep(Duration::from_millis(10)).await;
@@ -103,21 +106,54 @@ impl Start<'_> {
         let cpu = if self.accel == "kvm" { "host" } else { "max" };
         let name = self.directory.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let mut arguments: Vec<String> = [
-            "-name", &name, "-machine", "q35,vmport=off,usb=off", "-accel", self.accel, "-cpu", cpu,
-            "-smp", &vcpus.to_string(), "-m", &self.size.min_memory_mib().to_string(),
-            "-display", "none", "-vga", "none", "-nodefaults", "-no-user-config",
-            "-kernel", &self.image_dir.join("vmlinuz").display().to_string(),
-            "-initrd", &self.image_dir.join("initrd").display().to_string(),
-            "-append", "root=/dev/vda rw console=ttyS0 quiet loglevel=4 systemd.show_status=0 net.ifnames=0 mitigations=off",
-            "-drive", &format!("file={},if=virtio,cache=unsafe,discard=unmap", at("disk.qcow2")),
-            "-drive", &format!("file={},if=virtio,format=raw,readonly=on", self.seed.display()),
-            "-nic", &format!("user,model=virtio-net-pci,hostfwd=tcp:127.0.0.1:{}-:{INGRESS_PORT}", self.port),
-            "-device", "virtio-rng-pci", "-device", "virtio-serial-pci",
-            "-chardev", &format!("socket,id=identity,path={},server=on,wait=off", at("identity.sock")),
-            "-device", "virtserialport,chardev=identity,name=stagely.identity",
-            "-chardev", &format!("file,id=console,path={},append=on", at("console.log")), "-serial", "chardev:console",
-            "-qmp", &format!("unix:{},server=on,wait=off", at("qmp.sock")),
-            "-pidfile", &at("pid"), "-rtc", "base=utc,clock=host",
+            "-name",
+            &name,
+            "-machine",
+            "q35,vmport=off,usb=off",
+            "-accel",
+            self.accel,
+            "-cpu",
+            cpu,
+            "-smp",
+            &vcpus.to_string(),
+            "-m",
+            &self.size.min_memory_mib().to_string(),
+            "-display",
+            "none",
+            "-vga",
+            "none",
+            "-nodefaults",
+            "-no-user-config",
+            "-kernel",
+            &self.image_dir.join("vmlinuz").display().to_string(),
+            "-initrd",
+            &self.image_dir.join("initrd").display().to_string(),
+            "-append",
+            "root=/dev/vda rw console=ttyS0 quiet loglevel=4 systemd.show_status=0 net.ifnames=0 mitigations=off",
+            "-drive",
+            &format!("file={},if=virtio,cache=unsafe,discard=unmap", at("disk.qcow2")),
+            "-drive",
+            &format!("file={},if=virtio,format=raw,readonly=on", self.seed.display()),
+            "-nic",
+            &format!("user,model=virtio-net-pci,hostfwd=tcp:127.0.0.1:{}-:{INGRESS_PORT}", self.port),
+            "-device",
+            "virtio-rng-pci",
+            "-device",
+            "virtio-serial-pci",
+            "-chardev",
+            &format!("socket,id=identity,path={},server=on,wait=off", at("identity.sock")),
+            "-device",
+            "virtserialport,chardev=identity,name=stagely.identity",
+            "-chardev",
+            &format!("file,id=console,path={},append=on", at("console.log")),
+            "-serial",
+            "chardev:console",
+            "-qmp",
+            &format!("unix:{},server=on,wait=off", at("qmp.sock")),
+            "-pidfile",
+            &at("pid"),
+            "-rtc",
+            "base=utc,clock=host",
         ]
         .map(str::to_owned)
         .into();

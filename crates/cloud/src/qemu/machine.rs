@@ -121,7 +121,8 @@ impl Directory {
         };
         // The facts come before the process: what runs is always known.
         self.write(&facts).await?;
-        let base = facts.template.as_ref().map_or(config.image_dir.join("disk.qcow2"), |template| template.join("disk.qcow2"));
+        let base =
+            facts.template.as_ref().map_or(config.image_dir.join("disk.qcow2"), |template| template.join("disk.qcow2"));
         hypervisor::overlay(&base, &self.0.join("disk.qcow2")).await?;
         if facts.template.is_none() {
             let name = request.machine.label();
@@ -303,7 +304,9 @@ pub(super) async fn hear(socket: &Path, word: &str, deadline: Duration) -> Resul
             sleep(Duration::from_millis(100)).await;
         }
     };
-    timeout(deadline, heard).await.map_err(|_| CloudError::new(ErrorKind::Timeout, doing, "it did not say that it is ready"))
+    timeout(deadline, heard)
+        .await
+        .map_err(|_| CloudError::new(ErrorKind::Timeout, doing, "it did not say that it is ready"))
 }
 
 pub(super) async fn remove_if_there(path: &Path) -> Result<()> {

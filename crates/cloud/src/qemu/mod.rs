@@ -23,7 +23,9 @@ use stagely_domain::id::{InstallationId, MachineId};
 use stagely_domain::machine::{Arch, Size};
 use tokio::sync::Mutex;
 
-use crate::{Capabilities, Cloud, CloudError, CreateRequest, Created, DeleteProgress, ErrorKind, Listing, ProviderId, Result, Vm};
+use crate::{
+    Capabilities, Cloud, CloudError, CreateRequest, Created, DeleteProgress, ErrorKind, Listing, ProviderId, Result, Vm,
+};
 use machine::Directory;
 
 /// Where the provider keeps things and what it starts machines from.

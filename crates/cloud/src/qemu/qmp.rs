@@ -94,7 +94,8 @@ impl Qmp {
         if read.map_err(|error| CloudError::io("read from QEMU", &error))? == 0 {
             return Err(CloudError::new(ErrorKind::Unavailable, "read from QEMU", "it has ended").ambiguous());
         }
-        serde_json::from_str(&line).map_err(|error| CloudError::new(ErrorKind::Protocol, "read from QEMU", error.to_string()))
+        serde_json::from_str(&line)
+            .map_err(|error| CloudError::new(ErrorKind::Protocol, "read from QEMU", error.to_string()))
     }
 }
 

@@ -26,7 +26,8 @@ pub(super) fn write(path: &Path, name: &str, boot: &Boot<'_>, agent: &Path) -> R
     let disk = std::fs::File::options().read(true).write(true).create(true).truncate(true).open(path);
     let disk = disk.map_err(|error| CloudError::io(doing, &error))?;
     let room = u64::try_from(program.len()).unwrap_or(0) + 4 * 1024 * 1024;
-    disk.set_len(room.max(16 * 1024 * 1024).next_multiple_of(1 << 20)).map_err(|error| CloudError::io(doing, &error))?;
+    disk.set_len(room.max(16 * 1024 * 1024).next_multiple_of(1 << 20))
+        .map_err(|error| CloudError::io(doing, &error))?;
     let options = FormatVolumeOptions::new().volume_label(*b"CIDATA     ").fat_type(FatType::Fat16);
     fatfs::format_volume(&disk, options).map_err(|error| CloudError::io(doing, &error))?;
     let system = FileSystem::new(&disk, FsOptions::new()).map_err(|error| CloudError::io(doing, &error))?;
@@ -55,8 +56,15 @@ fn user_data(boot: &Boot<'_>) -> Value {
             "content": serde_json::to_string(&config.file()).unwrap_or_default(),
         }));
         // Before anything else: without an enrolment the machine ends itself.
-        first.push(json!(["systemd-run", "--unit=stagely-deadline", "--on-active=600", "--timer-property=AccuracySec=1s", "sh", "-c",
-            "[ -e /run/stagely/enrolled ] || systemctl poweroff"]));
+        first.push(json!([
+            "systemd-run",
+            "--unit=stagely-deadline",
+            "--on-active=600",
+            "--timer-property=AccuracySec=1s",
+            "sh",
+            "-c",
+            "[ -e /run/stagely/enrolled ] || systemctl poweroff"
+        ]));
     }
     first.push(json!(["ip", "route", "replace", "blackhole", "169.254.169.254/32"]));
     json!({

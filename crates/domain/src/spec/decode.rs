@@ -19,20 +19,12 @@ pub(super) struct Table<'n> {
 impl<'n> Table<'n> {
     /// The value of `key`, unless it is absent or null.
     pub(super) fn get(&self, key: &str) -> Option<&'n Node> {
-        self.entries
-            .iter()
-            .find(|(name, _)| name.text() == Some(key))
-            .map(|(_, value)| value)
-            .filter(|v| !v.is_null())
+        self.entries.iter().find(|(name, _)| name.text() == Some(key)).map(|(_, value)| value).filter(|v| !v.is_null())
     }
 
     /// The path of `key`, for messages.
     pub(super) fn at(&self, key: &str) -> String {
-        if self.path.is_empty() {
-            key.to_owned()
-        } else {
-            format!("{}.{key}", self.path)
-        }
+        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
     }
 }
 
@@ -41,13 +33,7 @@ impl Reader<'_> {
         self.suggest(at, key, message, None);
     }
 
-    pub(super) fn suggest(
-        &mut self,
-        at: Position,
-        key: &str,
-        message: impl Into<String>,
-        suggestion: Option<&str>,
-    ) {
+    pub(super) fn suggest(&mut self, at: Position, key: &str, message: impl Into<String>, suggestion: Option<&str>) {
         self.diagnostics.push(Diagnostic {
             file: self.file.to_owned(),
             at,
@@ -58,77 +44,36 @@ impl Reader<'_> {
     }
 
     /// A mapping with only `known` keys.
-    pub(super) fn table<'n>(
-        &mut self,
-        node: &'n Node,
-        path: &str,
-        known: &[&str],
-    ) -> Option<Table<'n>> {
+    pub(super) fn table<'n>(&mut self, node: &'n Node, path: &str, known: &[&str]) -> Option<Table<'n>> {
         let Some(entries) = node.entries() else {
-            let message = format!(
-                "expected a mapping with {}, found {}",
-                list(known),
-                node.kind()
-            );
+            let message = format!("expected a mapping with {}, found {}", list(known), node.kind());
             self.wrong(node.at, path, message);
             return None;
         };
-        let table = Table {
-            path: path.to_owned(),
-            entries,
-        };
+        let table = Table { path: path.to_owned(), entries };
         for (key, _) in entries {
             let name = key.text().unwrap_or("~");
             if !known.contains(&name) {
-                let message = format!(
-                    "unknown key `{}`; expected one of {}",
-                    shown(name),
-                    list(known)
-                );
-                self.suggest(
-                    key.at,
-                    &table.at(&shown(name)),
-                    message,
-                    nearest(name, known),
-                );
+                let message = format!("unknown key `{}`; expected one of {}", shown(name), list(known));
+                self.suggest(key.at, &table.at(&shown(name)), message, nearest(name, known));
             }
         }
         Some(table)
     }
 
     /// The entries of a mapping whose keys are names of the user's own.
-    pub(super) fn named<'n>(
-        &mut self,
-        node: &'n Node,
-        path: &str,
-        what: &str,
-    ) -> Vec<(&'n str, &'n Node, &'n Node)> {
+    pub(super) fn named<'n>(&mut self, node: &'n Node, path: &str, what: &str) -> Vec<(&'n str, &'n Node, &'n Node)> {
         let Some(entries) = node.entries() else {
-            self.wrong(
-                node.at,
-                path,
-                format!("expected a mapping of {what}, found {}", node.kind()),
-            );
+            self.wrong(node.at, path, format!("expected a mapping of {what}, found {}", node.kind()));
             return Vec::new();
         };
-        entries
-            .iter()
-            .filter_map(|(key, value)| Some((key.text()?, key, value)))
-            .collect()
+        entries.iter().filter_map(|(key, value)| Some((key.text()?, key, value))).collect()
     }
 
     pub(super) fn text(&mut self, node: &Node, path: &str, what: &str) -> Option<String> {
         match &node.value {
-            Value::Scalar { text, .. }
-                if text
-                    .chars()
-                    .any(|c| c.is_control() && c != '\n' && c != '\t') =>
-            {
-                self.wrong(
-                    node.at,
-                    path,
-                    format!("{what} must not have control characters"),
-                );
+            Value::Scalar { text, .. } if text.chars().any(|c| c.is_control() && c != '\n' && c != '\t') => {
+                self.wrong(node.at, path, format!("{what} must not have control characters"));
                 None
             }
             Value::Scalar { text, .. } if !text.is_empty() => Some(text.clone()),
@@ -137,11 +82,7 @@ impl Reader<'_> {
                 None
             }
             _ => {
-                self.wrong(
-                    node.at,
-                    path,
-                    format!("expected {what}, found {}", node.kind()),
-                );
+                self.wrong(node.at, path, format!("expected {what}, found {}", node.kind()));
                 None
             }
         }
@@ -160,28 +101,16 @@ impl Reader<'_> {
     }
 
     /// One of a few words.
-    pub(super) fn word<T: Copy>(
-        &mut self,
-        node: &Node,
-        path: &str,
-        words: &[(&str, T)],
-    ) -> Option<T> {
+    pub(super) fn word<T: Copy>(&mut self, node: &Node, path: &str, words: &[(&str, T)]) -> Option<T> {
         let names: Vec<&str> = words.iter().map(|(name, _)| *name).collect();
         let given = match node.text() {
             Some(given) => given,
             None => {
-                self.wrong(
-                    node.at,
-                    path,
-                    format!("expected one of {}, found {}", list(&names), node.kind()),
-                );
+                self.wrong(node.at, path, format!("expected one of {}, found {}", list(&names), node.kind()));
                 return None;
             }
         };
-        let found = words
-            .iter()
-            .find(|(name, _)| *name == given)
-            .map(|(_, value)| *value);
+        let found = words.iter().find(|(name, _)| *name == given).map(|(_, value)| *value);
         if found.is_none() {
             let message = format!("`{}` is not one of {}", shown(given), list(&names));
             self.suggest(node.at, path, message, nearest(given, &names));
@@ -194,10 +123,7 @@ impl Reader<'_> {
     }
 
     pub(super) fn port(&mut self, node: &Node, path: &str) -> Option<u16> {
-        let port = node
-            .text()
-            .and_then(|text| text.parse::<u16>().ok())
-            .filter(|port| *port > 0);
+        let port = node.text().and_then(|text| text.parse::<u16>().ok()).filter(|port| *port > 0);
         if port.is_none() {
             self.wrong(node.at, path, "expected a port number from 1 to 65535");
         }
@@ -207,11 +133,7 @@ impl Reader<'_> {
     pub(super) fn duration(&mut self, node: &Node, path: &str) -> Option<Duration> {
         let duration = node.text().and_then(Duration::parse);
         if duration.is_none() {
-            self.wrong(
-                node.at,
-                path,
-                "expected a duration such as 90s, 5m, 1h or 7d (at most 365d)",
-            );
+            self.wrong(node.at, path, "expected a duration such as 90s, 5m, 1h or 7d (at most 365d)");
         }
         duration
     }
@@ -220,10 +142,8 @@ impl Reader<'_> {
         let text = self.text(node, path, "a path inside the repository")?;
         let parsed = RepoPath::parse(&text);
         if parsed.is_none() {
-            let message = format!(
-                "`{}` is not a path inside the repository (relative, without leaving it)",
-                shown(&text)
-            );
+            let message =
+                format!("`{}` is not a path inside the repository (relative, without leaving it)", shown(&text));
             self.wrong(node.at, path, message);
         }
         parsed
@@ -235,22 +155,13 @@ impl Reader<'_> {
         if is_service_name(&name) {
             return Some(name);
         }
-        let message = format!(
-            "`{}` is not a service name (letters, digits, `.`, `_`, `-`)",
-            shown(&name)
-        );
+        let message = format!("`{}` is not a service name (letters, digits, `.`, `_`, `-`)", shown(&name));
         self.wrong(node.at, path, message);
         None
     }
 
     /// The value of a required key.
-    pub(super) fn required<'n>(
-        &mut self,
-        table: &Table<'n>,
-        node: &Node,
-        key: &str,
-        what: &str,
-    ) -> Option<&'n Node> {
+    pub(super) fn required<'n>(&mut self, table: &Table<'n>, node: &Node, key: &str, what: &str) -> Option<&'n Node> {
         let value = table.get(key);
         if value.is_none() {
             self.wrong(node.at, &table.at(key), format!("missing: give {what}"));
@@ -263,23 +174,14 @@ impl Reader<'_> {
 pub(crate) fn is_service_name(name: &str) -> bool {
     name.len() <= 128
         && name.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_')
-        && name
-            .chars()
-            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'))
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'))
 }
 
 /// Text of the user's in a message: bounded, one line.
 pub(super) fn shown(text: &str) -> String {
-    text.chars()
-        .take(60)
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect()
+    text.chars().take(60).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 fn list(names: &[&str]) -> String {
-    names
-        .iter()
-        .map(|name| format!("`{name}`"))
-        .collect::<Vec<_>>()
-        .join(", ")
+    names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
 }

@@ -6,40 +6,25 @@ use crate::machine::{Arch, Size};
 use crate::spec::decode::{Reader, Table, shown};
 use crate::spec::diagnostic::Diagnostic;
 use crate::spec::{
-    Access, Build, Expose, Forks, Health, Hook, Labels, Lifecycle, Platform, Preview, Spec, Test,
-    Triggers,
+    Access, Build, Expose, Forks, Health, Hook, Labels, Lifecycle, Platform, Preview, Spec, Test, Triggers,
 };
 use crate::yaml::{self, Node};
 
-const SIZES: &[(&str, Size)] = &[
-    ("small", Size::Small),
-    ("medium", Size::Medium),
-    ("large", Size::Large),
-];
+const SIZES: &[(&str, Size)] = &[("small", Size::Small), ("medium", Size::Medium), ("large", Size::Large)];
 const ARCHES: &[(&str, Arch)] = &[("amd64", Arch::Amd64), ("arm64", Arch::Arm64)];
-const PLATFORMS: &[(&str, Platform)] = &[
-    ("linux/amd64", Platform::Amd64),
-    ("linux/arm64", Platform::Arm64),
-];
+const PLATFORMS: &[(&str, Platform)] = &[("linux/amd64", Platform::Amd64), ("linux/arm64", Platform::Arm64)];
 
 /// Reads `stagely.yaml`. `file` is its name in messages.
 ///
 /// # Errors
 /// Every mistake of the file at once, in the order of the file.
 pub fn parse(text: &str, file: &str) -> Result<Spec, Vec<Diagnostic>> {
-    let mut reader = Reader {
-        file,
-        diagnostics: Vec::new(),
-    };
+    let mut reader = Reader { file, diagnostics: Vec::new() };
     let root = match yaml::parse(text) {
         Ok(Some(root)) => root,
         Ok(None) => {
             let at = yaml::Position { line: 1, column: 1 };
-            reader.wrong(
-                at,
-                "",
-                "the file is empty: write `version: 2`, or delete it to use the defaults",
-            );
+            reader.wrong(at, "", "the file is empty: write `version: 2`, or delete it to use the defaults");
             return Err(reader.diagnostics);
         }
         Err(error) => {
@@ -58,30 +43,19 @@ pub fn parse(text: &str, file: &str) -> Result<Spec, Vec<Diagnostic>> {
 impl Reader<'_> {
     fn spec(&mut self, root: &Node) -> Spec {
         let mut spec = Spec::default();
-        let Some(table) = self.table(
-            root,
-            "",
-            &["version", "builds", "preview", "triggers", "test"],
-        ) else {
+        let Some(table) = self.table(root, "", &["version", "builds", "preview", "triggers", "test"]) else {
             return spec;
         };
-        match self
-            .required(&table, root, "version", "`version: 2`")
-            .map(|node| (node, node.text()))
-        {
+        match self.required(&table, root, "version", "`version: 2`").map(|node| (node, node.text())) {
             None | Some((_, Some("2"))) => {}
             Some((node, given)) => {
-                let message = format!(
-                    "version `{}` is not known; this Stagely reads version 2",
-                    shown(given.unwrap_or("?"))
-                );
+                let message =
+                    format!("version `{}` is not known; this Stagely reads version 2", shown(given.unwrap_or("?")));
                 self.wrong(node.at, "version", message);
             }
         }
         if let Some(node) = table.get("builds") {
-            for (name, key, value) in
-                self.named(node, "builds", "images to build, by compose service")
-            {
+            for (name, key, value) in self.named(node, "builds", "images to build, by compose service") {
                 let path = format!("builds.{}", shown(name));
                 if self.service(key, &path).is_some() {
                     let build = self.build(value, &path);
@@ -122,48 +96,25 @@ impl Reader<'_> {
         if let Some(node) = table.get("context") {
             build.context = self.path(node, &table.at("context")).unwrap_or_default();
         }
-        build.dockerfile = table
-            .get("dockerfile")
-            .and_then(|node| self.path(node, &table.at("dockerfile")));
-        build.target = table
-            .get("target")
-            .and_then(|node| self.service(node, &table.at("target")));
+        build.dockerfile = table.get("dockerfile").and_then(|node| self.path(node, &table.at("dockerfile")));
+        build.target = table.get("target").and_then(|node| self.service(node, &table.at("target")));
         build.args = self.variables(&table, "args");
         build.secrets = self.list_of_texts(&table, "secrets", "the name of a secret");
         build.services = self.services(&table, "services");
         if let Some(node) = table.get("platform") {
-            build
-                .platforms
-                .extend(self.word(node, &table.at("platform"), PLATFORMS));
+            build.platforms.extend(self.word(node, &table.at("platform"), PLATFORMS));
         }
         if let Some(node) = table.get("platforms") {
             if table.get("platform").is_some() {
-                self.wrong(
-                    node.at,
-                    &table.at("platforms"),
-                    "give `platform` or `platforms`, not both",
-                );
+                self.wrong(node.at, &table.at("platforms"), "give `platform` or `platforms`, not both");
             }
-            for (index, item) in node
-                .items()
-                .unwrap_or(std::slice::from_ref(node))
-                .iter()
-                .enumerate()
-            {
-                build.platforms.extend(self.word(
-                    item,
-                    &format!("{}[{index}]", table.at("platforms")),
-                    PLATFORMS,
-                ));
+            for (index, item) in node.items().unwrap_or(std::slice::from_ref(node)).iter().enumerate() {
+                build.platforms.extend(self.word(item, &format!("{}[{index}]", table.at("platforms")), PLATFORMS));
             }
         }
-        build.machine = table
-            .get("machine")
-            .and_then(|node| self.word(node, &table.at("machine"), SIZES))
-            .unwrap_or_default();
-        build.timeout = table
-            .get("timeout")
-            .and_then(|node| self.duration(node, &table.at("timeout")));
+        build.machine =
+            table.get("machine").and_then(|node| self.word(node, &table.at("machine"), SIZES)).unwrap_or_default();
+        build.timeout = table.get("timeout").and_then(|node| self.duration(node, &table.at("timeout")));
         build
     }
 
@@ -187,49 +138,29 @@ impl Reader<'_> {
         let Some(table) = self.table(node, "preview", &known) else {
             return preview;
         };
-        if let Some(size) = table
-            .get("size")
-            .and_then(|node| self.word(node, "preview.size", SIZES))
-        {
+        if let Some(size) = table.get("size").and_then(|node| self.word(node, "preview.size", SIZES)) {
             preview.size = size;
         }
-        if let Some(arch) = table
-            .get("arch")
-            .and_then(|node| self.word(node, "preview.arch", ARCHES))
-        {
+        if let Some(arch) = table.get("arch").and_then(|node| self.word(node, "preview.arch", ARCHES)) {
             preview.arch = arch;
         }
-        preview.provider = table
-            .get("provider")
-            .and_then(|node| self.text(node, "preview.provider", "the name of a cloud account"));
+        preview.provider =
+            table.get("provider").and_then(|node| self.text(node, "preview.provider", "the name of a cloud account"));
         preview.region = self.list_of_texts(&table, "region", "a region");
         if let Some(node) = table.get("compose") {
             let files = node.items().unwrap_or(std::slice::from_ref(node));
-            preview.compose = files
-                .iter()
-                .filter_map(|item| self.path(item, "preview.compose"))
-                .collect();
+            preview.compose = files.iter().filter_map(|item| self.path(item, "preview.compose")).collect();
         }
         if let Some(node) = table.get("expose") {
             preview.expose = self.each(node, "preview.expose", Self::expose);
         }
         preview.env = self.variables(&table, "env");
         preview.secrets = self.list_of_texts(&table, "secrets", "the name of a secret");
-        let accesses = [
-            ("team", Access::Team),
-            ("public", Access::Public),
-            ("password", Access::Password),
-        ];
-        if let Some(access) = table
-            .get("access")
-            .and_then(|node| self.word(node, "preview.access", &accesses))
-        {
+        let accesses = [("team", Access::Team), ("public", Access::Public), ("password", Access::Password)];
+        if let Some(access) = table.get("access").and_then(|node| self.word(node, "preview.access", &accesses)) {
             preview.access = access;
         }
-        if let Some(ttl) = table
-            .get("ttl")
-            .and_then(|node| self.duration(node, "preview.ttl"))
-        {
+        if let Some(ttl) = table.get("ttl").and_then(|node| self.duration(node, "preview.ttl")) {
             preview.ttl = ttl;
         }
         match table.get("sleep_after") {
@@ -250,35 +181,21 @@ impl Reader<'_> {
         let port = self.required(&table, node, "port", "the port inside the container");
         let service = service.and_then(|node| self.service(node, &table.at("service")));
         let port = port.and_then(|node| self.port(node, &table.at("port")));
-        let host = table
-            .get("host")
-            .and_then(|node| self.host(node, &table.at("host")));
-        let prefix = table
-            .get("path")
-            .and_then(|node| self.url_path(node, &table.at("path")));
-        Some(Expose {
-            service: service?,
-            port: port?,
-            host,
-            path: prefix,
-        })
+        let host = table.get("host").and_then(|node| self.host(node, &table.at("host")));
+        let prefix = table.get("path").and_then(|node| self.url_path(node, &table.at("path")));
+        Some(Expose { service: service?, port: port?, host, path: prefix })
     }
 
     /// A DNS label (RFC 1123) that does not look like the separator before the hash.
     fn host(&mut self, node: &Node, path: &str) -> Option<String> {
         let text = self.text(node, path, "a host label")?;
         let good = text.len() <= 40
-            && text
-                .chars()
-                .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
+            && text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
             && !text.starts_with('-')
             && !text.ends_with('-')
             && !text.contains("--");
         if !good {
-            let message = format!(
-                "`{}` is not a host label (a-z, 0-9 and single hyphens, at most 40)",
-                shown(&text)
-            );
+            let message = format!("`{}` is not a host label (a-z, 0-9 and single hyphens, at most 40)", shown(&text));
             self.wrong(node.at, path, message);
         }
         good.then_some(text)
@@ -286,15 +203,10 @@ impl Reader<'_> {
 
     fn url_path(&mut self, node: &Node, path: &str) -> Option<String> {
         let text = self.text(node, path, "a path that starts with /")?;
-        let good = text.starts_with('/')
-            && text.bytes().all(|b| b.is_ascii_graphic())
-            && !text.contains(['?', '#', '\\']);
+        let good =
+            text.starts_with('/') && text.bytes().all(|b| b.is_ascii_graphic()) && !text.contains(['?', '#', '\\']);
         if !good {
-            self.wrong(
-                node.at,
-                path,
-                format!("`{}` is not a URL path that starts with /", shown(&text)),
-            );
+            self.wrong(node.at, path, format!("`{}` is not a URL path that starts with /", shown(&text)));
         }
         good.then_some(text)
     }
@@ -307,10 +219,7 @@ impl Reader<'_> {
             Some(node) => self.each(node, &table.at(key), Self::hook),
             None => Vec::new(),
         };
-        Lifecycle {
-            on_start: hooks("on_start"),
-            on_stop: hooks("on_stop"),
-        }
+        Lifecycle { on_start: hooks("on_start"), on_stop: hooks("on_stop") }
     }
 
     fn hook(&mut self, node: &Node, path: &str) -> Option<Hook> {
@@ -319,14 +228,8 @@ impl Reader<'_> {
         let command = self.required(&table, node, "command", "the command");
         let service = service.and_then(|node| self.service(node, &table.at("service")));
         let command = command.and_then(|node| self.text(node, &table.at("command"), "a command"));
-        let timeout = table
-            .get("timeout")
-            .and_then(|node| self.duration(node, &table.at("timeout")));
-        Some(Hook {
-            service: service?,
-            command: command?,
-            timeout,
-        })
+        let timeout = table.get("timeout").and_then(|node| self.duration(node, &table.at("timeout")));
+        Some(Hook { service: service?, command: command?, timeout })
     }
 
     fn health(&mut self, node: &Node) -> Option<Health> {
@@ -338,18 +241,9 @@ impl Reader<'_> {
             Some(node) => self.url_path(node, &table.at("path")),
             None => Some("/".to_owned()),
         };
-        let port = table
-            .get("port")
-            .and_then(|node| self.port(node, &table.at("port")));
-        let timeout = table
-            .get("timeout")
-            .and_then(|node| self.duration(node, &table.at("timeout")));
-        Some(Health {
-            service: service?,
-            path: url_path?,
-            port,
-            timeout,
-        })
+        let port = table.get("port").and_then(|node| self.port(node, &table.at("port")));
+        let timeout = table.get("timeout").and_then(|node| self.duration(node, &table.at("timeout")));
+        Some(Health { service: service?, path: url_path?, port, timeout })
     }
 
     fn triggers(&mut self, node: &Node) -> Triggers {
@@ -364,26 +258,14 @@ impl Reader<'_> {
         if let Some(labels) = table.get("labels")
             && let Some(table) = self.table(labels, "triggers.labels", &["any"])
         {
-            triggers.labels = Labels {
-                any: self.list_of_texts(&table, "any", "a label"),
-            };
+            triggers.labels = Labels { any: self.list_of_texts(&table, "any", "a label") };
         }
         triggers.paths = self.list_of_texts(&table, "paths", "a pattern of paths");
-        if let Some(drafts) = table
-            .get("drafts")
-            .and_then(|node| self.flag(node, "triggers.drafts"))
-        {
+        if let Some(drafts) = table.get("drafts").and_then(|node| self.flag(node, "triggers.drafts")) {
             triggers.drafts = drafts;
         }
-        let forks = [
-            ("approve", Forks::Approve),
-            ("deny", Forks::Deny),
-            ("allow", Forks::Allow),
-        ];
-        if let Some(forks) = table
-            .get("forks")
-            .and_then(|node| self.word(node, "triggers.forks", &forks))
-        {
+        let forks = [("approve", Forks::Approve), ("deny", Forks::Deny), ("allow", Forks::Allow)];
+        if let Some(forks) = table.get("forks").and_then(|node| self.word(node, "triggers.forks", &forks)) {
             triggers.forks = forks;
         }
         triggers
@@ -391,27 +273,15 @@ impl Reader<'_> {
 
     fn test(&mut self, node: &Node) -> Test {
         let mut test = Test::default();
-        let Some(table) = self.table(node, "test", &["enabled", "image", "commands", "timeout"])
-        else {
+        let Some(table) = self.table(node, "test", &["enabled", "image", "commands", "timeout"]) else {
             return test;
         };
-        test.enabled = table
-            .get("enabled")
-            .and_then(|node| self.flag(node, "test.enabled"))
-            .unwrap_or_default();
-        test.image = table
-            .get("image")
-            .and_then(|node| self.text(node, "test.image", "an image"));
+        test.enabled = table.get("enabled").and_then(|node| self.flag(node, "test.enabled")).unwrap_or_default();
+        test.image = table.get("image").and_then(|node| self.text(node, "test.image", "an image"));
         test.commands = self.list_of_texts(&table, "commands", "a command");
-        test.timeout = table
-            .get("timeout")
-            .and_then(|node| self.duration(node, "test.timeout"));
+        test.timeout = table.get("timeout").and_then(|node| self.duration(node, "test.timeout"));
         if test.enabled && test.image.is_none() {
-            self.wrong(
-                node.at,
-                "test.image",
-                "missing: give the image in which the commands run",
-            );
+            self.wrong(node.at, "test.image", "missing: give the image in which the commands run");
         }
         test
     }
@@ -427,31 +297,20 @@ impl Reader<'_> {
             let good = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
                 && !name.starts_with(|c: char| c.is_ascii_digit());
             if !good {
-                self.wrong(
-                    key.at,
-                    &path,
-                    "a variable's name has letters, digits and `_`, and no digit first",
-                );
+                self.wrong(key.at, &path, "a variable's name has letters, digits and `_`, and no digit first");
             } else if value.is_null() {
                 variables.insert(name.to_owned(), String::new());
             } else if let yaml::Value::Scalar { text, .. } = &value.value {
                 variables.insert(name.to_owned(), text.clone());
             } else {
-                self.wrong(
-                    value.at,
-                    &path,
-                    format!("expected a value, found {}", value.kind()),
-                );
+                self.wrong(value.at, &path, format!("expected a value, found {}", value.kind()));
             }
         }
         variables
     }
 
     fn list_of_texts(&mut self, table: &Table<'_>, key: &str, what: &str) -> Vec<String> {
-        table
-            .get(key)
-            .map(|node| self.texts(node, &table.at(key), what))
-            .unwrap_or_default()
+        table.get(key).map(|node| self.texts(node, &table.at(key), what)).unwrap_or_default()
     }
 
     fn services(&mut self, table: &Table<'_>, key: &str) -> Vec<String> {
@@ -459,30 +318,14 @@ impl Reader<'_> {
             return Vec::new();
         };
         let items = node.items().unwrap_or(std::slice::from_ref(node));
-        items
-            .iter()
-            .filter_map(|item| self.service(item, &table.at(key)))
-            .collect()
+        items.iter().filter_map(|item| self.service(item, &table.at(key))).collect()
     }
 
-    fn each<T>(
-        &mut self,
-        node: &Node,
-        path: &str,
-        read: impl Fn(&mut Self, &Node, &str) -> Option<T>,
-    ) -> Vec<T> {
+    fn each<T>(&mut self, node: &Node, path: &str, read: impl Fn(&mut Self, &Node, &str) -> Option<T>) -> Vec<T> {
         let Some(items) = node.items() else {
-            self.wrong(
-                node.at,
-                path,
-                format!("expected a list, found {}", node.kind()),
-            );
+            self.wrong(node.at, path, format!("expected a list, found {}", node.kind()));
             return Vec::new();
         };
-        items
-            .iter()
-            .enumerate()
-            .filter_map(|(index, item)| read(self, item, &format!("{path}[{index}]")))
-            .collect()
+        items.iter().enumerate().filter_map(|(index, item)| read(self, item, &format!("{path}[{index}]"))).collect()
     }
 }

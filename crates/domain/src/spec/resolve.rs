@@ -91,10 +91,12 @@ impl Exposure {
 /// Every contradiction at once: services that no compose file has, nothing to route, a build without a context.
 pub fn resolve(spec: Spec, services: &[Service], text: Option<&str>) -> Result<Resolved, Vec<Diagnostic>> {
     let root = text.and_then(|text| yaml::parse(text).ok().flatten());
-    let mut check = Check { root, names: services.iter().map(|service| service.name.as_str()).collect(), wrong: Vec::new() };
+    let mut check =
+        Check { root, names: services.iter().map(|service| service.name.as_str()).collect(), wrong: Vec::new() };
     let targets = check.targets(&spec, services);
     let exposures = check.exposures(&spec, services);
-    for (kind, hooks) in [("on_start", &spec.preview.lifecycle.on_start), ("on_stop", &spec.preview.lifecycle.on_stop)] {
+    for (kind, hooks) in [("on_start", &spec.preview.lifecycle.on_start), ("on_stop", &spec.preview.lifecycle.on_stop)]
+    {
         for (index, hook) in hooks.iter().enumerate() {
             check.service(&hook.service, &format!("preview.lifecycle.{kind}[{index}].service"));
         }
@@ -178,7 +180,12 @@ impl Check<'_> {
                 let message = "another entry has the same host and path already: give this one a `host` or a `path`";
                 self.tell(&key, message.to_owned(), None);
             }
-            exposures.push(Exposure { service: expose.service.clone(), port: expose.port, host: expose.host.clone(), path });
+            exposures.push(Exposure {
+                service: expose.service.clone(),
+                port: expose.port,
+                host: expose.host.clone(),
+                path,
+            });
         }
         if spec.preview.expose.is_empty() {
             let published = services.iter().flat_map(|service| service.ports.iter().map(move |port| (service, *port)));
@@ -209,7 +216,9 @@ fn target(name: &str, services: Vec<String>, build: &Build, default_platform: Pl
         secrets: build.secrets.clone(),
         platforms: if build.platforms.is_empty() { vec![default_platform] } else { build.platforms.clone() },
         size: build.machine,
-        timeout_secs: build.timeout.map_or(DEFAULT_TIMEOUT_SECS, |limit| u32::try_from(limit.as_secs()).unwrap_or(u32::MAX)),
+        timeout_secs: build
+            .timeout
+            .map_or(DEFAULT_TIMEOUT_SECS, |limit| u32::try_from(limit.as_secs()).unwrap_or(u32::MAX)),
     }
 }
 
@@ -222,7 +231,11 @@ fn host_label(service: &str, port: u16, taken: &[Exposure]) -> String {
         .collect();
     let simple = simple.split('-').filter(|part| !part.is_empty()).collect::<Vec<_>>().join("-");
     let used = |label: &str| taken.iter().any(|exposure| exposure.host.as_deref() == Some(label));
-    if simple.is_empty() || used(&simple) { format!("{simple}-{port}").trim_start_matches('-').to_owned() } else { simple }
+    if simple.is_empty() || used(&simple) {
+        format!("{simple}-{port}").trim_start_matches('-').to_owned()
+    } else {
+        simple
+    }
 }
 
 #[cfg(test)]

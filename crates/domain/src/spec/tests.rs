@@ -34,16 +34,10 @@ test: { enabled: true, image: "reg/playwright:v1.40.0", commands: ["npm ci", "np
 fn the_documented_example_is_read_whole() {
     let spec = parse(FULL, "stagely.yaml").unwrap();
     let backend = &spec.builds["backend"];
-    assert_eq!(
-        (backend.context.as_str(), backend.platforms.as_slice()),
-        ("api", &[Platform::Amd64][..])
-    );
+    assert_eq!((backend.context.as_str(), backend.platforms.as_slice()), ("api", &[Platform::Amd64][..]));
     assert_eq!(spec.preview.expose.len(), 3);
     assert_eq!(spec.preview.expose[1].host.as_deref(), Some("api"));
-    assert_eq!(
-        spec.preview.lifecycle.on_start[0].command,
-        "npm run db:migrate"
-    );
+    assert_eq!(spec.preview.lifecycle.on_start[0].command, "npm run db:migrate");
     assert_eq!(spec.preview.sleep_after, Some(Duration::from_secs(3600)));
     assert_eq!(spec.test.commands.len(), 2);
     assert!(!spec.triggers.drafts);
@@ -53,10 +47,7 @@ fn the_documented_example_is_read_whole() {
 
 #[test]
 fn version_alone_is_enough() {
-    assert_eq!(
-        parse("version: 2\n", "stagely.yaml").unwrap(),
-        Spec::default()
-    );
+    assert_eq!(parse("version: 2\n", "stagely.yaml").unwrap(), Spec::default());
     assert_eq!(Spec::default().preview.size, Size::Medium);
 }
 
@@ -64,18 +55,9 @@ fn version_alone_is_enough() {
 #[test]
 fn each_mistake_is_told_with_its_place_and_its_fix() {
     let table = [
-        (
-            "",
-            "stagely.yaml:1:1: the file is empty: write `version: 2`, or delete it to use the defaults",
-        ),
-        (
-            "builds: {}\n",
-            "stagely.yaml:1:1: version: missing: give `version: 2`",
-        ),
-        (
-            "version: 3\n",
-            "stagely.yaml:1:10: version: version `3` is not known; this Stagely reads version 2",
-        ),
+        ("", "stagely.yaml:1:1: the file is empty: write `version: 2`, or delete it to use the defaults"),
+        ("builds: {}\n", "stagely.yaml:1:1: version: missing: give `version: 2`"),
+        ("version: 3\n", "stagely.yaml:1:10: version: version `3` is not known; this Stagely reads version 2"),
         (
             "version: 2\npreveiw: {}\n",
             "stagely.yaml:2:1: preveiw: unknown key `preveiw`; expected one of `version`, `builds`, `preview`, `triggers`, `test` (did you mean `preview`?)",
@@ -100,10 +82,7 @@ fn each_mistake_is_told_with_its_place_and_its_fix() {
             "version: 2\npreview: { ttl: soon }\n",
             "stagely.yaml:2:17: preview.ttl: expected a duration such as 90s, 5m, 1h or 7d (at most 365d)",
         ),
-        (
-            "version: 2\nversion: 2\n",
-            "stagely.yaml:2:1: `version` is given twice (first in line 1)",
-        ),
+        ("version: 2\nversion: 2\n", "stagely.yaml:2:1: `version` is given twice (first in line 1)"),
         (
             "version: 2\nbuilds: [api]\n",
             "stagely.yaml:2:9: builds: expected a mapping of images to build, by compose service, found a list",
@@ -135,22 +114,13 @@ fn each_mistake_is_told_with_its_place_and_its_fix() {
 #[test]
 fn all_mistakes_are_told_at_once_in_the_order_of_the_file() {
     let text = "version: 2\nbuilds:\n  a: {machine: huge}\npreview:\n  szie: small\n  ttl: 1 day\n  lifecycle:\n    on_start: [{service: api}]\n";
-    let lines: Vec<usize> = parse(text, "f")
-        .unwrap_err()
-        .iter()
-        .map(|diagnostic| diagnostic.at.line)
-        .collect();
+    let lines: Vec<usize> = parse(text, "f").unwrap_err().iter().map(|diagnostic| diagnostic.at.line).collect();
     assert_eq!(lines, [3, 5, 6, 8]);
 }
 
 #[test]
 fn paths_are_kept_inside_the_repository() {
-    for (text, wanted) in [
-        ("./api", Some("api")),
-        ("a/../b", Some("b")),
-        (".", Some(".")),
-        ("a//b/", Some("a/b")),
-    ] {
+    for (text, wanted) in [("./api", Some("api")), ("a/../b", Some("b")), (".", Some(".")), ("a//b/", Some("a/b"))] {
         assert_eq!(RepoPath::parse(text).as_ref().map(RepoPath::as_str), wanted);
     }
     for text in ["", "/etc", "..", "a/../../b", "a\\b", "a\nb"] {

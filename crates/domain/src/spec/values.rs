@@ -85,31 +85,19 @@ impl RepoPath {
                 part => parts.push(part),
             }
         }
-        Some(Self(if parts.is_empty() {
-            ".".to_owned()
-        } else {
-            parts.join("/")
-        }))
+        Some(Self(if parts.is_empty() { ".".to_owned() } else { parts.join("/") }))
     }
 
     /// The path `text` below this directory.
     #[must_use]
     pub fn join(&self, text: &str) -> Option<Self> {
-        if text.starts_with('/') {
-            None
-        } else {
-            Self::parse(&format!("{}/{text}", self.0))
-        }
+        if text.starts_with('/') { None } else { Self::parse(&format!("{}/{text}", self.0)) }
     }
 
     /// The directory that holds the file.
     #[must_use]
     pub fn parent(&self) -> Self {
-        Self(
-            self.0
-                .rsplit_once('/')
-                .map_or_else(|| ".".to_owned(), |(parent, _)| parent.to_owned()),
-        )
+        Self(self.0.rsplit_once('/').map_or_else(|| ".".to_owned(), |(parent, _)| parent.to_owned()))
     }
 
     /// The text.
@@ -153,8 +141,7 @@ impl Serialize for RepoPath {
 impl<'de> Deserialize<'de> for RepoPath {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = Cow::<'de, str>::deserialize(deserializer)?;
-        Self::parse(&text)
-            .ok_or_else(|| serde::de::Error::custom("not a path inside the repository"))
+        Self::parse(&text).ok_or_else(|| serde::de::Error::custom("not a path inside the repository"))
     }
 }
 

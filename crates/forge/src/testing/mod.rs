@@ -90,12 +90,24 @@ impl GitHost {
     }
 
     /// A commit on top of `branch`, which begins at `from` if it is new. Files are added to those that are there.
-    pub async fn commit(&self, repo: &str, branch: &str, from: Option<&str>, files: &[(&str, &[u8])], message: &str) -> String {
+    pub async fn commit(
+        &self,
+        repo: &str,
+        branch: &str,
+        from: Option<&str>,
+        files: &[(&str, &[u8])],
+        message: &str,
+    ) -> String {
         let sha = git::commit(self.0.directory.path(), repo, branch, from, files, message).await;
         let open: Vec<i64> = {
             let mut state = self.state();
             let pulls = state.repo(repo).pulls.values_mut().filter(|pull| pull.open && pull.branch == branch);
-            pulls.map(|pull| { pull.sha.clone_from(&sha); pull.number }).collect()
+            pulls
+                .map(|pull| {
+                    pull.sha.clone_from(&sha);
+                    pull.number
+                })
+                .collect()
         };
         for number in open {
             self.deliver_pull_request(repo, number, "synchronize").await;
@@ -111,7 +123,15 @@ impl GitHost {
             let id = state.next_id();
             let repo = state.repo(repo);
             let number = i64::try_from(repo.pulls.len()).unwrap_or(0) + 1;
-            let pull = Pull { number, id, title: title.to_owned(), branch: branch.to_owned(), sha, open: true, ..Pull::default() };
+            let pull = Pull {
+                number,
+                id,
+                title: title.to_owned(),
+                branch: branch.to_owned(),
+                sha,
+                open: true,
+                ..Pull::default()
+            };
             repo.pulls.insert(number, pull);
             number
         };

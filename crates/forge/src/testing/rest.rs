@@ -115,13 +115,15 @@ fn repository(
             repo.checks.push(Status { id, sha, name, state: check_state(body), text: check_text(body) });
             status(201, json!({"id": id}))
         }
-        ("PATCH", ["check-runs", wanted]) => match repo.checks.iter_mut().find(|check| check.id.to_string() == **wanted) {
-            Some(check) => {
-                (check.state, check.text) = (check_state(body), check_text(body));
-                status(200, json!({"id": check.id}))
+        ("PATCH", ["check-runs", wanted]) => {
+            match repo.checks.iter_mut().find(|check| check.id.to_string() == **wanted) {
+                Some(check) => {
+                    (check.state, check.text) = (check_state(body), check_text(body));
+                    status(200, json!({"id": check.id}))
+                }
+                None => status(404, json!({"message": "Not Found"})),
             }
-            None => status(404, json!({"message": "Not Found"})),
-        },
+        }
         ("GET", ["deployments"]) => {
             let (sha, environment) = (value(query, "sha"), value(query, "environment"));
             let of = repo.deployments.iter().filter(|deployment| {
@@ -162,7 +164,11 @@ fn check_state(body: &Value) -> String {
 }
 
 fn check_text(body: &Value) -> String {
-    format!("{}\n{}", body["output"]["title"].as_str().unwrap_or_default(), body["output"]["summary"].as_str().unwrap_or_default())
+    format!(
+        "{}\n{}",
+        body["output"]["title"].as_str().unwrap_or_default(),
+        body["output"]["summary"].as_str().unwrap_or_default()
+    )
 }
 
 fn page(query: &[(String, String)], items: Vec<Value>) -> Response {

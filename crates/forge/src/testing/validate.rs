@@ -45,7 +45,13 @@ impl Document {
     }
 
     /// What is wrong with a request; `None` when it fits.
-    pub(super) fn violation(&self, method: &str, path: &str, query: &[(String, String)], body: Option<&Value>) -> Option<String> {
+    pub(super) fn violation(
+        &self,
+        method: &str,
+        path: &str,
+        query: &[(String, String)],
+        body: Option<&Value>,
+    ) -> Option<String> {
         let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
         let fits = |operation: &&Operation| operation.method == method && operation.captures(&parts).is_some();
         let Some(operation) = self.0.iter().find(fits) else { return Some("no such operation".to_owned()) };
@@ -57,16 +63,21 @@ impl Document {
         }
         for (name, required, schema) in &operation.query {
             match query.iter().find(|(known, _)| known == name) {
-                Some((_, value)) if !any_reading(schema, value) => return Some(format!("query parameter {name} = {value}")),
+                Some((_, value)) if !any_reading(schema, value) => {
+                    return Some(format!("query parameter {name} = {value}"));
+                }
                 None if *required => return Some(format!("query parameter {name} is missing")),
                 _ => {}
             }
         }
-        if let Some((name, _)) = query.iter().find(|(name, _)| !operation.query.iter().any(|(known, ..)| known == name)) {
+        if let Some((name, _)) = query.iter().find(|(name, _)| !operation.query.iter().any(|(known, ..)| known == name))
+        {
             return Some(format!("unknown query parameter {name}"));
         }
         match (&operation.body, body) {
-            (Some(schema), Some(body)) => schema.validate(body).err().map(|error| format!("body at {}: {error}", error.instance_path())),
+            (Some(schema), Some(body)) => {
+                schema.validate(body).err().map(|error| format!("body at {}: {error}", error.instance_path()))
+            }
             (None, Some(_)) => Some("a body where none is read".to_owned()),
             _ => None,
         }
@@ -82,7 +93,8 @@ impl Operation {
         }
         let mut captured = Vec::new();
         for (index, pattern) in self.path.iter().enumerate() {
-            let value = if rest && index + 1 == self.path.len() { parts[index..].join("/") } else { parts[index].to_owned() };
+            let value =
+                if rest && index + 1 == self.path.len() { parts[index..].join("/") } else { parts[index].to_owned() };
             match pattern.strip_prefix('{').and_then(|name| name.strip_suffix('}')) {
                 Some(name) => captured.push((name.to_owned(), value)),
                 None if *pattern == value => {}
@@ -95,11 +107,15 @@ impl Operation {
 
 fn operation(described: Described) -> Operation {
     let compile = |schema: &Value| jsonschema::validator_for(schema).expect("a schema of the document");
-    let placed = |place: &str| described.parameters.iter().filter(move |parameter| parameter.place == place).collect::<Vec<_>>();
+    let placed =
+        |place: &str| described.parameters.iter().filter(move |parameter| parameter.place == place).collect::<Vec<_>>();
     Operation {
         method: described.method.clone(),
         path: described.path.trim_matches('/').split('/').map(str::to_owned).collect(),
-        query: placed("query").iter().map(|parameter| (parameter.name.clone(), parameter.required, compile(&parameter.schema))).collect(),
+        query: placed("query")
+            .iter()
+            .map(|parameter| (parameter.name.clone(), parameter.required, compile(&parameter.schema)))
+            .collect(),
         segments: placed("path").iter().map(|parameter| (parameter.name.clone(), compile(&parameter.schema))).collect(),
         body: described.body.as_ref().map(compile),
     }

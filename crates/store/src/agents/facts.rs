@@ -72,8 +72,7 @@ impl Store {
     /// # Errors
     /// The database's error.
     pub async fn touch_agents(&self, held: &[(MachineId, u64)]) -> Result<()> {
-        let watches: Vec<_> =
-            held.iter().map(|(machine, epoch)| json!({"m": machine.uuid(), "e": epoch})).collect();
+        let watches: Vec<_> = held.iter().map(|(machine, epoch)| json!({"m": machine.uuid(), "e": epoch})).collect();
         let statement = Statement::from_sql_and_values(
             DbBackend::Postgres,
             "UPDATE agent_connections a SET last_seen_at = now() \
@@ -108,26 +107,17 @@ impl Tx {
     ///
     /// # Errors
     /// The database's error.
-    pub async fn note_observed(
-        &self,
-        machine: MachineId,
-        conn_epoch: u64,
-        observed: &Observed,
-    ) -> Result<Noted> {
+    pub async fn note_observed(&self, machine: MachineId, conn_epoch: u64, observed: &Observed) -> Result<Noted> {
         let doing = |source| StoreError::query("store an agent's report", source);
-        let document = serde_json::to_value(observed)
-            .map_err(|source| StoreError::query("encode an agent's report", sea_orm::DbErr::Json(source.to_string())))?;
+        let document = serde_json::to_value(observed).map_err(|source| {
+            StoreError::query("encode an agent's report", sea_orm::DbErr::Json(source.to_string()))
+        })?;
         let update = Statement::from_sql_and_values(
             DbBackend::Postgres,
             "UPDATE agent_connections a SET observed = $3, observed_generation = $4, last_seen_at = now() \
              FROM machines m WHERE a.machine_id = $1 AND a.conn_epoch = $2 AND a.revoked_at IS NULL \
              AND m.id = a.machine_id RETURNING m.role, m.env_id, m.project_id",
-            [
-                machine.uuid().into(),
-                signed(conn_epoch).into(),
-                document.into(),
-                signed(observed.generation).into(),
-            ],
+            [machine.uuid().into(), signed(conn_epoch).into(), document.into(), signed(observed.generation).into()],
         );
         let Some(row) = self.inner.query_one_raw(update).await.map_err(doing)? else { return Ok(Noted::Stale) };
         let role: String = row.try_get("", "role").map_err(doing)?;

@@ -25,10 +25,7 @@ fn healthy_and_plain_running_services_and_finished_one_shots_are_ready() {
 
 #[test]
 fn a_service_that_ended_badly_is_named_with_its_exit_code() {
-    let containers = [
-        container("db", "running", 0, "starting", "no"),
-        container("web", "exited", 3, "none", "no"),
-    ];
+    let containers = [container("db", "running", 0, "starting", "no"), container("web", "exited", 3, "none", "no")];
     let Verdict::Failed(fault) = judge(&containers, "") else {
         panic!("not failed");
     };
@@ -54,10 +51,7 @@ fn a_crash_loop_is_given_up() {
 
 #[test]
 fn only_the_named_service_counts_when_there_is_one() {
-    let containers = [
-        container("web", "running", 0, "none", "no"),
-        container("worker", "exited", 1, "none", "no"),
-    ];
+    let containers = [container("web", "running", 0, "none", "no"), container("worker", "exited", 1, "none", "no")];
     assert!(matches!(judge(&containers, "web"), Verdict::Ready));
     assert!(matches!(judge(&containers, "api"), Verdict::Failed(_)));
 }
