@@ -1,4 +1,5 @@
 //! The real registry program with our configuration.
 #![allow(clippy::unwrap_used)]
 
+mod architecture;
 mod registry;
