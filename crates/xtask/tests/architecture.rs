@@ -25,9 +25,9 @@ fn written(table: &str) -> Edges {
 
 #[test]
 fn crates_depend_only_on_what_the_map_allows() {
-    let output = Command::new(env!("CARGO")).args(["metadata", "--no-deps", "--format-version=1", "--offline"]);
-    let mut output = output;
-    let output = output.current_dir(workspace()).output().unwrap();
+    let mut command = Command::new(env!("CARGO"));
+    command.args(["metadata", "--no-deps", "--format-version=1", "--offline"]).current_dir(workspace());
+    let output = command.output().unwrap();
     let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     let short = |name: &str| name.trim_start_matches("stagely-").to_owned();
     let mut found = Edges::new();

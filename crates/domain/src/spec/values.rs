@@ -48,9 +48,9 @@ impl fmt::Display for Duration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let secs = self.0;
         match secs {
-            _ if secs % 86400 == 0 => write!(f, "{}d", secs / 86400),
-            _ if secs % 3600 == 0 => write!(f, "{}h", secs / 3600),
-            _ if secs % 60 == 0 => write!(f, "{}m", secs / 60),
+            _ if secs.is_multiple_of(86400) => write!(f, "{}d", secs / 86400),
+            _ if secs.is_multiple_of(3600) => write!(f, "{}h", secs / 3600),
+            _ if secs.is_multiple_of(60) => write!(f, "{}m", secs / 60),
             _ => write!(f, "{secs}s"),
         }
     }

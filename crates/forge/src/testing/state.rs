@@ -1,22 +1,16 @@
 //! What the git host remembers.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::time::Duration;
+use std::collections::{BTreeMap, HashMap};
 
-use chrono::{DateTime, Utc};
+use serde_json::{Value, json};
 
 #[derive(Default)]
 pub(super) struct State {
     ids: u64,
-    pub(super) repos: BTreeMap<String, Repo>,
-    /// The App's installations: owner to id.
-    pub(super) installations: BTreeMap<String, u64>,
-    pub(super) grants: HashMap<String, Grant>,
+    pub(super) repos: HashMap<String, Repo>,
     pub(super) deliveries: Vec<Delivery>,
     pub(super) violations: Vec<String>,
-    pub(super) faults: VecDeque<Fault>,
-    /// How many of the next deliveries get lost.
-    pub(super) lost: u32,
+    pub(super) faults: (u16, u32),
 }
 
 #[derive(Default)]
@@ -28,34 +22,6 @@ pub(super) struct Repo {
     pub(super) deployments: Vec<Status>,
 }
 
-/// What an installation token is good for.
-#[derive(Clone)]
-pub(super) struct Grant {
-    pub(super) repos: Vec<String>,
-    pub(super) writes: bool,
-    pub(super) until: DateTime<Utc>,
-}
-
-/// What can go wrong with a REST request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
-    /// This status, with `retry-after: 7`.
-    Status(u16),
-    /// 403, none remaining, and the limit starts anew in so many seconds.
-    RateLimit {
-        /// Seconds from now.
-        reset_secs: i64,
-    },
-    /// 403 with nothing but a text about haste.
-    SecondaryRateLimit,
-    /// 401: the token counts no longer.
-    Revoked,
-    /// The right answer, so much later.
-    Slow(Duration),
-    /// 200 and something that is not JSON.
-    Garbage,
-}
-
 /// A pull request, for tests to change.
 #[derive(Debug, Clone, Default)]
 pub struct Pull {
@@ -65,24 +31,16 @@ pub struct Pull {
     pub id: u64,
     /// Its title.
     pub title: String,
-    /// Its author's login.
-    pub author: String,
-    /// The repository of its head: a fork, or the one it is in.
-    pub head_repo: String,
     /// Its head branch.
     pub branch: String,
     /// Its head commit.
     pub sha: String,
-    /// The branch it is to be merged into.
-    pub base: String,
-    /// That branch's commit when this was opened.
-    pub base_sha: String,
     /// Whether it is open.
     pub open: bool,
-    /// Whether it was merged.
-    pub merged: bool,
     /// Whether it is a draft.
     pub draft: bool,
+    /// Whether its head is in a fork.
+    pub from_fork: bool,
     /// Its labels.
     pub labels: Vec<String>,
 }
@@ -94,14 +52,10 @@ pub struct Comment {
     pub id: u64,
     /// The pull request.
     pub number: i64,
-    /// Its author's login.
-    pub author: String,
     /// Markdown.
     pub body: String,
     /// How often it was edited.
     pub edits: u32,
-    /// Whether the App wrote it.
-    pub by_app: bool,
 }
 
 /// A check or a deployment.
@@ -115,31 +69,19 @@ pub struct Status {
     pub name: String,
     /// The status, or the conclusion once there is one.
     pub state: String,
-    /// The deployment's URL, or the check's title and summary.
+    /// The deployment's URL, or the check's summary.
     pub text: String,
-    /// What the check is called; empty for a deployment.
-    pub label: String,
 }
 
-/// An attempt to deliver a webhook.
+/// A webhook delivery.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delivery {
-    /// The id of the attempt.
-    pub id: u64,
-    /// The id of the event, the same in every attempt.
+    /// Its id.
     pub guid: String,
     /// Its event.
     pub event: String,
-    /// What happened.
-    pub action: Option<String>,
     /// The answer's status; 0 for none.
     pub status: u16,
-    /// Whether it was asked for, after an earlier attempt.
-    pub redelivery: bool,
-    /// When.
-    pub at: DateTime<Utc>,
-    /// What was sent.
-    pub body: String,
 }
 
 impl State {
@@ -150,5 +92,22 @@ impl State {
 
     pub(super) fn repo(&mut self, name: &str) -> &mut Repo {
         self.repos.get_mut(name).unwrap_or_else(|| panic!("no repository {name}"))
+    }
+}
+
+impl Pull {
+    pub(super) fn json(&self, repo: &str, base_url: &str) -> Value {
+        json!({
+            "id": self.id,
+            "number": self.number,
+            "state": if self.open { "open" } else { "closed" },
+            "title": self.title,
+            "draft": self.draft,
+            "user": {"login": "octocat"},
+            "labels": self.labels.iter().map(|name| json!({"name": name})).collect::<Vec<_>>(),
+            "head": {"ref": self.branch, "sha": self.sha, "repo": {"id": if self.from_fork { 2 } else { 1 }}},
+            "base": {"ref": "main", "sha": "", "repo": {"id": 1}},
+            "html_url": format!("{base_url}/{repo}/pull/{}", self.number),
+        })
     }
 }
