@@ -165,7 +165,7 @@ async fn enrolled(
         }
         tokio::select! {
             () = cancel.cancelled() => return Ok(None),
-            () = tokio::time::sleep(backoff.next()) => {}
+            () = tokio::time::sleep(backoff.pause()) => {}
         }
     }
 }

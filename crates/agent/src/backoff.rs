@@ -33,7 +33,7 @@ impl Backoff {
     }
 
     /// How long to wait now.
-    pub fn next(&mut self) -> Duration {
+    pub fn pause(&mut self) -> Duration {
         let window = self.unit * (1 << self.tries.min(5));
         self.tries = self.tries.saturating_add(1);
         let offset = window.mul_f64(fraction());
@@ -67,11 +67,11 @@ mod tests {
         let mut windows = Duration::ZERO;
         for tries in 0_u32..12 {
             let start = windows;
-            total += backoff.next();
+            total += backoff.pause();
             windows += Duration::from_secs(1 << tries.min(5));
             assert!(total >= start && total <= windows, "{tries}: {total:?}");
         }
         backoff.reset();
-        assert!(backoff.next() < Duration::from_secs(1));
+        assert!(backoff.pause() < Duration::from_secs(1));
     }
 }

@@ -76,21 +76,21 @@ impl Link {
                 Close::Drain { retry_after } => {
                     info!("the hub is restarting, connecting to another");
                     backoff.reset();
-                    retry_after.unwrap_or_else(|| backoff.next())
+                    retry_after.unwrap_or_else(|| backoff.pause())
                 }
                 Close::Superseded => {
                     warn!("a newer connection of this machine exists");
                     backoff.slow_down();
-                    backoff.next()
+                    backoff.pause()
                 }
                 Close::Refused(reason) => {
                     warn!(%reason, "the hub refused this machine's credential");
                     backoff.slow_down();
-                    backoff.next()
+                    backoff.pause()
                 }
                 Close::Lost(reason) => {
                     warn!(%reason, "the connection to the hub is down");
-                    backoff.next()
+                    backoff.pause()
                 }
             };
             tokio::select! {

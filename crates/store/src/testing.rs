@@ -32,7 +32,7 @@ impl TestDb {
         let mut admin = PgConnection::connect_with(&base).await.expect("connect to the test Postgres");
         execute(&mut admin, &format!("CREATE DATABASE {name} TEMPLATE {template}")).await;
         admin.close().await.expect("close the connection");
-        let mut url = std::env::var("STAGELY_TEST_DATABASE_URL").expect("checked before");
+        let mut url = address();
         url.truncate(url.rfind('/').expect("a database address has a path"));
         let url = format!("{url}/{name}");
         Self { store: Store::connect(&url, 20).await.expect("connect to the test database"), url, name }
@@ -124,11 +124,13 @@ impl TestDb {
 }
 
 #[expect(clippy::disallowed_methods, reason = "tests are configured by the environment")]
-fn base_url() -> PgConnectOptions {
+fn address() -> String {
     std::env::var("STAGELY_TEST_DATABASE_URL")
         .expect("STAGELY_TEST_DATABASE_URL is not set: run `cargo xtask test integration`, which starts a Postgres")
-        .parse()
-        .expect("STAGELY_TEST_DATABASE_URL is a postgres:// address")
+}
+
+fn base_url() -> PgConnectOptions {
+    address().parse().expect("STAGELY_TEST_DATABASE_URL is a postgres:// address")
 }
 
 /// The migrated template of this schema, made by the first who needs it.

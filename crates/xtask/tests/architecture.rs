@@ -64,7 +64,9 @@ fn services_call_only_whom_the_map_allows() {
                 let text = std::fs::read_to_string(&path).unwrap();
                 let calls = text.split(".connect(").skip(1).map(|rest| &rest[..rest.len().min(60)]);
                 for call in calls {
-                    called.extend(peers.iter().filter(|(peer, _)| call.starts_with(peer)).map(|(_, name)| (*name).to_owned()));
+                    called.extend(
+                        peers.iter().filter(|(peer, _)| call.starts_with(peer)).map(|(_, name)| (*name).to_owned()),
+                    );
                 }
             }
         }
