@@ -1,4 +1,6 @@
-//! The edge as visitors see it.
+//! The edge as visitors see it: a real Redis with routes, and a machine's ingress of our own behind it.
 #![allow(clippy::unwrap_used)]
 
-mod edge;
+mod pages;
+mod proxy;
+mod rig;
