@@ -58,6 +58,8 @@ fn user_data(boot: &Boot<'_>) -> Value {
         // Before anything else: without an enrolment the machine ends itself.
         first.push(json!([
             "systemd-run",
+            // So early there is nobody to wait for: waiting would stop the boot.
+            "--no-block",
             "--unit=stagely-deadline",
             "--on-active=600",
             "--timer-property=AccuracySec=1s",
