@@ -12,6 +12,8 @@ pub struct Progress {
     /// `Dockerfile:12`.
     at: Option<String>,
     error: Option<String>,
+    /// Of the step that failed; older clients end without an `ERROR:` of their own.
+    step_error: Option<String>,
 }
 
 impl Progress {
@@ -41,7 +43,8 @@ impl Progress {
     /// The failure in words, and the exit code of the instruction that failed.
     #[must_use]
     pub fn failure(&self) -> (String, Option<i32>) {
-        let error = self.error.as_deref().unwrap_or("docker build failed");
+        let error = self.error.as_deref().or(self.step_error.as_deref());
+        let error = error.unwrap_or("docker build failed");
         let code = error.rsplit_once("exit code: ").and_then(|(_, code)| code.trim().parse().ok());
         match &self.at {
             Some(at) => (format!("{at}: {error}"), code),
@@ -62,6 +65,8 @@ impl Progress {
                 self.steps.insert(number.to_owned());
             } else if text == "CACHED" {
                 self.cached.insert(number.to_owned());
+            } else if let Some(error) = text.strip_prefix("ERROR: ") {
+                self.step_error = Some(error.to_owned());
             }
             return;
         }
