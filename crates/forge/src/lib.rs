@@ -1,10 +1,11 @@
 //! Git hosts: reading pull requests and files, and keeping comments, checks and deployments as they should be.
-//! GitHub is the first. Webhook bodies are verified in `api`, and never believed: what counts is read here.
+//! GitHub is the first. Webhook bodies are verified and never believed: what counts is read here.
 
 mod error;
 pub mod github;
 pub mod markdown;
 mod types;
+pub mod webhook;
 
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -12,10 +13,12 @@ pub mod testing;
 pub use error::{ErrorKind, ForgeError};
 pub use github::GitHub;
 pub use types::{
-    Check, CheckStatus, CloneAccess, Conclusion, Deployment, DeploymentState, PullRequest, PullRequestState, Repo,
+    Check, CheckStatus, CloneAccess, Conclusion, Deployment, DeploymentState, FailedDelivery, PullRequest,
+    PullRequestState, Repo,
 };
 
 use async_trait::async_trait;
+use chrono::{DateTime, Utc};
 
 /// A result of a git host call.
 pub type Result<T> = std::result::Result<T, ForgeError>;
@@ -63,4 +66,13 @@ pub trait Forge: Send + Sync + 'static {
 
     /// A credential that reads this one repository, over HTTPS, for a short time.
     async fn clone_access(&self, repo: &Repo) -> Result<CloneAccess>;
+
+    /// Webhook deliveries since `since` that were never answered with success, newest first, one for each event
+    /// however often it was tried. The host does not try again by itself. Only a GitHub App can ask; with a plain
+    /// token this is [`ErrorKind::Invalid`].
+    async fn list_failed_deliveries(&self, since: DateTime<Utc>) -> Result<Vec<FailedDelivery>>;
+
+    /// Has a delivery sent once more, under the same `guid`; whether it is taken now shows in the next list. One that
+    /// the host has forgotten is [`ErrorKind::NotFound`].
+    async fn redeliver(&self, id: u64) -> Result<()>;
 }

@@ -10,16 +10,20 @@ pub fn escape(text: &str, max: usize) -> String {
             break;
         }
         match c {
-            '\\' | '`' | '*' | '_' | '{' | '}' | '[' | ']' | '(' | ')' | '#' | '+' | '-' | '.' | '!' | '|' | '~'
-            | '>' | ':' => {
+            '\\' | '`' | '*' | '_' | '{' | '}' | '[' | ']' | '(' | ')' | '+' | '-' | '.' | '!' | '|' | '~' | '>'
+            | ':' => {
                 out.push('\\');
                 out.push(c);
             }
             '<' => out.push_str("&lt;"),
             '&' => out.push_str("&amp;"),
-            // A zero-width space after the sign: it reads the same and calls nobody.
+            // A zero-width space after the sign: it reads the same, calls nobody and refers to no issue. GitHub makes
+            // these links after Markdown is done, so a backslash would not hinder it.
             '@' => out.push_str("@\u{200b}"),
-            c if c.is_control() => out.push(' '),
+            '#' => out.push_str("\\#\u{200b}"),
+            // Formulas, likewise GitHub's own.
+            '$' => out.push_str("&#36;"),
+            c if is_hostile(c) => out.push(' '),
             c => out.push(c),
         }
     }
@@ -29,7 +33,7 @@ pub fn escape(text: &str, max: usize) -> String {
 /// Text as an inline code span, whatever back-ticks it holds (CommonMark 0.31, section 6.1).
 #[must_use]
 pub fn code(text: &str, max: usize) -> String {
-    let text: String = text.chars().take(max).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let text: String = text.chars().take(max).map(|c| if is_hostile(c) { ' ' } else { c }).collect();
     let fence = "`".repeat(longest_run(&text) + 1);
     if text.is_empty() { String::new() } else { format!("{fence} {text} {fence}") }
 }
@@ -38,9 +42,15 @@ pub fn code(text: &str, max: usize) -> String {
 #[must_use]
 pub fn block(text: &str, max: usize) -> String {
     let skip = text.chars().count().saturating_sub(max);
-    let text: String = text.chars().skip(skip).filter(|c| !c.is_control() || matches!(c, '\n' | '\t')).collect();
+    let text: String = text.chars().skip(skip).filter(|c| !is_hostile(*c) || matches!(c, '\n' | '\t')).collect();
     let fence = "`".repeat(longest_run(&text).max(2) + 1);
     format!("{fence}text\n{}\n{fence}", text.trim_end())
+}
+
+/// Control characters, and those that turn the direction of the text around them (Unicode's Bidi_Control).
+fn is_hostile(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 fn longest_run(text: &str) -> usize {
@@ -58,6 +68,9 @@ mod tests {
         for bad in ["<img", "@org", "[x](", "\n", " `"] {
             assert!(!escaped.contains(bad), "{bad} in {escaped}");
         }
+        assert_eq!(escape("fixes #12 of a/b#3", 99), "fixes \\#\u{200b}12 of a/b\\#\u{200b}3");
+        assert_eq!(escape("$x$ \u{202e}dlrow", 99), "&#36;x&#36;  dlrow");
+        assert!(!code("a\u{202e}b", 9).contains('\u{202e}'));
         assert_eq!(code("a`b``c", 50), "``` a`b``c ```");
         assert_eq!(escape(&"x".repeat(500), 3), "xxx…");
     }

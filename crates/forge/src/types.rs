@@ -6,6 +6,7 @@ use std::str::FromStr;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use stagely_domain::secret::Secret;
+use uuid::Uuid;
 
 /// `owner/name`, checked: it becomes part of URLs.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -30,6 +31,20 @@ impl FromStr for Repo {
             Some((owner, name)) if part(owner) && part(name) => Ok(Self(text.to_owned())),
             _ => Err(ParseRepoError(text.chars().take(200).collect())),
         }
+    }
+}
+
+impl Repo {
+    /// The part before the slash.
+    #[must_use]
+    pub fn owner(&self) -> &str {
+        self.0.split_once('/').map_or("", |(owner, _)| owner)
+    }
+
+    /// The part after the slash.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.0.split_once('/').map_or("", |(_, name)| name)
     }
 }
 
@@ -67,8 +82,14 @@ pub struct PullRequest {
     pub sha: String,
     /// The base branch.
     pub base: String,
-    /// Whether its head is in another repository.
+    /// The base branch's commit when the head was last pushed, 40 hexadecimal digits: what a fork may not change.
+    pub base_sha: String,
+    /// Whether its head is in another repository, or in one that was deleted.
     pub from_fork: bool,
+    /// The repository of its head; absent when that was deleted.
+    pub head_repo: Option<Repo>,
+    /// Whether it was merged, if it is closed.
+    pub merged: bool,
     /// Its labels.
     pub labels: Vec<String>,
     /// Its page.
@@ -172,4 +193,23 @@ pub struct CloneAccess {
     pub token: Secret,
     /// When it ends, where the host says so.
     pub expires_at: Option<DateTime<Utc>>,
+}
+
+/// A webhook delivery that did not arrive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FailedDelivery {
+    /// The host's id of the newest attempt, to ask for another with.
+    pub id: u64,
+    /// The event's id, the same in every attempt: the one in `X-GitHub-Delivery`.
+    pub guid: Uuid,
+    /// The event's name.
+    pub event: String,
+    /// What happened, for events that say.
+    pub action: Option<String>,
+    /// When the newest attempt was made.
+    pub delivered_at: DateTime<Utc>,
+    /// The HTTP status that the newest attempt was answered with; 0 for no answer.
+    pub status: u16,
+    /// Attempts so far.
+    pub attempts: u32,
 }

@@ -76,9 +76,27 @@ impl Signer {
         }
     }
 
-    pub(super) async fn remember(&self, repo: &Repo, purpose: Use, token: &Token) {
+    /// Keeps a token, and drops those that have ended, so that the cache does not grow with repositories of the past.
+    pub(super) async fn remember(&self, repo: &Repo, purpose: Use, token: &Token, now: DateTime<Utc>) {
         if let Self::App { tokens, .. } = self {
-            tokens.lock().await.insert((repo.clone(), purpose), token.clone());
+            let mut tokens = tokens.lock().await;
+            tokens.retain(|_, (_, until)| until.is_some_and(|until| until > now));
+            tokens.insert((repo.clone(), purpose), token.clone());
+        }
+    }
+
+    /// Drops a token that was refused.
+    pub(super) async fn forget(&self, repo: &Repo, purpose: Use) {
+        if let Self::App { tokens, .. } = self {
+            tokens.lock().await.remove(&(repo.clone(), purpose));
+        }
+    }
+
+    /// The App's id, if we are one.
+    pub(super) fn app_id(&self) -> Option<&str> {
+        match self {
+            Self::Token(_) => None,
+            Self::App { app_id, .. } => Some(app_id),
         }
     }
 
@@ -86,7 +104,7 @@ impl Signer {
     pub(super) fn app_token(&self, now: DateTime<Utc>) -> Result<Secret> {
         let doing = "sign as the App";
         let Self::App { app_id, key, .. } = self else {
-            return Err(ForgeError::new(ErrorKind::Auth, doing, "there is no App"));
+            return Err(ForgeError::new(ErrorKind::Invalid, doing, "this needs a GitHub App, and we have a token"));
         };
         let claims = Claims { iat: now.timestamp() - 60, exp: now.timestamp() + 540, iss: app_id };
         jsonwebtoken::encode(&Header::new(Algorithm::RS256), &claims, key)

@@ -13,32 +13,72 @@ use crate::github::auth::{Auth, Signer, Token, Use};
 use crate::types::Repo;
 use crate::{ErrorKind, ForgeError, Result};
 
-const DEADLINE: Duration = Duration::from_secs(20);
+/// For one request with its answer.
+pub(super) const DEADLINE: Duration = Duration::from_secs(20);
 const MAX_ANSWER: usize = 8 * 1024 * 1024;
+
+/// What GitHub asks for after a refusal for haste that does not say how long to wait.
+const PAUSE: Duration = Duration::from_secs(60);
 
 pub(super) struct Http {
     client: Client,
     base: String,
     signer: Signer,
     clock: Arc<dyn Clock>,
+    pub(super) deadline: Duration,
+}
+
+/// As whom to ask.
+#[derive(Clone, Copy)]
+pub(super) enum As<'r> {
+    /// With a credential for this repository.
+    Repo(&'r Repo),
+    /// As the App itself.
+    App,
+}
+
+/// An answer with success.
+pub(super) struct Answer {
+    /// The body; null for none.
+    pub(super) value: Value,
+    /// The query of the next page, where there is one.
+    pub(super) next: Option<String>,
+}
+
+/// A refusal, with its status where there was an answer.
+struct Refusal {
+    status: Option<StatusCode>,
+    error: ForgeError,
+}
+
+impl From<ForgeError> for Refusal {
+    fn from(error: ForgeError) -> Self {
+        Self { status: None, error }
+    }
 }
 
 impl Http {
     pub(super) fn new(base: &str, auth: Auth, clock: Arc<dyn Clock>) -> Result<Self> {
         let client = Client::builder()
             .user_agent("stagely")
-            .timeout(DEADLINE)
             .connect_timeout(Duration::from_secs(5))
             // A token must not follow a redirect to another host.
             .redirect(reqwest::redirect::Policy::none())
             .build()
             .map_err(|error| ForgeError::new(ErrorKind::Invalid, "set up the client", error.to_string()))?;
-        Ok(Self { client, base: base.trim_end_matches('/').to_owned(), signer: Signer::new(auth)?, clock })
+        let base = base.trim_end_matches('/').to_owned();
+        Ok(Self { client, base, signer: Signer::new(auth)?, clock, deadline: DEADLINE })
+    }
+
+    /// The id that the App goes by, if we are one.
+    pub(super) fn app_id(&self) -> Option<&str> {
+        self.signer.app_id()
     }
 
     /// A read; `None` for 404.
     pub(super) async fn get(&self, doing: &'static str, repo: &Repo, path: &str) -> Result<Option<Value>> {
-        self.call(doing, repo, Method::GET, path, None).await
+        let answer = self.call(doing, As::Repo(repo), Method::GET, path, None).await?;
+        Ok(answer.map(|answer| answer.value))
     }
 
     /// A write; `None` for 404.
@@ -50,24 +90,36 @@ impl Http {
         path: &str,
         body: &Value,
     ) -> Result<Option<Value>> {
-        self.call(doing, repo, method, path, Some(body)).await
+        let answer = self.call(doing, As::Repo(repo), method, path, Some(body)).await?;
+        Ok(answer.map(|answer| answer.value))
     }
 
-    /// A token that reads one repository.
-    pub(super) async fn clone_token(&self, repo: &Repo) -> Result<Token> {
-        self.token(repo, Use::Clone).await
-    }
-
-    async fn call(
+    /// Any request; `None` for 404.
+    pub(super) async fn call(
         &self,
         doing: &'static str,
-        repo: &Repo,
+        who: As<'_>,
         method: Method,
         path: &str,
         body: Option<&Value>,
-    ) -> Result<Option<Value>> {
-        let (token, _) = self.token(repo, Use::Api).await?;
-        self.request(doing, &token, method, path, body).await
+    ) -> Result<Option<Answer>> {
+        let repo = match who {
+            As::Repo(repo) => repo,
+            As::App => {
+                let app = self.signer.app_token(self.clock.now())?;
+                return self.request(doing, &app, method, path, body).await.map_err(|refusal| refusal.error);
+            }
+        };
+        let (token, until) = self.token(repo, Use::Api).await?;
+        match self.request(doing, &token, method.clone(), path, body).await {
+            // A cached token can have been revoked, by a changed permission for one. Nothing was done: once more.
+            Err(Refusal { status: Some(StatusCode::UNAUTHORIZED), .. }) if until.is_some() => {
+                self.signer.forget(repo, Use::Api).await;
+                let (token, _) = self.token(repo, Use::Api).await?;
+                self.request(doing, &token, method, path, body).await.map_err(|refusal| refusal.error)
+            }
+            outcome => outcome.map_err(|refusal| refusal.error),
+        }
     }
 
     async fn request(
@@ -77,10 +129,11 @@ impl Http {
         method: Method,
         path: &str,
         body: Option<&Value>,
-    ) -> Result<Option<Value>> {
+    ) -> std::result::Result<Option<Answer>, Refusal> {
         let mut request = self
             .client
             .request(method, format!("{}{path}", self.base))
+            .timeout(self.deadline)
             .bearer_auth(token.reveal())
             .header("accept", "application/vnd.github+json")
             .header("x-github-api-version", "2022-11-28");
@@ -92,41 +145,57 @@ impl Http {
         if status == StatusCode::NOT_FOUND {
             return Ok(None);
         }
-        let waits = retry_after(&response, self.clock.now());
+        let (waits, next) = (retry_after(&response, self.clock.now()), next_page(&response));
         let bytes = bounded(doing, response).await?;
-        if status.is_success() {
-            if bytes.is_empty() {
-                return Ok(Some(Value::Null));
-            }
-            let value = serde_json::from_slice(&bytes);
-            return value.map(Some).map_err(|_| ForgeError::new(ErrorKind::Protocol, doing, "the answer is not JSON"));
+        if !status.is_success() {
+            let message = said(&bytes);
+            let kind = kind(status, waits, &message);
+            let error = ForgeError::new(kind, doing, format!("{status}: {message}"));
+            return Err(Refusal { status: Some(status), error });
         }
-        Err(ForgeError::new(kind(status, waits), doing, said(status, &bytes)))
+        if bytes.is_empty() {
+            return Ok(Some(Answer { value: Value::Null, next }));
+        }
+        let value = serde_json::from_slice(&bytes);
+        let value = value.map_err(|_| ForgeError::new(ErrorKind::Protocol, doing, "the answer is not JSON"))?;
+        Ok(Some(Answer { value, next }))
     }
 
-    async fn token(&self, repo: &Repo, purpose: Use) -> Result<Token> {
+    /// A token for one repository, from the cache or from GitHub.
+    pub(super) async fn token(&self, repo: &Repo, purpose: Use) -> Result<Token> {
         let now = self.clock.now();
         if let Some(token) = self.signer.cached(repo, purpose, now).await {
             return Ok(token);
         }
         let doing = "get a token for a repository";
-        let app = self.signer.app_token(now)?;
-        let path = format!("/repos/{repo}/installation");
         let missing = || ForgeError::new(ErrorKind::Auth, doing, format!("the App is not installed on {repo}"));
-        let installation = self.request(doing, &app, Method::GET, &path, None).await?.ok_or_else(missing)?;
+        let path = format!("/repos/{repo}/installation");
+        let installation = self.call_as_app(doing, Method::GET, &path, None).await?.ok_or_else(missing)?;
         let id = installation["id"].as_u64().ok_or_else(missing)?;
-        let name = repo.to_string().split('/').nth(1).unwrap_or_default().to_owned();
-        let mut body = json!({"repositories": [name]});
+        let mut body = json!({"repositories": [repo.name()]});
         if purpose == Use::Clone {
             body["permissions"] = json!({"contents": "read"});
         }
         let path = format!("/app/installations/{id}/access_tokens");
-        let answer = self.request(doing, &app, Method::POST, &path, Some(&body)).await?.ok_or_else(missing)?;
-        let token = answer["token"].as_str().ok_or_else(|| ForgeError::new(ErrorKind::Protocol, doing, "no token"))?;
+        let answer = self.call_as_app(doing, Method::POST, &path, Some(&body)).await?.ok_or_else(missing)?;
+        let malformed = |what| ForgeError::new(ErrorKind::Protocol, doing, what);
+        let token = answer["token"].as_str().ok_or_else(|| malformed("no token in the answer"))?;
         let until = answer["expires_at"].as_str().and_then(|text| text.parse::<DateTime<Utc>>().ok());
-        let token = (Secret::new(token), until);
-        self.signer.remember(repo, purpose, &token).await;
+        let token = (Secret::new(token), Some(until.ok_or_else(|| malformed("the token's end is not in the answer"))?));
+        self.signer.remember(repo, purpose, &token, now).await;
         Ok(token)
+    }
+
+    async fn call_as_app(
+        &self,
+        doing: &'static str,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<Option<Value>> {
+        // Boxed, since `call` gets its tokens here.
+        let answer = Box::pin(self.call(doing, As::App, method, path, body)).await?;
+        Ok(answer.map(|answer| answer.value))
     }
 }
 
@@ -141,22 +210,32 @@ fn retry_after(response: &Response, now: DateTime<Utc>) -> Option<Duration> {
     Some(Duration::from_secs(u64::try_from(secs.clamp(1, 3600)).unwrap_or(60)))
 }
 
-fn kind(status: StatusCode, waits: Option<Duration>) -> ErrorKind {
-    match status.as_u16() {
-        403 | 429 if waits.is_some() => {
-            ErrorKind::RateLimited { retry_after: waits.unwrap_or(Duration::from_secs(60)) }
-        }
-        429 => ErrorKind::RateLimited { retry_after: Duration::from_secs(60) },
-        401 | 403 => ErrorKind::Auth,
-        500..=599 => ErrorKind::Unavailable,
+/// The query of `<https://…?page=2>; rel="next"`. Only the query: the address before it may be a proxy's.
+fn next_page(response: &Response) -> Option<String> {
+    let links = response.headers().get("link")?.to_str().ok()?;
+    let next = links.split(',').find(|link| link.contains("rel=\"next\""))?;
+    let url = next.split_once('<')?.1.split_once('>')?.0;
+    Some(url.split_once('?')?.1.to_owned())
+}
+
+fn kind(status: StatusCode, waits: Option<Duration>, message: &str) -> ErrorKind {
+    // Only the text tells a secondary limit from a missing right when there is no `retry-after`.
+    let hasty = message.to_ascii_lowercase().contains("rate limit");
+    match (status.as_u16(), waits) {
+        (403 | 429, Some(retry_after)) => ErrorKind::RateLimited { retry_after },
+        (429, None) => ErrorKind::RateLimited { retry_after: PAUSE },
+        (403, None) if hasty => ErrorKind::RateLimited { retry_after: PAUSE },
+        (401 | 403, _) => ErrorKind::Auth,
+        (408 | 500..=599, _) => ErrorKind::Unavailable,
+        // A redirect (a renamed repository) is not followed; the message says where from.
         _ => ErrorKind::Invalid,
     }
 }
 
-fn said(status: StatusCode, bytes: &[u8]) -> String {
+fn said(bytes: &[u8]) -> String {
     let message = serde_json::from_slice::<Value>(bytes).ok();
     let message = message.as_ref().and_then(|value| value["message"].as_str()).unwrap_or("no reason given");
-    format!("{status}: {}", message.chars().take(200).collect::<String>())
+    message.chars().take(200).collect()
 }
 
 async fn bounded(doing: &'static str, mut response: Response) -> Result<Vec<u8>> {

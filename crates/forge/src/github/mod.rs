@@ -5,21 +5,30 @@ mod http;
 mod wire;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use base64::Engine;
+use chrono::{DateTime, Utc};
 use reqwest::Method;
 use serde_json::{Value, json};
 use stagely_domain::clock::Clock;
 
-use crate::types::{Check, CheckStatus, CloneAccess, Deployment, PullRequest, Repo};
+use crate::types::{Check, CheckStatus, CloneAccess, Deployment, FailedDelivery, PullRequest, Repo};
 use crate::{ErrorKind, Forge, ForgeError, MAX_FILE_BYTES, Result};
 pub use auth::Auth;
-use http::Http;
+use auth::Use;
+use http::{As, Http};
 
 /// The list is read to its end, but not for ever.
 const MAX_PAGES: u32 = 30;
-const PER_PAGE: usize = 100;
+const PER_PAGE: &str = "per_page=100";
+
+/// For all pages of a list.
+const LIST_DEADLINE: Duration = Duration::from_secs(120);
+
+/// What GitHub takes as a comment or a summary is 65,535 characters; the marker needs some of them.
+const MAX_TEXT: usize = 65_000;
 
 /// A client of one GitHub.
 pub struct GitHub {
@@ -37,27 +46,54 @@ impl GitHub {
         Ok(Self { http: Http::new(api_url, auth, clock)?, git_url: git_url.trim_end_matches('/').to_owned() })
     }
 
+    /// The same with another deadline for each request with its answer; 20 s otherwise.
+    #[must_use]
+    pub fn with_deadline(mut self, deadline: Duration) -> Self {
+        self.http.deadline = deadline;
+        self
+    }
+
     /// Every element of a paged list.
     async fn pages(&self, doing: &'static str, repo: &Repo, path: &str, key: Option<&str>) -> Result<Vec<Value>> {
-        let mut all = Vec::new();
-        for page in 1..=MAX_PAGES {
-            let join = if path.contains('?') { '&' } else { '?' };
-            let path = format!("{path}{join}per_page={PER_PAGE}&page={page}");
-            let mut answer = self.http.get(doing, repo, &path).await?.unwrap_or(Value::Null);
-            let list = match key {
-                Some(key) => answer.get_mut(key).map(Value::take).unwrap_or_default(),
-                None => answer,
-            };
-            let Value::Array(items) = list else {
-                return Err(ForgeError::new(ErrorKind::Protocol, doing, "expected a list"));
-            };
-            let last = items.len() < PER_PAGE;
-            all.extend(items);
-            if last {
-                break;
+        self.pages_while(doing, As::Repo(repo), path, key, |_| true).await
+    }
+
+    /// The elements of a paged list, until a page on which `more` holds for none.
+    async fn pages_while(
+        &self,
+        doing: &'static str,
+        who: As<'_>,
+        path: &str,
+        key: Option<&str>,
+        more: impl Fn(&Value) -> bool + Send + Sync,
+    ) -> Result<Vec<Value>> {
+        let (bare, query) = path.split_once('?').unwrap_or((path, ""));
+        let mut query = if query.is_empty() { PER_PAGE.to_owned() } else { format!("{query}&{PER_PAGE}") };
+        let read = async {
+            let mut all = Vec::new();
+            for _ in 0..MAX_PAGES {
+                let path = format!("{bare}?{query}");
+                let Some(mut answer) = self.http.call(doing, who, Method::GET, &path, None).await? else {
+                    return Err(ForgeError::new(ErrorKind::NotFound, doing, "there is no such list"));
+                };
+                let list = match key {
+                    Some(key) => answer.value.get_mut(key).map(Value::take).unwrap_or_default(),
+                    None => answer.value,
+                };
+                let Value::Array(items) = list else {
+                    return Err(ForgeError::new(ErrorKind::Protocol, doing, "expected a list"));
+                };
+                let goes_on = items.iter().any(&more);
+                all.extend(items);
+                match answer.next {
+                    Some(next) if goes_on => query = next,
+                    _ => break,
+                }
             }
-        }
-        Ok(all)
+            Ok(all)
+        };
+        let late = |_| ForgeError::new(ErrorKind::Unavailable, doing, "the list was not read in time");
+        tokio::time::timeout(LIST_DEADLINE, read).await.map_err(late)?
     }
 }
 
@@ -108,13 +144,13 @@ impl Forge for GitHub {
         body: &str,
     ) -> Result<String> {
         let doing = "post a comment";
-        let body = json!({"body": format!("{marker}\n{body}")});
+        let body = json!({"body": format!("{marker}\n{}", shortened(body))});
         let comments = format!("/repos/{repo}/issues/{number}/comments");
         let mut known = known.map(str::to_owned);
         if known.is_none() {
             // A comment may have been posted and its id lost.
             let all = self.pages("look for our comment", repo, &comments, None).await?;
-            let ours = all.iter().find(|comment| comment["body"].as_str().is_some_and(|body| body.starts_with(marker)));
+            let ours = all.iter().find(|comment| wire::is_ours(comment, marker, self.http.app_id()));
             known = ours.and_then(|comment| comment["id"].as_u64()).map(|id| id.to_string());
         }
         if let Some(id) = known {
@@ -132,7 +168,7 @@ impl Forge for GitHub {
         let mut body = json!({
             "name": check.name,
             "external_id": check.external_id,
-            "output": {"title": check.title, "summary": check.summary},
+            "output": {"title": check.title, "summary": shortened(&check.summary)},
         });
         if let Some(url) = &check.details_url {
             body["details_url"] = json!(url);
@@ -178,22 +214,6 @@ impl Forge for GitHub {
             let all = self.pages("look for our deployment", repo, &path, None).await?;
             known = all.first().and_then(|deployment| deployment["id"].as_u64()).map(|id| id.to_string());
         }
-        let id = match known {
-            Some(id) => id,
-            None => {
-                let body = json!({
-                    "ref": sha,
-                    "environment": deployment.environment,
-                    "auto_merge": false,
-                    // Ours is one of the checks that it would wait for.
-                    "required_contexts": [],
-                    "transient_environment": true,
-                    "production_environment": false,
-                });
-                let path = format!("/repos/{repo}/deployments");
-                wire::id(doing, self.http.send(doing, repo, Method::POST, &path, &body).await?)?
-            }
-        };
         let mut status = json!({"state": deployment.state.as_str(), "auto_inactive": false});
         if let Some(url) = &deployment.url {
             status["environment_url"] = json!(url);
@@ -201,15 +221,53 @@ impl Forge for GitHub {
         if let Some(url) = &deployment.log_url {
             status["log_url"] = json!(url);
         }
-        let path = format!("/repos/{repo}/deployments/{}/statuses", numeric(doing, &id)?);
-        self.http.send(doing, repo, Method::POST, &path, &status).await?;
+        if let Some(id) = known {
+            let path = format!("/repos/{repo}/deployments/{}/statuses", numeric(doing, &id)?);
+            if self.http.send(doing, repo, Method::POST, &path, &status).await?.is_some() {
+                return Ok(id);
+            }
+        }
+        let body = json!({
+            "ref": sha,
+            "environment": deployment.environment,
+            "auto_merge": false,
+            // Ours is one of the checks that it would wait for.
+            "required_contexts": [],
+            "transient_environment": true,
+            "production_environment": false,
+        });
+        let path = format!("/repos/{repo}/deployments");
+        let id = wire::id(doing, self.http.send(doing, repo, Method::POST, &path, &body).await?)?;
+        let path = format!("{path}/{id}/statuses");
+        wire::id(doing, self.http.send(doing, repo, Method::POST, &path, &status).await?)?;
         Ok(id)
     }
 
     async fn clone_access(&self, repo: &Repo) -> Result<CloneAccess> {
-        let (token, expires_at) = self.http.clone_token(repo).await?;
+        let (token, expires_at) = self.http.token(repo, Use::Clone).await?;
         let url = format!("{}/{repo}.git", self.git_url);
         Ok(CloneAccess { url, username: "x-access-token".to_owned(), token, expires_at })
+    }
+
+    async fn list_failed_deliveries(&self, since: DateTime<Utc>) -> Result<Vec<FailedDelivery>> {
+        let doing = "list webhook deliveries";
+        // Newest first; those that were taken are read too, since one of them may be a second attempt.
+        let recent = |item: &Value| {
+            let at = item["delivered_at"].as_str().and_then(|text| text.parse::<DateTime<Utc>>().ok());
+            at.is_none_or(|at| at >= since)
+        };
+        let items = self.pages_while(doing, As::App, "/app/hook/deliveries", None, recent).await?;
+        let attempts: Result<Vec<_>> = items.into_iter().map(|item| wire::attempt(doing, item)).collect();
+        let mut attempts = attempts?;
+        attempts.retain(|attempt| attempt.delivered_at >= since);
+        Ok(wire::failed(&attempts))
+    }
+
+    async fn redeliver(&self, id: u64) -> Result<()> {
+        let doing = "have a webhook delivered again";
+        let path = format!("/app/hook/deliveries/{id}/attempts");
+        let answer = self.http.call(doing, As::App, Method::POST, &path, None).await?;
+        answer.map(|_| ()).ok_or_else(|| ForgeError::new(ErrorKind::NotFound, doing, "GitHub has forgotten it"))
     }
 }
 
@@ -217,6 +275,14 @@ impl Forge for GitHub {
 fn numeric<'i>(doing: &'static str, id: &'i str) -> Result<&'i str> {
     let good = !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_digit());
     if good { Ok(id) } else { Err(ForgeError::new(ErrorKind::Invalid, doing, "the stored id is not a number")) }
+}
+
+/// Text that GitHub does not refuse for its length.
+fn shortened(text: &str) -> String {
+    match text.char_indices().nth(MAX_TEXT) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
 }
 
 /// Percent-encoding of everything that is not unreserved (RFC 3986, section 2.3).

@@ -1,9 +1,13 @@
 //! GitHub's JSON, as far as we read it. Unknown fields are of no concern; missing ones are named.
 
+use std::collections::{HashMap, HashSet};
+
+use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use serde_json::Value;
+use uuid::Uuid;
 
-use crate::types::{PullRequest, PullRequestState};
+use crate::types::{FailedDelivery, PullRequest, PullRequestState};
 use crate::{ErrorKind, ForgeError, Result};
 
 #[derive(Deserialize)]
@@ -19,6 +23,7 @@ struct Pull {
     #[serde(default)]
     labels: Vec<Label>,
     html_url: String,
+    merged_at: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -38,6 +43,7 @@ struct Reference {
 #[derive(Deserialize)]
 struct Repository {
     id: u64,
+    full_name: String,
 }
 
 #[derive(Deserialize)]
@@ -48,8 +54,10 @@ struct Label {
 pub(super) fn pull_request(doing: &'static str, value: Value) -> Result<PullRequest> {
     let pull: Pull = serde_json::from_value(value)
         .map_err(|error| ForgeError::new(ErrorKind::Protocol, doing, error.to_string()))?;
-    if pull.head.sha.len() != 40 || !pull.head.sha.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        return Err(ForgeError::new(ErrorKind::Protocol, doing, "the head is not a commit"));
+    for (sha, what) in [(&pull.head.sha, "the head is not a commit"), (&pull.base.sha, "the base is not a commit")] {
+        if sha.len() != 40 || !sha.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return Err(ForgeError::new(ErrorKind::Protocol, doing, what));
+        }
     }
     let head = pull.head.repo.as_ref().map(|repo| repo.id);
     Ok(PullRequest {
@@ -62,9 +70,66 @@ pub(super) fn pull_request(doing: &'static str, value: Value) -> Result<PullRequ
         sha: pull.head.sha,
         from_fork: head.is_none() || head != pull.base.repo.as_ref().map(|repo| repo.id),
         base: pull.base.name,
+        base_sha: pull.base.sha,
+        head_repo: pull.head.repo.and_then(|repo| repo.full_name.parse().ok()),
+        merged: pull.merged_at.is_some(),
         labels: pull.labels.into_iter().map(|label| label.name).collect(),
         url: pull.html_url,
     })
+}
+
+/// One attempt to deliver an event.
+#[derive(Deserialize)]
+pub(super) struct Attempt {
+    id: u64,
+    guid: Uuid,
+    pub(super) delivered_at: DateTime<Utc>,
+    status_code: i64,
+    event: String,
+    action: Option<String>,
+}
+
+pub(super) fn attempt(doing: &'static str, value: Value) -> Result<Attempt> {
+    serde_json::from_value(value).map_err(|error| ForgeError::new(ErrorKind::Protocol, doing, error.to_string()))
+}
+
+/// The events of which no attempt (given newest first) was taken.
+pub(super) fn failed(attempts: &[Attempt]) -> Vec<FailedDelivery> {
+    let is_taken = |attempt: &Attempt| (200..300).contains(&attempt.status_code);
+    let mut failed: Vec<FailedDelivery> = Vec::new();
+    let mut seen: HashMap<Uuid, usize> = HashMap::new();
+    let taken: HashSet<Uuid> =
+        attempts.iter().filter(|attempt| is_taken(attempt)).map(|attempt| attempt.guid).collect();
+    for attempt in attempts.iter().filter(|attempt| !taken.contains(&attempt.guid)) {
+        if let Some(index) = seen.get(&attempt.guid) {
+            failed[*index].attempts += 1;
+            continue;
+        }
+        seen.insert(attempt.guid, failed.len());
+        failed.push(FailedDelivery {
+            id: attempt.id,
+            guid: attempt.guid,
+            event: attempt.event.clone(),
+            action: attempt.action.clone(),
+            delivered_at: attempt.delivered_at,
+            status: u16::try_from(attempt.status_code).unwrap_or(0),
+            attempts: 1,
+        });
+    }
+    failed
+}
+
+/// Whether a comment is one of ours. The marker is no secret: whoever reads it can put it into a comment of their own,
+/// and change that after we had written a preview's address into it. An App knows its own comments; with a token,
+/// the marker must do.
+pub(super) fn is_ours(comment: &Value, marker: &str, app_id: Option<&str>) -> bool {
+    let marked = comment["body"].as_str().is_some_and(|body| body.starts_with(marker));
+    let by_us = app_id.is_none_or(|app_id| match &comment["performed_via_github_app"] {
+        // Not told by every GitHub Enterprise.
+        Value::Null => comment["user"]["type"] == "Bot",
+        app => app["id"].as_u64().is_some_and(|id| id.to_string() == app_id) || app["client_id"] == app_id,
+    });
+    marked && by_us
 }
 
 /// The id of what was just created.

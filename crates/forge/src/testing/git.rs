@@ -7,11 +7,18 @@ use axum::body::Body;
 use axum::extract::Request;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use base64::Engine;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
-use super::TOKEN;
+use super::{GitHost, access};
+
+/// Who commits, whatever the machine's own git is set to.
+const IDENTITY: [(&str, &str); 4] = [
+    ("GIT_AUTHOR_NAME", "Octo Cat"),
+    ("GIT_AUTHOR_EMAIL", "octo@example.com"),
+    ("GIT_COMMITTER_NAME", "Octo Cat"),
+    ("GIT_COMMITTER_EMAIL", "octo@example.com"),
+];
 
 fn directory(root: &Path, repo: &str) -> PathBuf {
     root.join(format!("{repo}.git"))
@@ -23,6 +30,7 @@ async fn git(directory: &Path, arguments: &[&str], input: &[u8]) -> Option<Vec<u
         .arg("-C")
         .arg(directory)
         .args(arguments)
+        .envs(IDENTITY)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
@@ -40,9 +48,40 @@ pub(super) async fn init(root: &Path, repo: &str) {
     let path = directory(root, repo);
     std::fs::create_dir_all(&path).expect("make a repository's directory");
     git(&path, &["init", "-q", "--bare", "-b", "main"], b"").await.expect("git init");
+    configure(&path).await;
+}
+
+/// What GitHub lets clients fetch: any commit by its name, without blobs if they like.
+async fn configure(path: &Path) {
     for (key, value) in [("uploadpack.allowAnySHA1InWant", "true"), ("uploadpack.allowFilter", "true")] {
-        git(&path, &["config", key, value], b"").await.expect("git config");
+        git(path, &["config", key, value], b"").await.expect("git config");
     }
+}
+
+pub(super) async fn fork(root: &Path, repo: &str, fork: &str) {
+    let (from, to) = (directory(root, repo), directory(root, fork));
+    let paths = (from.to_str().expect("a path in UTF-8"), to.to_str().expect("a path in UTF-8"));
+    git(root, &["clone", "-q", "--bare", paths.0, paths.1], b"").await.expect("git clone");
+    configure(&to).await;
+}
+
+/// Keeps a pull request's head in the repository that it is for, as GitHub does: `refs/pull/<number>/head`.
+pub(super) async fn pin(root: &Path, repo: &str, number: i64, head_repo: &str, sha: &str) {
+    let head = directory(root, head_repo);
+    let wanted = format!("+{sha}:refs/pull/{number}/head");
+    let arguments = ["fetch", "-q", "--no-tags", head.to_str().expect("a path in UTF-8"), &wanted];
+    git(&directory(root, repo), &arguments, b"").await.expect("git fetch");
+}
+
+/// Merges a commit into a branch; `None` when they conflict.
+pub(super) async fn merge(root: &Path, repo: &str, base: &str, sha: &str) -> Option<()> {
+    let path = directory(root, repo);
+    let onto = head(root, repo, base).await;
+    let tree = git(&path, &["merge-tree", "--write-tree", &onto, sha], b"").await?;
+    let tree = String::from_utf8_lossy(&tree).trim().to_owned();
+    let merged = git(&path, &["commit-tree", &tree, "-p", &onto, "-p", sha, "-m", "Merge"], b"").await?;
+    let merged = String::from_utf8_lossy(&merged).trim().to_owned();
+    git(&path, &["update-ref", &format!("refs/heads/{base}"), &merged], b"").await.map(|_| ())
 }
 
 pub(super) async fn commit(
@@ -93,13 +132,14 @@ pub(super) async fn changed(root: &Path, repo: &str, base: &str, head: &str) -> 
 }
 
 /// The smart HTTP protocol, by git's own CGI program (git-http-backend(1)).
-pub(super) async fn serve(root: &Path, request: Request) -> Response {
+pub(super) async fn serve(host: &GitHost, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let header = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let wanted = base64::engine::general_purpose::STANDARD.encode(format!("x-access-token:{TOKEN}"));
-    if header("authorization") != format!("Basic {wanted}") {
+    let repo = parts.uri.path().split_once(".git/").map_or("", |(repo, _)| repo.trim_start_matches('/'));
+    if !access::may_clone(host, header("authorization"), repo) {
         return (StatusCode::UNAUTHORIZED, [("www-authenticate", "Basic realm=\"git\"")], "").into_response();
     }
+    let root = host.0.directory.path();
     let input = axum::body::to_bytes(body, 64 << 20).await.unwrap_or_default();
     let mut child = Command::new("git")
         .arg("http-backend")

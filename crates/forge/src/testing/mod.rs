@@ -1,8 +1,14 @@
 //! A git host on loopback for the demo and the tests: GitHub's REST API as far as we use it, real git over HTTP,
-//! signed webhooks. Every request is checked against GitHub's published OpenAPI document (`github-openapi.json`,
-//! cut out by `trim-openapi.py`); one that does not fit is refused and remembered.
+//! signed webhooks. Every request, and every answer of its own, is checked against GitHub's published OpenAPI document
+//! (`github-openapi.json`, cut out by `trim-openapi.py`); what does not fit is refused and remembered
+//! ([`GitHost::violations`]).
 
+mod access;
+mod answers;
+mod deliveries;
 mod git;
+mod pulls;
+mod resources;
 mod rest;
 mod state;
 mod validate;
@@ -13,18 +19,27 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use axum::Router;
 use axum::extract::Request;
 use axum::response::Response;
-use ring::hmac;
-use serde_json::{Value, json};
+use stagely_domain::clock::{Clock, SystemClock};
 use stagely_domain::secret::Secret;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
-pub use state::{Comment, Delivery, Status};
-use state::{Pull, State};
+use answers::Answers;
+use state::State;
+pub use state::{Comment, Delivery, Fault, Pull, Status};
 use validate::Document;
 
-/// The token that clients must show, as a bearer and as git's password.
+/// The token that clients must show, as a bearer and as git's password. It may do everything, for ever.
 pub const TOKEN: &str = "ghs_local_token_for_tests_only";
+
+/// The id of the App that is installed for every owner.
+pub const APP_ID: &str = "4711";
+
+/// The App's key, in PEM. It was made for this double and opens nothing else.
+pub const APP_KEY: &str = include_str!("app-key.pem");
+
+const APP_PUBLIC_KEY: &str = include_str!("app-key.pub.pem");
 
 /// The host. Cheap to clone.
 #[derive(Clone)]
@@ -32,27 +47,48 @@ pub struct GitHost(Arc<Inside>);
 
 struct Inside {
     address: SocketAddr,
+    url: String,
     directory: tempfile::TempDir,
     document: Document,
     state: Mutex<State>,
     webhook: Option<(String, Secret)>,
     client: reqwest::Client,
+    clock: Arc<dyn Clock>,
+    tracker: TaskTracker,
 }
 
 impl GitHost {
-    /// Binds a loopback port and serves until `shutdown`. Webhooks go to `webhook`'s address, signed with its secret.
+    /// Binds a loopback port (0: any) and serves until `shutdown`. Webhooks go to `webhook`'s address, signed with its
+    /// secret. The process has installed a rustls provider.
     ///
     /// # Panics
     /// When the port, the directory or the document is not to be had.
     pub async fn start(port: u16, webhook: Option<(String, Secret)>, shutdown: CancellationToken) -> Self {
+        Self::start_at(port, webhook, Arc::new(SystemClock), shutdown).await
+    }
+
+    /// The same, with another clock: by it tokens end and deliveries are dated.
+    ///
+    /// # Panics
+    /// As [`GitHost::start`].
+    pub async fn start_at(
+        port: u16,
+        webhook: Option<(String, Secret)>,
+        clock: Arc<dyn Clock>,
+        shutdown: CancellationToken,
+    ) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", port)).await.expect("bind a loopback port");
+        let address = listener.local_addr().expect("a bound address");
         let inside = Inside {
-            address: listener.local_addr().expect("a bound address"),
+            address,
+            url: format!("http://{address}"),
             directory: tempfile::tempdir().expect("a temporary directory"),
             document: Document::load(),
             state: Mutex::default(),
             webhook,
             client: reqwest::Client::new(),
+            clock,
+            tracker: TaskTracker::new(),
         };
         let host = Self(Arc::new(inside));
         let served = host.clone();
@@ -61,8 +97,7 @@ impl GitHost {
             async move { host.answer(request).await }
         });
         // The task ends with `shutdown`; tests and the demo outlive nothing of it.
-        let tracker = tokio_util::task::TaskTracker::new();
-        tracker.spawn(async move {
+        host.0.tracker.spawn(async move {
             let server = axum::serve(listener, router).with_graceful_shutdown(shutdown.cancelled_owned());
             server.await.expect("serve the git host");
         });
@@ -72,7 +107,7 @@ impl GitHost {
     /// What `GITHUB_API_URL` is to be.
     #[must_use]
     pub fn api_url(&self) -> String {
-        format!("http://{}", self.0.address)
+        self.0.url.clone()
     }
 
     /// What clone URLs start with, for clients that reach loopback under another name.
@@ -81,124 +116,19 @@ impl GitHost {
         format!("http://{host}:{}", self.0.address.port())
     }
 
-    /// A repository with one commit on `main`.
-    pub async fn create_repo(&self, repo: &str, files: &[(&str, &[u8])]) -> String {
-        git::init(self.0.directory.path(), repo).await;
-        let id = self.state().next_id();
-        self.state().repos.insert(repo.to_owned(), state::Repo { id, ..state::Repo::default() });
-        self.commit(repo, "main", None, files, "Begin").await
-    }
-
-    /// A commit on top of `branch`, which begins at `from` if it is new. Files are added to those that are there.
-    pub async fn commit(
-        &self,
-        repo: &str,
-        branch: &str,
-        from: Option<&str>,
-        files: &[(&str, &[u8])],
-        message: &str,
-    ) -> String {
-        let sha = git::commit(self.0.directory.path(), repo, branch, from, files, message).await;
-        let open: Vec<i64> = {
-            let mut state = self.state();
-            let pulls = state.repo(repo).pulls.values_mut().filter(|pull| pull.open && pull.branch == branch);
-            pulls
-                .map(|pull| {
-                    pull.sha.clone_from(&sha);
-                    pull.number
-                })
-                .collect()
-        };
-        for number in open {
-            self.deliver_pull_request(repo, number, "synchronize").await;
-        }
-        sha
-    }
-
-    /// Opens a pull request of `branch` against `main`.
-    pub async fn open_pull_request(&self, repo: &str, branch: &str, title: &str) -> i64 {
-        let sha = git::head(self.0.directory.path(), repo, branch).await;
-        let number = {
-            let mut state = self.state();
-            let id = state.next_id();
-            let repo = state.repo(repo);
-            let number = i64::try_from(repo.pulls.len()).unwrap_or(0) + 1;
-            let pull = Pull {
-                number,
-                id,
-                title: title.to_owned(),
-                branch: branch.to_owned(),
-                sha,
-                open: true,
-                ..Pull::default()
-            };
-            repo.pulls.insert(number, pull);
-            number
-        };
-        self.deliver_pull_request(repo, number, "opened").await;
-        number
-    }
-
-    /// Closes a pull request.
-    pub async fn close_pull_request(&self, repo: &str, number: i64) {
-        self.change(repo, number, |pull| pull.open = false);
-        self.deliver_pull_request(repo, number, "closed").await;
-    }
-
-    /// Closes a pull request, and nobody is told: a lost webhook.
-    pub fn close_silently(&self, repo: &str, number: i64) {
-        self.change(repo, number, |pull| pull.open = false);
-    }
-
-    /// Changes a pull request without telling.
-    pub fn change(&self, repo: &str, number: i64, change: impl FnOnce(&mut Pull)) {
-        change(self.state().repo(repo).pulls.get_mut(&number).expect("a pull request"));
-    }
-
-    /// Tells the webhook about a pull request. Like GitHub, it never tries again by itself.
-    pub async fn deliver_pull_request(&self, repo: &str, number: i64, action: &str) {
-        let body = {
-            let mut state = self.state();
-            let repository = json!({"id": state.repo(repo).id, "full_name": repo});
-            let pull = state.repo(repo).pulls.get(&number).expect("a pull request").json(repo, &self.api_url());
-            json!({"action": action, "number": number, "pull_request": pull, "repository": repository})
-        };
-        self.deliver("pull_request", &body).await;
-    }
-
-    async fn deliver(&self, event: &str, body: &Value) {
-        let Some((url, secret)) = &self.0.webhook else { return };
-        let body = body.to_string();
-        let guid = uuid::Uuid::new_v4().to_string();
-        let key = hmac::Key::new(hmac::HMAC_SHA256, secret.reveal().as_bytes());
-        let signature = hex::encode(hmac::sign(&key, body.as_bytes()));
-        let request = self
-            .0
-            .client
-            .post(url)
-            .timeout(std::time::Duration::from_secs(10))
-            .header("content-type", "application/json")
-            .header("x-github-event", event)
-            .header("x-github-delivery", &guid)
-            .header("x-hub-signature-256", format!("sha256={signature}"))
-            .body(body);
-        let status = match request.send().await {
-            Ok(response) => response.status().as_u16(),
-            Err(_) => 0,
-        };
-        self.state().deliveries.push(Delivery { guid, event: event.to_owned(), status });
-    }
-
-    /// What was delivered, and how it was answered (0: not at all).
-    #[must_use]
-    pub fn deliveries(&self) -> Vec<Delivery> {
-        self.state().deliveries.clone()
-    }
-
     /// The comments of a pull request.
     #[must_use]
     pub fn comments(&self, repo: &str, number: i64) -> Vec<Comment> {
         self.state().repo(repo).comments.iter().filter(|comment| comment.number == number).cloned().collect()
+    }
+
+    /// Says something on a pull request, as a person. Nobody is told.
+    pub fn add_comment(&self, repo: &str, number: i64, author: &str, body: &str) -> u64 {
+        let mut state = self.state();
+        let id = state.next_id();
+        let (author, body) = (author.to_owned(), body.to_owned());
+        state.repo(repo).comments.push(Comment { id, number, author, body, edits: 0, by_app: false });
+        id
     }
 
     /// Removes a comment, as a person might.
@@ -218,23 +148,47 @@ impl GitHost {
         self.state().repo(repo).deployments.clone()
     }
 
-    /// Requests that GitHub's document does not allow.
+    /// Removes a deployment.
+    pub fn delete_deployment(&self, repo: &str, id: u64) {
+        self.state().repo(repo).deployments.retain(|deployment| deployment.id != id);
+    }
+
+    /// Requests that GitHub's document does not allow, and answers of ours that are not as it says.
     #[must_use]
     pub fn violations(&self) -> Vec<String> {
         self.state().violations.clone()
     }
 
-    /// Makes the next requests be answered with this status, `retry-after: 7` with it.
+    /// Makes the next REST requests be answered with this status, `retry-after: 7` with it.
     pub fn fail_next(&self, status: u16, times: u32) {
-        self.state().faults = (status, times);
+        self.disturb_next(Fault::Status(status), times);
+    }
+
+    /// Makes the next REST requests go wrong in this way, after those that were already told to.
+    pub fn disturb_next(&self, fault: Fault, times: u32) {
+        self.state().faults.extend((0..times).map(|_| fault));
+    }
+
+    /// How many installation tokens there are that have been issued and not revoked.
+    #[must_use]
+    pub fn issued_tokens(&self) -> usize {
+        self.state().grants.len()
+    }
+
+    /// Makes every installation token worthless, as a change of the App's permissions may.
+    pub fn revoke_tokens(&self) {
+        self.state().grants.clear();
     }
 
     async fn answer(&self, request: Request) -> Response {
-        let path = request.uri().path().to_owned();
-        if path.contains(".git/") {
-            return git::serve(self.0.directory.path(), request).await;
+        if request.uri().path().contains(".git/") {
+            return git::serve(self, request).await;
         }
         rest::answer(self, request).await
+    }
+
+    fn answers(&self) -> Answers<'_> {
+        Answers { document: &self.0.document, url: &self.0.url }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
