@@ -19,7 +19,8 @@ const CONFIDENTIAL: &[&str] = &[
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../proto");
+    // Read when this runs: a build directory may be shared with another checkout of the sources.
+    let root = Path::new(&std::env::var("CARGO_MANIFEST_DIR")?).join("../../proto");
     println!("cargo::rerun-if-changed={}", root.display());
     let file = |name: &str| root.join(format!("stagely/{name}/v1/{name}.proto"));
 

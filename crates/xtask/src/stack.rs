@@ -3,11 +3,15 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use reqwest::Client;
 use serde_json::{Value, json};
+use stagely_cloud::qemu::{self, Qemu};
+use stagely_domain::clock::SystemClock;
+use stagely_domain::machine::Size;
 use stagely_domain::secret::Secret;
 use stagely_forge::testing::{GitHost, TOKEN};
 use tokio::process::{Child, Command};
@@ -30,6 +34,7 @@ pub struct Stack {
     pub token: Secret,
     pub state: PathBuf,
     pub images: PathBuf,
+    machines: Qemu,
     services: Services,
     registries: Vec<Running>,
     control_plane: Child,
@@ -139,6 +144,13 @@ impl Stack {
             .kill_on_drop(true)
             .spawn()
             .context("start stagelyd")?;
+        let qemu = qemu::Config {
+            state_dir: state.join("qemu"),
+            image_dir: image,
+            agent_binary: agent,
+            templates: true,
+        };
+        let machines = Qemu::new(qemu, Arc::new(SystemClock))?;
         let client = Client::builder().timeout(Duration::from_secs(30)).build()?;
         let mut stack = Self {
             host,
@@ -147,6 +159,7 @@ impl Stack {
             token: Secret::new(""),
             state,
             images,
+            machines,
             services,
             registries,
             control_plane,
@@ -177,20 +190,10 @@ impl Stack {
         }
     }
 
-    /// Waits until the template of small machines is made, so that what follows is what users see day by day.
+    /// Waits until the templates of this image and agent are made, so that what follows is what users see day by day.
     pub async fn warm(&self) -> anyhow::Result<()> {
-        let templates = self.state.join("qemu/templates");
-        let until = Instant::now() + Duration::from_secs(600);
-        let made = || {
-            let names = std::fs::read_dir(&templates).into_iter().flatten().flatten();
-            let done: Vec<String> = names
-                .filter(|entry| entry.path().join("memory").is_file() && entry.path().extension().is_none())
-                .map(|entry| entry.file_name().to_string_lossy().into_owned())
-                .collect();
-            done.iter().any(|name| name.starts_with("small")) && done.iter().any(|name| name.starts_with("medium"))
-        };
-        let begun = Instant::now();
-        while !made() {
+        let (begun, until) = (Instant::now(), Instant::now() + Duration::from_secs(600));
+        while ![Size::Small, Size::Medium].into_iter().all(|size| self.machines.is_prepared(size)) {
             if Instant::now() > until {
                 bail!("no machine template after ten minutes: see .stagely/run/stagelyd.log");
             }

@@ -30,7 +30,7 @@ pub(super) struct Directory(PathBuf);
 
 /// `machine.json`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct Facts {
+pub(super) struct Facts {
     machine: MachineId,
     installation: InstallationId,
     environment: Option<EnvironmentId>,
@@ -39,7 +39,7 @@ struct Facts {
     expires_at: DateTime<Utc>,
     created_at: DateTime<Utc>,
     /// The template it is a copy of; its identity must then be given, and memory and seed are found there.
-    template: Option<PathBuf>,
+    pub(super) template: Option<PathBuf>,
     /// Whether it has its identity: before that a create may be taken up or begun anew.
     identified: bool,
 }
@@ -242,7 +242,8 @@ impl Directory {
         self.0.join("seed.img")
     }
 
-    async fn facts(&self) -> Result<Option<Facts>> {
+    /// `machine.json`; `None` when there is no machine.
+    pub(super) async fn facts(&self) -> Result<Option<Facts>> {
         match tokio::fs::read(self.0.join("machine.json")).await {
             Ok(bytes) => serde_json::from_slice(&bytes)
                 .map(Some)

@@ -62,6 +62,12 @@ impl Qemu {
         Ok(Self { config, clock, preparing: Mutex::new(()) })
     }
 
+    /// Whether machines of this size are copies of a template by now.
+    #[must_use]
+    pub fn is_prepared(&self, size: Size) -> bool {
+        template::find(&self.config, size).is_some()
+    }
+
     fn machine(&self, id: MachineId) -> Directory {
         Directory::new(self.config.state_dir.join("machines").join(id.label()))
     }

@@ -56,17 +56,7 @@ fn user_data(boot: &Boot<'_>) -> Value {
             "content": serde_json::to_string(&config.file()).unwrap_or_default(),
         }));
         // Before anything else: without an enrolment the machine ends itself.
-        first.push(json!([
-            "systemd-run",
-            // So early there is nobody to wait for: waiting would stop the boot.
-            "--no-block",
-            "--unit=stagely-deadline",
-            "--on-active=600",
-            "--timer-property=AccuracySec=1s",
-            "sh",
-            "-c",
-            "[ -e /run/stagely/enrolled ] || systemctl poweroff"
-        ]));
+        first.push(json!(["sh", "-c", DEADLINE]));
     }
     first.push(json!(["ip", "route", "replace", "blackhole", "169.254.169.254/32"]));
     json!({
@@ -84,6 +74,27 @@ fn user_data(boot: &Boot<'_>) -> Value {
         ],
     })
 }
+
+/// Ends a machine that nobody enrolled in ten minutes. `systemctl` speaks to the init process itself; `systemd-run`
+/// would wait for the message bus, which starts only after this stage of the boot.
+const DEADLINE: &str = "mkdir -p /run/systemd/system
+cat > /run/systemd/system/stagely-deadline.service <<'UNIT'
+[Unit]
+DefaultDependencies=no
+[Service]
+Type=oneshot
+ExecStart=/bin/sh -c '[ -e /run/stagely/enrolled ] || systemctl poweroff'
+UNIT
+cat > /run/systemd/system/stagely-deadline.timer <<'UNIT'
+[Unit]
+DefaultDependencies=no
+[Timer]
+OnActiveSec=600
+AccuracySec=1s
+UNIT
+systemctl daemon-reload
+systemctl start --no-block stagely-deadline.timer
+";
 
 const AGENT_UNIT: &str = "[Unit]
 Description=Stagely agent

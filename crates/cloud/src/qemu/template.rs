@@ -1,13 +1,14 @@
 //! Templates: a machine booted once, up to the point where its agent waits for an identity, and saved.
 
-use std::path::PathBuf;
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ring::digest;
 use stagely_domain::machine::Size;
 
 use crate::qemu::hypervisor::{self, Start};
-use crate::qemu::machine::{hear, remove_if_there};
+use crate::qemu::machine::{Directory, hear, remove_if_there};
 use crate::qemu::qmp::Qmp;
 use crate::qemu::{Config, accel, seed};
 use crate::{CloudError, Result};
@@ -25,6 +26,7 @@ pub(super) fn find(config: &Config, size: Size) -> Option<PathBuf> {
 /// Makes the template for a size unless it is there. A half-made one of a crash is thrown away.
 pub(super) async fn ensure(config: &Config, size: Size) -> Result<PathBuf> {
     let done = path(config, size)?;
+    retire(config, &done).await?;
     if done.join("memory").is_file() {
         return Ok(done);
     }
@@ -46,7 +48,27 @@ pub(super) async fn ensure(config: &Config, size: Size) -> Result<PathBuf> {
     Ok(done)
 }
 
-async fn make(config: &Config, size: Size, directory: &std::path::Path) -> Result<()> {
+/// Removes the templates that are for another image or agent and that no machine is a copy of.
+async fn retire(config: &Config, current: &Path) -> Result<()> {
+    let io = |error: std::io::Error| CloudError::io("look for old templates", &error);
+    let key = |path: &Path| path.file_stem()?.to_str()?.rsplit_once('-').map(|(_, key)| key.to_owned());
+    let mut used = HashSet::new();
+    for entry in std::fs::read_dir(config.state_dir.join("machines")).map_err(io)? {
+        // A machine whose facts cannot be read may be a copy of any of them.
+        let facts = Directory::new(entry.map_err(io)?.path()).facts().await?;
+        used.extend(facts.and_then(|facts| facts.template));
+    }
+    for entry in std::fs::read_dir(config.state_dir.join("templates")).map_err(io)? {
+        let path = entry.map_err(io)?.path();
+        if key(&path) != key(current) && !used.contains(&path) {
+            hypervisor::end(&path).await?;
+            remove_if_there(&path).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn make(config: &Config, size: Size, directory: &Path) -> Result<()> {
     hypervisor::overlay(&config.image_dir.join("disk.qcow2"), &directory.join("disk.qcow2")).await?;
     let seed = directory.join("seed.img");
     seed::write(&seed, "stagely-template", &seed::Boot::Template, &config.agent_binary)?;
