@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sqlx::postgres::PgListener;
+use sqlx::postgres::{PgListener, PgPoolOptions};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -30,7 +30,8 @@ impl Notice {
 
 impl Store {
     /// Listens until shutdown or until the receiver is dropped, on one connection beside the pool's, reopened when
-    /// it is lost. A slow reader loses nothing: notices that do not fit are told as one [`Notice::Missed`].
+    /// it is lost. The first notice, and the first after each loss, is [`Notice::Missed`]. Needs a direct connection:
+    /// behind a pooler in transaction mode nothing would ever be heard, and only the polls would be left.
     pub fn listen(&self, channels: &[&str], shutdown: CancellationToken) -> mpsc::Receiver<Notice> {
         let (sender, receiver) = mpsc::channel(64);
         let channels: Vec<String> = channels.iter().map(|channel| (*channel).to_owned()).collect();
@@ -55,6 +56,7 @@ impl Store {
                     if sender.send(Notice::Missed).await.is_err() {
                         return;
                     }
+                    tracing::debug!("listening for wake-ups");
                     // `try_recv` answers `None` once when the connection was lost.
                     while let Ok(Some(notice)) = listener.try_recv().await {
                         if sender.send(Notice::Channel(notice.channel().to_owned())).await.is_err() {
@@ -70,7 +72,16 @@ impl Store {
     }
 
     async fn listener(&self, channels: &[String]) -> Result<PgListener, sqlx::Error> {
-        let mut listener = PgListener::connect_with(self.pool()).await?;
+        // A pool of its own: a busy pool must not make us deaf, and a listener must not take from the pool for ever.
+        let own = PgPoolOptions::new()
+            .max_connections(1)
+            .max_lifetime(None)
+            .idle_timeout(None)
+            .acquire_timeout(Duration::from_secs(10))
+            .connect_lazy_with(self.pool().connect_options().as_ref().clone());
+        let mut listener = PgListener::connect_with(&own).await?;
+        // Reopened by us, with back-off.
+        listener.eager_reconnect(false);
         listener.listen_all(channels.iter().map(String::as_str)).await?;
         Ok(listener)
     }

@@ -1,23 +1,27 @@
 //! A database per test, cloned from one migrated template per schema.
 
+use std::time::Duration;
+
 use sea_orm::{ConnectionTrait, DbBackend, Statement};
-use sqlx::Connection;
 use sqlx::postgres::{PgConnectOptions, PgConnection};
+use sqlx::{ConnectOptions, Connection};
 use stagely_domain::id::{CloudAccountId, ProjectId, TeamId};
 use stagely_domain::machine::Provider;
 use uuid::Uuid;
 
 use crate::tenants::{CloudAccount, Project};
-use crate::{MIGRATIONS, Store};
+use crate::{MIGRATIONS, Result, Store, Tx};
 
 /// Held by whoever makes the template.
 const TEMPLATE_LOCK: i64 = 0x5374_6167_656c_7900;
 
-/// An empty, migrated database of one test. Dropped with the server; see [`TestDb::drop_database`].
+/// An empty, migrated database of one test. It goes with this value, as far as the server is willing.
 pub struct TestDb {
     store: Store,
     url: String,
+    /// Empty once the database is gone.
     name: String,
+    base: PgConnectOptions,
 }
 
 impl TestDb {
@@ -32,10 +36,9 @@ impl TestDb {
         let mut admin = PgConnection::connect_with(&base).await.expect("connect to the test Postgres");
         execute(&mut admin, &format!("CREATE DATABASE {name} TEMPLATE {template}")).await;
         admin.close().await.expect("close the connection");
-        let mut url = address();
-        url.truncate(url.rfind('/').expect("a database address has a path"));
-        let url = format!("{url}/{name}");
-        Self { store: Store::connect(&url, 20).await.expect("connect to the test database"), url, name }
+        let url = base.clone().database(&name).to_url_lossy().to_string();
+        let store = Store::connect(&url, 20).await.expect("connect to the test database");
+        Self { store, url, name, base }
     }
 
     /// The database.
@@ -117,20 +120,50 @@ impl TestDb {
     ///
     /// # Panics
     /// When the server refuses.
-    pub async fn drop_database(self) {
-        let mut admin = PgConnection::connect_with(&base_url()).await.expect("connect to the test Postgres");
-        execute(&mut admin, &format!("DROP DATABASE {} WITH (FORCE)", self.name)).await;
+    pub async fn drop_database(mut self) {
+        drop_database(&self.base, &std::mem::take(&mut self.name)).await.expect("drop the test database");
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "tests are configured by the environment")]
-fn address() -> String {
-    std::env::var("STAGELY_TEST_DATABASE_URL")
-        .expect("STAGELY_TEST_DATABASE_URL is not set: run `cargo xtask test integration`, which starts a Postgres")
+impl Drop for TestDb {
+    fn drop(&mut self) {
+        let (base, name) = (self.base.clone(), std::mem::take(&mut self.name));
+        if name.is_empty() {
+            return;
+        }
+        // A destructor cannot wait on the test's own runtime, which may be ending. What cannot be dropped now is left.
+        let dropper = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
+            let drop_it = async { tokio::time::timeout(Duration::from_secs(5), drop_database(&base, &name)).await };
+            runtime.block_on(drop_it).ok()
+        });
+        let _ = dropper.join();
+    }
 }
 
+impl Tx {
+    /// Runs SQL that the product has no method for; how many rows it changed.
+    ///
+    /// # Errors
+    /// The database's error.
+    pub async fn execute(&self, sql: &'static str) -> Result<u64> {
+        self.run("run a test's SQL", sql, []).await
+    }
+}
+
+async fn drop_database(base: &PgConnectOptions, name: &str) -> std::result::Result<(), sqlx::Error> {
+    let mut admin = PgConnection::connect_with(base).await?;
+    let sql = format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)");
+    sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut admin).await?;
+    admin.close().await
+}
+
+#[expect(clippy::disallowed_methods, reason = "tests are configured by the environment")]
 fn base_url() -> PgConnectOptions {
-    address().parse().expect("STAGELY_TEST_DATABASE_URL is a postgres:// address")
+    std::env::var("STAGELY_TEST_DATABASE_URL")
+        .expect("STAGELY_TEST_DATABASE_URL is not set: run `cargo xtask test integration`, which starts a Postgres")
+        .parse()
+        .expect("STAGELY_TEST_DATABASE_URL is a postgres:// address")
 }
 
 /// The migrated template of this schema, made by the first who needs it.

@@ -1,7 +1,10 @@
 //! What the database promises, asked of a real Postgres.
 #![allow(clippy::unwrap_used)]
 
+mod leases;
 mod migrations;
+mod queue_model;
+mod tenants;
 mod work;
 
 use std::time::Duration;

@@ -1,5 +1,3 @@
-use stagely_domain::id::EnvironmentId;
-use stagely_store::environments::{NewEnvironment, PullRequest};
 use stagely_store::testing::TestDb;
 
 /// Every table of the design, and those added since.
@@ -7,37 +5,72 @@ const TABLES: &str = "agent_connections api_tokens audit_logs build_jobs build_l
                       environments inbox installation log_streams machines pr_posts projects routes secrets sessions \
                       team_members teams users work workflow_runs";
 
+/// One row in each of them.
+const ROWS: &str = include_str!("every_table.sql");
+
+#[tokio::test]
+async fn every_migration_goes_down_and_up_again_on_a_database_with_data() {
+    let db = TestDb::new().await;
+    let store = db.store();
+    assert_eq!(tables(&db).await, TABLES);
+    for round in ["first", "second"] {
+        db.execute(ROWS).await;
+        for table in TABLES.split_whitespace() {
+            assert_eq!(db.text(&format!("SELECT count(*) FROM {table}")).await, "1", "{table}, {round} time");
+        }
+        store.migrate_down(0).await.unwrap();
+        assert_eq!(tables(&db).await, "");
+        let left = "SELECT count(*) FROM pg_proc WHERE pronamespace = 'public'::regnamespace";
+        assert_eq!(db.text(left).await, "0", "functions go with what uses them");
+        store.migrate_up().await.unwrap();
+        assert_eq!(tables(&db).await, TABLES);
+    }
+    db.drop_database().await;
+}
+
+#[tokio::test]
+async fn migrating_twice_changes_nothing() {
+    let db = TestDb::new().await;
+    db.execute(ROWS).await;
+    db.store().migrate_up().await.unwrap();
+    assert_eq!(db.text("SELECT count(*) FROM environments").await, "1");
+    db.drop_database().await;
+}
+
+#[tokio::test]
+async fn append_only_rows_land_in_their_month_and_old_ones_are_kept_too() {
+    let db = TestDb::new().await;
+    db.store().ensure_partitions().await.unwrap();
+    db.store().ensure_partitions().await.unwrap();
+    db.execute(
+        "INSERT INTO audit_logs (id, at, actor_kind, actor, action, target_kind, target) \
+         SELECT gen_random_uuid(), at, 'user', 'u', 'look', 'project', 'p' FROM unnest(ARRAY[now(), '2001-01-01']) AS at",
+    )
+    .await;
+    let homes = "SELECT string_agg(tableoid::regclass::text, ' ' ORDER BY at DESC) FROM audit_logs";
+    let month = db.text("to_char(now(), 'YYYYMM')").await;
+    assert_eq!(db.text(homes).await, format!("audit_logs_{month} audit_logs_rest"));
+    db.drop_database().await;
+}
+
+/// A test's database is its own, and goes with it.
+#[tokio::test]
+async fn a_test_leaves_no_database_and_sees_no_other() {
+    let (one, two) = (TestDb::new().await, TestDb::new().await);
+    one.team("acme").await;
+    assert!(two.store().find_team("acme").await.unwrap().is_none());
+    let name = one.text("current_database()").await;
+    let exists = format!("SELECT count(*) FROM pg_database WHERE datname = '{name}'");
+    assert_eq!(two.text(&exists).await, "1");
+    drop(one);
+    assert_eq!(two.text(&exists).await, "0");
+    two.drop_database().await;
+}
+
 async fn tables(db: &TestDb) -> String {
     db.text(
         "SELECT string_agg(relname, ' ' ORDER BY relname) FROM pg_class JOIN pg_namespace n ON n.oid = relnamespace \
          WHERE nspname = 'public' AND relkind IN ('r', 'p') AND NOT relispartition AND relname <> '_sqlx_migrations'",
     )
     .await
-}
-
-#[tokio::test]
-async fn every_migration_goes_down_and_up_again_on_a_database_with_data() {
-    let db = TestDb::new().await;
-    assert_eq!(tables(&db).await, TABLES);
-    let (store, team) = (db.store(), db.team("acme").await);
-    let account = db.qemu_account(team).await;
-    let project = db.project(team, "acme/shop", Some(account)).await;
-    let tx = store.begin().await.unwrap();
-    let pr = PullRequest {
-        number: 7,
-        title: "t".into(),
-        branch: "b".into(),
-        author: "a".into(),
-        url: "u".into(),
-        sha: "0".repeat(40),
-    };
-    let new = NewEnvironment { id: EnvironmentId::generate(), team, project, pr, hash: "x7k2".into(), ttl_secs: 3600 };
-    tx.insert_environment(&new).await.unwrap();
-    tx.commit().await.unwrap();
-
-    store.migrate_down(0).await.unwrap();
-    assert_eq!(tables(&db).await, "");
-    store.migrate_up().await.unwrap();
-    assert_eq!(tables(&db).await, TABLES);
-    db.drop_database().await;
 }

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use stagely_reconcile::{Claim, Failure, Next, Options, Reconciler, Step, WorkStore, Worker};
 use stagely_store::testing::TestDb;
 use stagely_store::work::{PgWork, kind};
-use stagely_store::{Store, StoreError};
+use stagely_store::{Notice, Store, StoreError};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
@@ -18,13 +18,13 @@ const LEASE: Duration = Duration::from_secs(15);
 const SHORT: Duration = Duration::from_millis(300);
 const DONE: Next = Next::Done { again_in: None };
 
-async fn wake(store: &Store, key: Uuid) {
+pub async fn wake(store: &Store, key: Uuid) {
     let tx = store.begin().await.unwrap();
     tx.wake(kind::ENVIRONMENT, key).await.unwrap();
     tx.commit().await.unwrap();
 }
 
-async fn claim(work: &PgWork, owner: &str, lease: Duration) -> Option<Claim> {
+pub async fn claim(work: &PgWork, owner: &str, lease: Duration) -> Option<Claim> {
     work.claim(kind::ENVIRONMENT, owner, 1, lease).await.unwrap().first().copied()
 }
 
@@ -141,8 +141,66 @@ async fn wakes_arrive_promptly_and_survive_the_loss_of_the_listening_connection(
     let before = count.load(Ordering::SeqCst);
     wake(&store, key).await;
     wait_for("the lost wake to be made good", || async { count.load(Ordering::SeqCst) > before }).await;
+    // And it listens again: each of these is brought by a notification.
+    for _ in 0..3 {
+        let before = count.load(Ordering::SeqCst);
+        wake(&store, key).await;
+        wait_for("the wake to be heard again", || async { count.load(Ordering::SeqCst) > before }).await;
+    }
     shutdown.cancel();
     tracker.wait().await;
+    db.drop_database().await;
+}
+
+#[tokio::test]
+async fn without_a_listener_the_poll_finds_the_work() {
+    let db = TestDb::new().await;
+    let (store, count) = (db.store(), Arc::new(AtomicU32::new(0)));
+    let (shutdown, tracker) = (CancellationToken::new(), TaskTracker::new());
+    let worker = Worker::new(Counting(Arc::clone(&count)), PgWork::new(store.clone()), Options::new("a"));
+    tracker.spawn(worker.run(shutdown.clone()));
+    tracker.close();
+    for round in 1..=2 {
+        let woken = tokio::time::Instant::now();
+        wake(&store, Uuid::now_v7()).await;
+        wait_for("the poll", || async { count.load(Ordering::SeqCst) >= round }).await;
+        assert!(woken.elapsed() < Duration::from_millis(1500), "{:?}", woken.elapsed());
+    }
+    shutdown.cancel();
+    tracker.wait().await;
+    db.drop_database().await;
+}
+
+#[tokio::test]
+async fn a_wake_that_is_rolled_back_never_was() {
+    let db = TestDb::new().await;
+    let (store, key) = (db.store(), Uuid::now_v7());
+    let mut notices = store.listen(&["work_environment"], CancellationToken::new());
+    assert_eq!(notices.recv().await, Some(Notice::Missed), "the first look is due to what was missed before");
+    let tx = store.begin().await.unwrap();
+    tx.wake(kind::ENVIRONMENT, key).await.unwrap();
+    drop(tx);
+    wake(&store, Uuid::now_v7()).await;
+    assert_eq!(notices.recv().await, Some(Notice::Channel("work_environment".into())));
+    assert!(notices.try_recv().is_err(), "one commit, one notice");
+    assert_eq!(db.text("SELECT count(*) FROM work").await, "1");
+    db.drop_database().await;
+}
+
+#[tokio::test]
+async fn many_listeners_leave_the_pool_to_the_queries() {
+    let db = TestDb::new().await;
+    let store = Store::connect(db.url(), 2).await.unwrap();
+    let mut listeners: Vec<_> = (0..4).map(|_| store.listen(&["work_environment"], CancellationToken::new())).collect();
+    for notices in &mut listeners {
+        assert_eq!(notices.recv().await, Some(Notice::Missed));
+    }
+    let both = (store.begin().await.unwrap(), store.begin().await.unwrap());
+    drop(both);
+    wake(&store, Uuid::now_v7()).await;
+    for notices in &mut listeners {
+        assert!(notices.recv().await.unwrap().concerns("work_environment"));
+    }
     db.drop_database().await;
 }
 
