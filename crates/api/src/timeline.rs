@@ -7,6 +7,7 @@
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::Value;
+use stagely_domain::build::State;
 use stagely_store::{BuildView, MachineView, RunView};
 
 use crate::json::Timestamp;
@@ -46,11 +47,13 @@ type Span = (DateTime<Utc>, Option<DateTime<Utc>>);
 /// The phases that have begun.
 #[must_use]
 pub fn phases(run: &RunView, builds: &[BuildView], machine: Option<&MachineView>) -> Vec<Phase> {
+    // An image of an earlier run that was taken as it was took no time.
+    let builds: Vec<&BuildView> = builds.iter().filter(|build| !is_reused(build)).collect();
     PHASES
         .iter()
         .filter_map(|&(name, aliases)| {
             let noted = std::iter::once(&name).chain(aliases).find_map(|name| noted(&run.phases, name));
-            let (start, end) = noted.or_else(|| derived(name, run, builds, machine))?;
+            let (start, end) = noted.or_else(|| derived(name, run, &builds, machine))?;
             // Two clocks may disagree by a little; a bar is never shorter than nothing.
             let end = end.map(|end| end.max(start));
             Some(Phase {
@@ -63,6 +66,10 @@ pub fn phases(run: &RunView, builds: &[BuildView], machine: Option<&MachineView>
         .collect()
 }
 
+fn is_reused(build: &BuildView) -> bool {
+    build.state == State::Succeeded && build.assigned_at.is_none()
+}
+
 fn noted(phases: &Value, name: &str) -> Option<Span> {
     let phase = phases.get(name)?;
     Some((instant(phase.get("started_at")?)?, phase.get("finished_at").and_then(instant)))
@@ -72,7 +79,7 @@ fn instant(value: &Value) -> Option<DateTime<Utc>> {
     DateTime::parse_from_rfc3339(value.as_str()?).ok().map(|at| at.to_utc())
 }
 
-fn derived(name: &str, run: &RunView, builds: &[BuildView], machine: Option<&MachineView>) -> Option<Span> {
+fn derived(name: &str, run: &RunView, builds: &[&BuildView], machine: Option<&MachineView>) -> Option<Span> {
     match name {
         "queue" => {
             let read = noted(&run.phases, "read").map(|(start, _)| start);
@@ -93,7 +100,7 @@ fn derived(name: &str, run: &RunView, builds: &[BuildView], machine: Option<&Mac
 
 /// From the first start to the last end; open while any build that started has not ended.
 fn span(
-    builds: &[BuildView],
+    builds: &[&BuildView],
     start: impl Fn(&BuildView) -> Option<DateTime<Utc>>,
     end: impl Fn(&BuildView) -> Option<DateTime<Utc>>,
 ) -> Option<Span> {

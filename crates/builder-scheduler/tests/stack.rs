@@ -113,6 +113,7 @@ impl Stack {
         let id = BuildJobId::generate();
         let spec = Job {
             sha: "0".repeat(40),
+            source: None,
             context: ".".to_owned(),
             dockerfile: "Dockerfile".to_owned(),
             stage: String::new(),
@@ -131,6 +132,7 @@ impl Stack {
             target: target.to_owned(),
             platform: "linux/amd64".to_owned(),
             spec,
+            reused: None,
         };
         let tx = self.db.store().begin().await.unwrap();
         tx.insert_build_job(&new).await.unwrap();

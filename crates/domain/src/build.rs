@@ -83,6 +83,9 @@ impl State {
 pub struct Job {
     /// The commit, 40 hexadecimal digits.
     pub sha: String,
+    /// Git's name for the content of the context at the commit; `None` when it is not known.
+    #[serde(default)]
+    pub source: Option<String>,
     /// Directory inside the repository, without a leading slash; `.` is its root.
     pub context: String,
     /// Path of the Dockerfile inside the context.
@@ -99,4 +102,107 @@ pub struct Job {
     pub image: String,
     /// The longest that it may take.
     pub timeout_secs: u32,
+}
+
+impl Job {
+    /// Whether this build would read the very same things as `earlier`: then the earlier image will do. A build with
+    /// secrets, or with a Dockerfile from outside its context, is never taken to be the same.
+    #[must_use]
+    pub fn reads_the_same_as(&self, earlier: &Self) -> bool {
+        let tells = |job: &Self| {
+            let inside = !job.dockerfile.split('/').any(|part| part == "..");
+            job.source.clone().filter(|_| inside && job.secrets.is_empty())
+        };
+        tells(self).is_some_and(|source| tells(earlier) == Some(source))
+            && (&self.context, &self.dockerfile, &self.stage, &self.args)
+                == (&earlier.context, &earlier.dockerfile, &earlier.stage, &earlier.args)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Event, Job, State};
+    use crate::machine::Size;
+
+    fn job() -> Job {
+        Job {
+            sha: "1".repeat(40),
+            source: Some("tree".to_owned()),
+            context: "api".to_owned(),
+            dockerfile: "Dockerfile".to_owned(),
+            stage: String::new(),
+            args: [("A".to_owned(), "1".to_owned())].into(),
+            secrets: Vec::new(),
+            size: Size::Medium,
+            image: "p/api:x-1".to_owned(),
+            timeout_secs: 60,
+        }
+    }
+
+    #[test]
+    fn an_image_is_taken_again_only_while_everything_that_its_build_reads_is_the_same() {
+        // Another commit, tag, size or limit makes no other image.
+        let later = Job { sha: "2".repeat(40), image: "p/api:x-2".into(), size: Size::Large, timeout_secs: 9, ..job() };
+        assert!(later.reads_the_same_as(&job()));
+        let differing = [
+            Job { source: Some("other".into()), ..job() },
+            Job { source: None, ..job() },
+            Job { context: "web".into(), ..job() },
+            Job { dockerfile: "Other".into(), ..job() },
+            Job { stage: "test".into(), ..job() },
+            Job { args: [("A".to_owned(), "2".to_owned())].into(), ..job() },
+            Job { secrets: vec!["TOKEN".into()], ..job() },
+            Job { dockerfile: "../Dockerfile".into(), ..job() },
+        ];
+        for other in differing {
+            assert!(!other.reads_the_same_as(&job()) && !job().reads_the_same_as(&other), "{other:?}");
+            // What cannot be known to be the same is not the same as itself either.
+            let unknown = other.source.is_none() || !other.secrets.is_empty() || other.dockerfile.starts_with("..");
+            assert_eq!(other.reads_the_same_as(&other), !unknown, "{other:?}");
+        }
+    }
+
+    /// Every pair of state and event; `-` is refused.
+    #[test]
+    fn the_table_of_every_state_and_event() {
+        use State::{Assigned, Building, Cancelled, Failed, Pushing, Queued, Succeeded};
+        let events = [
+            Event::Assigned,
+            Event::MachineLost,
+            Event::Started,
+            Event::PushStarted,
+            Event::Pushed,
+            Event::Failed,
+            Event::Cancelled,
+        ];
+        let table: [(State, [Option<State>; 7]); 7] = [
+            (Queued, [Some(Assigned), Some(Queued), None, None, None, Some(Failed), Some(Cancelled)]),
+            (
+                Assigned,
+                [
+                    Some(Assigned),
+                    Some(Queued),
+                    Some(Building),
+                    Some(Pushing),
+                    Some(Succeeded),
+                    Some(Failed),
+                    Some(Cancelled),
+                ],
+            ),
+            (
+                Building,
+                [None, Some(Queued), Some(Building), Some(Pushing), Some(Succeeded), Some(Failed), Some(Cancelled)],
+            ),
+            (Pushing, [None, Some(Queued), None, Some(Pushing), Some(Succeeded), Some(Failed), Some(Cancelled)]),
+            (Succeeded, [None; 7]),
+            (Failed, [None; 7]),
+            (Cancelled, [None; 7]),
+        ];
+        for (state, row) in table {
+            for (event, expected) in events.into_iter().zip(row) {
+                assert_eq!(state.next(event).ok(), expected, "{state:?} on {event:?}");
+            }
+        }
+        assert_eq!(table.map(|(state, _)| state), State::ALL);
+    }
 }

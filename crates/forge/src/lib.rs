@@ -38,6 +38,10 @@ pub trait Forge: Send + Sync + 'static {
     /// A file at a commit; `None` when it is not there.
     async fn file_at(&self, repo: &Repo, sha: &str, path: &str) -> Result<Option<Vec<u8>>>;
 
+    /// Git's own names for the content of directories at a commit, in the order of `paths` (`.` is the root): equal
+    /// names, equal content. `None` for what is no directory.
+    async fn directory_ids(&self, repo: &Repo, sha: &str, paths: &[&str]) -> Result<Vec<Option<String>>>;
+
     /// The paths that a pull request changes, at most 3,000 (the host's own limit).
     async fn changed_paths(&self, repo: &Repo, number: i64) -> Result<Vec<String>>;
 

@@ -35,6 +35,23 @@ async fn pull_requests_and_files_are_read_as_they_are_now() {
 }
 
 #[tokio::test]
+async fn a_directory_has_another_id_when_and_only_when_its_content_changed() {
+    let (host, client, repo) = host().await;
+    let files: [(&str, &[u8]); 3] = [("api/a", b"1"), ("web/src/b", b"1"), ("file", b"1")];
+    let before = host.commit(REPO, "dirs", Some("main"), &files, "Before").await;
+    let after = host.commit(REPO, "dirs", None, &[("web/src/b", b"2")], "After").await;
+    let paths = [".", "./api", "web/src", "web", "file", "web/none/deep"];
+    let before = client.directory_ids(&repo, &before, &paths).await.unwrap();
+    let after = client.directory_ids(&repo, &after, &paths).await.unwrap();
+    let same: Vec<bool> = before.iter().zip(&after).map(|(before, after)| before == after).collect();
+    assert_eq!(same, [false, true, false, false, true, true]);
+    let known: Vec<bool> = before.iter().map(Option::is_some).collect();
+    assert_eq!(known, [true, true, true, true, false, false]);
+    assert_eq!(client.directory_ids(&repo, &"0".repeat(40), &["api"]).await.unwrap(), [None]);
+    assert_eq!(host.violations(), Vec::<String>::new());
+}
+
+#[tokio::test]
 async fn lists_are_read_to_their_end() {
     let (host, client, repo) = host().await;
     let names: Vec<String> = (0..230).map(|index| format!("f{index:03}")).collect();

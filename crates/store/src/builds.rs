@@ -68,6 +68,9 @@ pub struct NewBuildJob {
     pub platform: String,
     /// What is to be built.
     pub spec: Job,
+    /// The digest of an image that an earlier job of the environment pushed and that will do; `spec` is then that
+    /// job's, and there is nothing to build.
+    pub reused: Option<String>,
 }
 
 /// What an environment that is gone may have left in the registry.
@@ -90,6 +93,21 @@ impl Store {
     /// The database's error, or [`StoreError::Corrupt`].
     pub async fn list_run_builds(&self, run: RunId) -> Result<Vec<BuildJob>> {
         self.list_builds(Condition::all().add(build_jobs::Column::RunId.eq(run.uuid()))).await
+    }
+
+    /// The newest job of each target and platform of an environment that pushed an image.
+    ///
+    /// # Errors
+    /// The database's error, or [`StoreError::Corrupt`].
+    pub async fn list_newest_images(&self, environment: EnvironmentId) -> Result<Vec<BuildJob>> {
+        let with_image = Condition::all()
+            .add(build_jobs::Column::EnvId.eq(environment.uuid()))
+            .add(build_jobs::Column::State.eq("succeeded"));
+        let mut newest = HashMap::new();
+        for job in self.list_builds(with_image).await? {
+            newest.insert((job.target.clone(), job.platform.clone()), job);
+        }
+        Ok(newest.into_values().collect())
     }
 
     /// The jobs of a project that are not over.
@@ -209,8 +227,9 @@ impl Tx {
         })?;
         self.run(
             "ask for a build",
-            "INSERT INTO build_jobs (id, team_id, project_id, env_id, run_id, target, platform, spec, state) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 'queued') ON CONFLICT (run_id, target, platform) DO NOTHING",
+            "INSERT INTO build_jobs (id, team_id, project_id, env_id, run_id, target, platform, spec, state, image_digest, finished_at) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, CASE WHEN $9::text IS NULL THEN 'queued' ELSE 'succeeded' END, $9, \
+             CASE WHEN $9::text IS NOT NULL THEN now() END) ON CONFLICT (run_id, target, platform) DO NOTHING",
             [
                 new.id.uuid().into(),
                 new.team.uuid().into(),
@@ -220,6 +239,7 @@ impl Tx {
                 new.target.clone().into(),
                 new.platform.clone().into(),
                 spec.into(),
+                new.reused.clone().into(),
             ],
         )
         .await?;

@@ -137,7 +137,11 @@ impl Reconciler for Timed {
 }
 
 /// A replica of its own: queue, listener and worker.
-fn replica(store: Store, options: Options, takes: Duration) -> (CancellationToken, TaskTracker, Arc<Mutex<Vec<Instant>>>) {
+fn replica(
+    store: Store,
+    options: Options,
+    takes: Duration,
+) -> (CancellationToken, TaskTracker, Arc<Mutex<Vec<Instant>>>) {
     let (shutdown, tracker, began) = (CancellationToken::new(), TaskTracker::new(), Arc::default());
     let work = PgWork::new(store);
     tracker.spawn(Arc::clone(&work).listen(shutdown.clone()));

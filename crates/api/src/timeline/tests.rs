@@ -94,6 +94,15 @@ fn a_phase_is_open_while_one_of_its_builds_is() {
 }
 
 #[test]
+fn an_image_that_was_there_already_is_no_part_of_a_phase() {
+    let reused = BuildView { state: build::State::Succeeded, ..build(None, None, Some(2)) };
+    let builds = [build(Some(5), Some(9), Some(10)), reused.clone()];
+    let bars_of = |builds: &[BuildView]| bars(&run_with(json!({})), builds, None)[1..].to_vec();
+    assert_eq!(bars_of(&builds), [("builder", Some(3000)), ("build", Some(4000)), ("push", Some(1000))]);
+    assert!(bars_of(&[reused]).is_empty());
+}
+
+#[test]
 fn a_failed_build_closes_the_phase_it_failed_in() {
     let builds = [build(Some(5), None, Some(8))];
     assert_eq!(bars(&run_with(json!({})), &builds, None)[1..], [("builder", Some(3000)), ("build", Some(3000))]);

@@ -4,6 +4,7 @@ mod auth;
 mod http;
 mod wire;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -127,6 +128,30 @@ impl Forge for GitHub {
         let text: String = answer["content"].as_str().unwrap_or_default().split_whitespace().collect();
         let bytes = base64::engine::general_purpose::STANDARD.decode(text);
         bytes.map(Some).map_err(|_| ForgeError::new(ErrorKind::Protocol, doing, "the content is not base64"))
+    }
+
+    async fn directory_ids(&self, repo: &Repo, sha: &str, paths: &[&str]) -> Result<Vec<Option<String>>> {
+        let doing = "read a commit's directories";
+        let path = format!("/repos/{repo}/git/commits/{}", encode(sha));
+        let commit = self.http.get(doing, repo, &path).await?.unwrap_or_default();
+        let Some(root) = commit["tree"]["sha"].as_str() else { return Ok(vec![None; paths.len()]) };
+        // Directories that were read already, by id.
+        let mut known: HashMap<String, HashMap<String, String>> = HashMap::new();
+        let mut ids = Vec::with_capacity(paths.len());
+        for path in paths {
+            let mut id = Some(root.to_owned());
+            for part in path.split('/').filter(|part| !matches!(*part, "" | ".")) {
+                let Some(parent) = id.take() else { break };
+                if !known.contains_key(&parent) {
+                    let path = format!("/repos/{repo}/git/trees/{parent}");
+                    let tree = self.http.get(doing, repo, &path).await?.unwrap_or_default();
+                    known.insert(parent.clone(), wire::directories(&tree));
+                }
+                id = known.get(&parent).and_then(|directories| directories.get(part)).cloned();
+            }
+            ids.push(id);
+        }
+        Ok(ids)
     }
 
     async fn changed_paths(&self, repo: &Repo, number: i64) -> Result<Vec<String>> {

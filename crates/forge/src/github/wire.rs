@@ -139,3 +139,12 @@ pub(super) fn id(doing: &'static str, value: Option<Value>) -> Result<String> {
     let id = value["id"].as_u64().ok_or_else(|| ForgeError::new(ErrorKind::Protocol, doing, "no id in the answer"))?;
     Ok(id.to_string())
 }
+
+/// The directories directly in a tree, by name. A list that was cut short may lack some.
+pub(super) fn directories(tree: &Value) -> HashMap<String, String> {
+    let entries = tree["tree"].as_array().into_iter().flatten();
+    let directories = entries.filter(|entry| entry["type"] == "tree");
+    directories
+        .filter_map(|entry| Some((entry["path"].as_str()?.to_owned(), entry["sha"].as_str()?.to_owned())))
+        .collect()
+}

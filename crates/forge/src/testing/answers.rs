@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::APP_ID;
+use super::git::Entry;
 use super::state::{Comment, Delivery, Pull, Status};
 use super::validate::Document;
 
@@ -64,6 +65,19 @@ impl Answers<'_> {
         let name = path.rsplit('/').next().unwrap_or(path);
         let facts = json!({"name": name, "path": path, "size": size, "encoding": "base64", "content": base64});
         laid_over(self.document.example("GET", "/repos/{owner}/{repo}/contents/{path}"), facts)
+    }
+
+    pub(super) fn git_commit(&self, sha: &str, tree: &str) -> Value {
+        let facts = json!({"sha": sha, "tree": {"sha": tree}});
+        laid_over(self.document.example("GET", "/repos/{owner}/{repo}/git/commits/{commit_sha}"), facts)
+    }
+
+    pub(super) fn git_tree(&self, sha: &str, entries: &[Entry]) -> Value {
+        let entry =
+            |entry: &Entry| json!({"path": entry.name, "mode": entry.mode, "type": entry.kind, "sha": entry.sha});
+        let entries: Vec<Value> = entries.iter().map(entry).collect();
+        let facts = json!({"sha": sha, "tree": entries, "truncated": false});
+        laid_over(self.document.example("GET", "/repos/{owner}/{repo}/git/trees/{tree_sha}"), facts)
     }
 
     pub(super) fn comment(&self, comment: &Comment) -> Value {

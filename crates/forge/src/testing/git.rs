@@ -125,6 +125,33 @@ pub(super) async fn blob(root: &Path, repo: &str, reference: &str, path: &str) -
     git(&directory(root, repo), &["cat-file", "blob", &format!("{reference}:{path}")], b"").await
 }
 
+/// One line of `git ls-tree`.
+pub(super) struct Entry {
+    pub(super) mode: String,
+    pub(super) kind: String,
+    pub(super) sha: String,
+    pub(super) name: String,
+}
+
+/// The tree of a commit.
+pub(super) async fn tree_of(root: &Path, repo: &str, sha: &str) -> Option<String> {
+    let wanted = format!("{sha}^{{commit}}^{{tree}}");
+    let out = git(&directory(root, repo), &["rev-parse", "--verify", "--end-of-options", &wanted], b"").await?;
+    String::from_utf8_lossy(&out).lines().last().map(str::to_owned)
+}
+
+/// What is directly in a tree.
+pub(super) async fn tree(root: &Path, repo: &str, sha: &str) -> Option<Vec<Entry>> {
+    let out = git(&directory(root, repo), &["ls-tree", "-z", sha], b"").await?;
+    let out = String::from_utf8_lossy(&out);
+    let entry = |line: &str| {
+        let (facts, name) = line.split_once('\t')?;
+        let mut facts = facts.split(' ').map(str::to_owned);
+        Some(Entry { mode: facts.next()?, kind: facts.next()?, sha: facts.next()?, name: name.to_owned() })
+    };
+    Some(out.split('\0').filter_map(entry).collect())
+}
+
 pub(super) async fn changed(root: &Path, repo: &str, base: &str, head: &str) -> Vec<String> {
     let range = format!("{base}...{head}");
     let out = git(&directory(root, repo), &["diff", "--name-only", &range], b"").await.unwrap_or_default();

@@ -25,6 +25,14 @@ pub(super) async fn answer(host: &GitHost, asked: &Asked<'_>) -> Answer {
         ("GET", ["contents", path @ ..]) => {
             contents(host, &repo, asked.value("ref").unwrap_or("main"), &path.join("/")).await
         }
+        ("GET", ["git", "commits", sha]) => match git::tree_of(host.0.directory.path(), &repo, sha).await {
+            Some(tree) => Answer::new(200, host.answers().git_commit(sha, &tree)),
+            None => missing(),
+        },
+        ("GET", ["git", "trees", sha]) => match git::tree(host.0.directory.path(), &repo, sha).await {
+            Some(entries) => Answer::new(200, host.answers().git_tree(sha, &entries)),
+            None => missing(),
+        },
         ("GET", ["pulls", number, "files"]) => files(host, &repo, number, asked).await,
         ("GET", ["installation"]) => match host.state().installations.get(*owner) {
             Some(id) => Answer::new(200, host.answers().installation(*id, owner)),

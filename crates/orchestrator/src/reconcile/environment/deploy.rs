@@ -13,6 +13,7 @@ use stagely_store::environments::Environment;
 
 use crate::context::Context;
 
+const COMMIT: &str = "STAGELY_COMMIT";
 const HOOK_SECS: u64 = 300;
 const HEALTH_SECS: u64 = 300;
 const STOP_GRACE_SECS: u32 = 20;
@@ -78,9 +79,11 @@ fn checkout(clone: &CloneAccess, sha: &str) -> agent::Checkout {
     }
 }
 
-/// Images by digest for what we built, variables for every service. JSON is YAML.
+/// Images by digest for what we built, variables for every service. JSON is YAML. The commit is told to what was
+/// built, as the one that its image was built at: a push replaces only the containers whose image it changed.
 fn overlay(context: &Context, env: &Environment, spec: &Resolved, builds: &[BuildJob]) -> Value {
-    let variables = variables(context, env, spec);
+    let mut variables = variables(context, env, spec);
+    variables.remove(COMMIT);
     let mut services = BTreeMap::new();
     for service in &spec.services {
         services.insert(service.clone(), json!({"environment": variables}));
@@ -93,6 +96,7 @@ fn overlay(context: &Context, env: &Environment, spec: &Resolved, builds: &[Buil
         for service in &target.services {
             if let Some(overlaid) = services.get_mut(service) {
                 overlaid["image"] = json!(image);
+                overlaid["environment"][COMMIT] = json!(job.spec.sha);
             }
         }
     }
@@ -106,7 +110,7 @@ fn variables(context: &Context, env: &Environment, spec: &Resolved) -> BTreeMap<
     let url = |host: &str| context.preview_url.of(host);
     variables.insert("STAGELY_URL".to_owned(), url(&format!("{}.{}", env.hash, context.preview_domain)));
     variables.insert("STAGELY_PR".to_owned(), env.pr.number.to_string());
-    variables.insert("STAGELY_COMMIT".to_owned(), env.pr.sha.clone());
+    variables.insert(COMMIT.to_owned(), env.pr.sha.clone());
     for exposure in &spec.exposures {
         let name: String = exposure
             .service

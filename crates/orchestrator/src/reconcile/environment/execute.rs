@@ -147,13 +147,34 @@ async fn ensure_machine(context: &Context, fence: &Fence, snapshot: &Snapshot) -
 
 async fn ask_builds(context: &Context, fence: &Fence, snapshot: &Snapshot) -> Result<(), Failure> {
     let (env, run, spec) = (&snapshot.env, the_run(snapshot)?, the_spec(snapshot)?);
+    let doing = "ask for builds";
     let short = run.sha.get(..12).unwrap_or(&run.sha);
+    let repo = context.repo(env.project).await?;
+    let contexts: Vec<&str> = spec.targets.iter().map(|target| target.context.as_str()).collect();
+    let sources = context.forge.directory_ids(&repo, &run.sha, &contexts).await.map_err(hosted(doing))?;
+    let earlier = context.store.list_newest_images(env.id).await.map_err(stored(doing))?;
     let mut jobs = Vec::new();
-    for target in &spec.targets {
+    for (target, source) in spec.targets.iter().zip(sources) {
         for platform in &target.platforms {
             // Repository names are lower case (OCI distribution specification, "pulling manifests").
             let name: String = target.name.to_lowercase();
             let image = format!("{}/{name}:{}-{short}-{}", env.project.label(), env.hash, platform.arch());
+            let wanted = Job {
+                sha: run.sha.clone(),
+                source: source.clone(),
+                context: target.context.to_string(),
+                dockerfile: target.dockerfile.clone(),
+                stage: target.stage.clone(),
+                args: target.args.clone(),
+                secrets: target.secrets.clone(),
+                size: target.size,
+                image,
+                timeout_secs: target.timeout_secs,
+            };
+            let same = earlier.iter().find(|job| {
+                (&job.target, job.platform.as_str()) == (&target.name, platform.as_str())
+                    && wanted.reads_the_same_as(&job.spec)
+            });
             jobs.push(NewBuildJob {
                 id: BuildJobId::generate(),
                 team: env.team,
@@ -162,21 +183,12 @@ async fn ask_builds(context: &Context, fence: &Fence, snapshot: &Snapshot) -> Re
                 run: run.id,
                 target: target.name.clone(),
                 platform: platform.as_str().to_owned(),
-                spec: Job {
-                    sha: run.sha.clone(),
-                    context: target.context.to_string(),
-                    dockerfile: target.dockerfile.clone(),
-                    stage: target.stage.clone(),
-                    args: target.args.clone(),
-                    secrets: target.secrets.clone(),
-                    size: target.size,
-                    image,
-                    timeout_secs: target.timeout_secs,
-                },
+                reused: same.and_then(|job| job.image_digest.clone()),
+                spec: same.map_or(wanted, |job| job.spec.clone()),
             });
         }
     }
-    write(context, fence, "ask for builds", async |tx| {
+    write(context, fence, doing, async |tx| {
         for job in &jobs {
             tx.insert_build_job(job).await?;
         }

@@ -142,6 +142,7 @@ fn job(snapshot: &Snapshot, state: build::State) -> BuildJob {
         platform: "linux/amd64".into(),
         spec: build::Job {
             sha: String::new(),
+            source: None,
             context: ".".into(),
             dockerfile: "Dockerfile".into(),
             stage: String::new(),
