@@ -13,7 +13,9 @@ fn signature(secret: &str, body: &[u8]) -> String {
 }
 
 fn opened() -> Vec<u8> {
-    json!({ "action": "opened", "number": 12, "repository": { "full_name": "own/shop" } }).to_string().into_bytes()
+    json!({ "action": "opened", "number": 12, "repository": { "id": 1, "full_name": "own/shop" } })
+        .to_string()
+        .into_bytes()
 }
 
 impl Stand {
@@ -118,18 +120,18 @@ async fn a_malformed_delivery_is_told_what_is_wrong() {
     let guid = Uuid::new_v4().to_string();
     let bodies: [(&str, Vec<u8>, &str); 6] = [
         ("pull_request", b"{".to_vec(), "JSON"),
-        ("pull_request", b"[]".to_vec(), "JSON"),
+        ("pull_request", b"[]".to_vec(), "`action`"),
         ("pull_request", b"\xff\xfe".to_vec(), "JSON"),
         ("pull_request", b"{}".to_vec(), "`action`"),
         ("pull_request", br#"{"action":"opened","number":1}"#.to_vec(), "`repository.full_name`"),
-        ("pull_request", br#"{"action":"opened","repository":{"full_name":"a/b"}}"#.to_vec(), "`number`"),
+        ("pull_request", br#"{"action":"opened","repository":{"id":1,"full_name":"a/b"}}"#.to_vec(), "`number`"),
     ];
     for (event, body, named) in bodies {
         let (status, problem) = stand.deliver(event, &guid, body).await;
         assert_eq!(status, 400, "{problem}");
         assert!(problem["detail"].as_str().unwrap().contains(named), "{problem}");
     }
-    let headers = [("pull_request", "not-a-uuid", "X-GitHub-Delivery"), ("", guid.as_str(), "x-github-event")];
+    let headers = [("pull_request", "not-a-uuid", "x-github-delivery"), ("", guid.as_str(), "x-github-event")];
     for (event, guid, named) in headers {
         let (status, problem) = stand.deliver(event, guid, opened()).await;
         assert_eq!(status, 400);
