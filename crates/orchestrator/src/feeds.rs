@@ -4,6 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::TimeDelta;
+use stagely_forge::ErrorKind;
 use stagely_reconcile::Failure;
 use stagely_store::Scope;
 use stagely_store::environments::{Outcome, Power};
@@ -17,6 +19,10 @@ use crate::pulls;
 
 const EDGE: Duration = Duration::from_millis(250);
 const SCAN: Duration = Duration::from_secs(300);
+/// How long GitHub keeps deliveries (its documentation of webhooks says three days).
+const REMEMBERED: TimeDelta = TimeDelta::days(3);
+/// After so many tries in all a delivery is left to the scan.
+const ATTEMPTS: u32 = 5;
 
 /// Makes due what must always be: the whole copy of the routes, every account's sweep, every live environment.
 pub async fn wake_all(context: &Context) -> Result<(), Failure> {
@@ -72,6 +78,40 @@ pub async fn follow_edge(context: Arc<Context>, shutdown: CancellationToken) {
     }
 }
 
+/// Asks the git host for the webhooks that we never took, every five minutes until shutdown: the host does not send
+/// them again by itself.
+pub async fn redeliver_lost(context: Arc<Context>, shutdown: CancellationToken) {
+    loop {
+        match redeliver(&context).await {
+            Ok(()) => {}
+            // Only an App may ask; with a token the scan has to do.
+            Err(error) if error.kind == ErrorKind::Invalid => return,
+            Err(error) => tracing::warn!(%error, "lost deliveries were not asked for"),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(SCAN) => {}
+            () = shutdown.cancelled() => return,
+        }
+    }
+}
+
+/// One more try for each delivery of the last days that got no answer, or that we could not store. One that comes
+/// twice changes nothing: deliveries are known by their ids.
+pub async fn redeliver(context: &Context) -> stagely_forge::Result<()> {
+    for lost in context.forge.list_failed_deliveries(context.clock.now() - REMEMBERED).await? {
+        let refused = (400..500).contains(&lost.status);
+        if refused || lost.attempts >= ATTEMPTS {
+            continue;
+        }
+        match context.forge.redeliver(lost.id).await {
+            Ok(()) => tracing::info!(guid = %lost.guid, event = lost.event, "asked for a lost delivery again"),
+            Err(error) if error.kind == ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
 /// Looks for open pull requests without an environment, every five minutes until shutdown.
 pub async fn scan_pull_requests(context: Arc<Context>, shutdown: CancellationToken) {
     loop {
@@ -108,8 +148,9 @@ async fn scan(context: &Context) -> Result<(), Failure> {
                 if context.store.find_environment(project.id, number).await.map_err(stored(doing))?.is_some() {
                     continue;
                 }
+                let seen = pulls::look(context, &repo, pull).await?;
                 let tx = context.store.begin().await.map_err(stored(doing))?;
-                let verdict = pulls::apply(context, &tx, project, number, Some(pull)).await?;
+                let verdict = pulls::apply(context, &tx, project, number, Some(seen)).await?;
                 if verdict.applied {
                     tracing::info!(project.id = %project.id, "pull request {number} was not told of: {}", verdict.reason);
                 }

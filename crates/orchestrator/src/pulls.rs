@@ -3,6 +3,7 @@
 
 use ring::rand::{SecureRandom, SystemRandom};
 use stagely_domain::id::EnvironmentId;
+use stagely_domain::spec::{self, FILE, Facts, Triggers};
 use stagely_forge::{PullRequest as Found, PullRequestState, Repo};
 use stagely_reconcile::{ErrorClass, Failure};
 use stagely_store::Tx;
@@ -21,11 +22,52 @@ pub struct Verdict {
     pub reason: String,
 }
 
-/// Reads the pull request as it is now.
-pub async fn read(context: &Context, project: &Project, number: i64) -> Result<Option<Found>, Failure> {
+/// A pull request as it is now.
+pub struct Seen {
+    pull: Found,
+    /// Why its `stagely.yaml` wants no preview for it.
+    refusal: Option<String>,
+}
+
+/// Reads the pull request, and its head commit's word on whether it gets a preview.
+pub async fn read(context: &Context, project: &Project, number: i64) -> Result<Option<Seen>, Failure> {
     let doing = "read a pull request";
     let repo: Repo = project.repo.parse().map_err(|error| Failure::new(ErrorClass::Permanent, doing, error))?;
-    context.forge.pull_request(&repo, number).await.map_err(hosted(doing))
+    match context.forge.pull_request(&repo, number).await.map_err(hosted(doing))? {
+        Some(pull) => look(context, &repo, pull).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+/// Asks the head commit of a pull request that was just read.
+pub async fn look(context: &Context, repo: &Repo, pull: Found) -> Result<Seen, Failure> {
+    let doing = "read when a pull request gets a preview";
+    if pull.state == PullRequestState::Closed {
+        return Ok(Seen { pull, refusal: None });
+    }
+    let triggers = match context.forge.file_at(repo, &pull.sha, FILE).await {
+        Ok(file) => {
+            let spec =
+                file.and_then(|bytes| String::from_utf8(bytes).ok()).and_then(|text| spec::parse(&text, FILE).ok());
+            // What is wrong with the file is told on the pull request by the run, so there has to be one.
+            spec.map(|spec| spec.triggers).unwrap_or_default()
+        }
+        Err(error) if error.kind == stagely_forge::ErrorKind::Invalid => Triggers::default(),
+        Err(error) => return Err(hosted(doing)(error)),
+    };
+    let changed = if triggers.look_at_paths() {
+        context.forge.changed_paths(repo, pull.number).await.map_err(hosted(doing))?
+    } else {
+        Vec::new()
+    };
+    let refusal = triggers.refusal(&Facts {
+        base: &pull.base,
+        labels: &pull.labels,
+        draft: pull.draft,
+        from_fork: pull.from_fork,
+        changed: &changed,
+    });
+    Ok(Seen { pull, refusal })
 }
 
 /// Brings the wish in line with the pull request that was just read, inside `tx`. The caller commits.
@@ -34,13 +76,13 @@ pub async fn apply(
     tx: &Tx,
     project: &Project,
     number: i64,
-    found: Option<Found>,
+    found: Option<Seen>,
 ) -> Result<Verdict, Failure> {
     let doing = "apply a pull request";
     let known = context.store.find_environment(project.id, number).await.map_err(stored(doing))?;
     let applied = |reason: &str| Verdict { applied: true, reason: reason.to_owned() };
     let ignored = |reason: &str| Verdict { applied: false, reason: reason.to_owned() };
-    let Some(pull) = found else {
+    let Some(Seen { pull, refusal }) = found else {
         return match known {
             Some(env) => close(tx, &env, "the pull request is not there any more").await,
             None => Ok(ignored("the git host has no such pull request")),
@@ -64,6 +106,9 @@ pub async fn apply(
                 .map_err(stored(doing))?;
             Ok(ignored("the environment is being removed; it is made anew after that"))
         }
+        (PullRequestState::Open, Some(env)) if refusal.is_some() => {
+            close(tx, &env, refusal.as_deref().unwrap_or_default()).await
+        }
         (PullRequestState::Open, Some(env)) if env.pr.sha == facts.sha => {
             Ok(ignored("the environment is at this commit already"))
         }
@@ -78,6 +123,7 @@ pub async fn apply(
         (PullRequestState::Open, None) if pull.from_fork => {
             Ok(ignored("pull requests from forks need approval, which this version does not offer yet"))
         }
+        (PullRequestState::Open, None) if refusal.is_some() => Ok(ignored(refusal.as_deref().unwrap_or_default())),
         (PullRequestState::Open, None) => {
             let id = EnvironmentId::generate();
             let new = NewEnvironment {

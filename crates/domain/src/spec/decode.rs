@@ -125,7 +125,7 @@ impl Reader<'_> {
     pub(super) fn port(&mut self, node: &Node, path: &str) -> Option<u16> {
         let port = node.text().and_then(|text| text.parse::<u16>().ok()).filter(|port| *port > 0);
         if port.is_none() {
-            self.wrong(node.at, path, "expected a port number from 1 to 65535");
+            self.wrong(node.at, path, format!("expected a port number from 1 to 65535, found {}", found(node)));
         }
         port
     }
@@ -133,7 +133,9 @@ impl Reader<'_> {
     pub(super) fn duration(&mut self, node: &Node, path: &str) -> Option<Duration> {
         let duration = node.text().and_then(Duration::parse);
         if duration.is_none() {
-            self.wrong(node.at, path, "expected a duration such as 90s, 5m, 1h or 7d (at most 365d)");
+            let message =
+                format!("expected a duration such as 90s, 5m, 1h or 7d (at most 365d), found {}", found(node));
+            self.wrong(node.at, path, message);
         }
         duration
     }
@@ -180,6 +182,11 @@ pub(crate) fn is_service_name(name: &str) -> bool {
 /// Text of the user's in a message: bounded, one line.
 pub(super) fn shown(text: &str) -> String {
     text.chars().take(60).map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// What stands there instead.
+fn found(node: &Node) -> String {
+    node.text().map_or_else(|| node.kind().to_owned(), |text| format!("`{}`", shown(text)))
 }
 
 fn list(names: &[&str]) -> String {

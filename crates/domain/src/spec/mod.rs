@@ -5,12 +5,14 @@ mod decode;
 mod diagnostic;
 mod parse;
 mod resolve;
+mod triggers;
 mod values;
 
 pub(crate) use decode::is_service_name;
 pub use diagnostic::Diagnostic;
 pub use parse::parse;
 pub use resolve::{Exposure, Resolved, Target, resolve};
+pub use triggers::Facts;
 pub use values::{Duration, RepoPath};
 
 use indexmap::IndexMap;

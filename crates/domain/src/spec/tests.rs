@@ -76,11 +76,11 @@ fn each_mistake_is_told_with_its_place_and_its_fix() {
         ),
         (
             "version: 2\npreview:\n  expose: [{ service: web, port: 99999 }]\n",
-            "stagely.yaml:3:34: preview.expose[0].port: expected a port number from 1 to 65535",
+            "stagely.yaml:3:34: preview.expose[0].port: expected a port number from 1 to 65535, found `99999`",
         ),
         (
             "version: 2\npreview: { ttl: soon }\n",
-            "stagely.yaml:2:17: preview.ttl: expected a duration such as 90s, 5m, 1h or 7d (at most 365d)",
+            "stagely.yaml:2:17: preview.ttl: expected a duration such as 90s, 5m, 1h or 7d (at most 365d), found `soon`",
         ),
         ("version: 2\nversion: 2\n", "stagely.yaml:2:1: `version` is given twice (first in line 1)"),
         (
