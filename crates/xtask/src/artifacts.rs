@@ -52,18 +52,18 @@ pub async fn agent() -> anyhow::Result<PathBuf> {
     Ok(directory.join(TARGET).join("agent/stagely-agent"))
 }
 
-/// `stagelyd`, built as tests are.
+/// `stagelyd`, built as tests are, with the six services beside it.
 pub async fn stagelyd() -> anyhow::Result<PathBuf> {
-    say("building stagelyd");
+    say("building the control plane");
     let status = Command::new("cargo")
         .current_dir(workspace())
-        .args(["build", "--quiet", "--locked", "--package", "stagely-standalone", "--bin", "stagelyd"])
+        .args(["build", "--quiet", "--locked", "--workspace", "--exclude", "xtask", "--bins"])
         .stdin(Stdio::null())
         .status()
         .await
         .context("run cargo")?;
     if !status.success() {
-        bail!("stagelyd does not build");
+        bail!("the control plane does not build");
     }
     Ok(workspace().join("target/debug/stagelyd"))
 }

@@ -5,20 +5,42 @@ use std::time::Duration;
 use anyhow::{bail, ensure};
 use reqwest::Method;
 use serde_json::{Value, json};
-use stagely_forge::testing::GitHost;
 use tokio::time::{Instant, sleep};
 use xtask::{registry, sample};
 
+use crate::control_plane::Mode;
+use crate::pull_request::PullRequest;
 use crate::stack::Stack;
 use crate::{machine, say, services};
 
-const REPO: &str = "octo/guestbook";
+/// The repository of the story.
+pub const REPO: &str = "octo/guestbook";
+
+/// How long a first push may take: three images from nothing, under software emulation.
+const COLD: Duration = Duration::from_secs(1800);
+const WARM: Duration = Duration::from_secs(600);
 
 /// Tells the story; with `once` to its end, else until Ctrl-C.
-pub async fn run(once: bool) -> anyhow::Result<()> {
-    let stack = Stack::start().await?;
+pub async fn run(once: bool, mode: Mode) -> anyhow::Result<()> {
+    on_a_stack(mode, async |stack| {
+        let mut pull = first_push(stack).await?;
+        second_push(stack, &mut pull).await?;
+        say(format!("the pull request says:\n{}", indented(&pull.comment())));
+        if !once {
+            say(format!("everything runs until Ctrl-C; the git host is {}", stack.host.api_url()));
+            // Only Ctrl-C ends this, and it ends the whole story.
+            return std::future::pending().await;
+        }
+        last(stack, &pull).await
+    })
+    .await
+}
+
+/// Does something with a fresh stack and ends the stack whatever comes of it.
+pub async fn on_a_stack(mode: Mode, work: impl AsyncFnOnce(&Stack) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    let stack = Stack::start(mode).await?;
     let outcome = tokio::select! {
-        outcome = story(&stack, once) => outcome,
+        outcome = work(&stack) => outcome,
         () = interrupted() => Err(anyhow::anyhow!("interrupted")),
     };
     let state = stack.state.clone();
@@ -39,104 +61,78 @@ async fn interrupted() {
     }
 }
 
-/// The stack with an open pull request, until Ctrl-C.
-pub async fn up() -> anyhow::Result<()> {
-    run(false).await
+/// Sets the project up and opens its first pull request; ends when its page shows rows of the database.
+pub async fn first_push(stack: &Stack) -> anyhow::Result<PullRequest<'_>> {
+    set_up(stack).await?;
+    let opened = Instant::now();
+    let pull = PullRequest::open(stack, REPO, "greeting", &sample::with_version("one")).await;
+    let preview = pull.live(COLD).await?;
+    let taken = opened.elapsed();
+    let (status, page) = stack.visit(&preview, "/").await?;
+    let from_database = page.contains(sample::FIRST_ITEM) && sample::shows_version(&page, "one");
+    ensure!(status == 200 && from_database, "the page is not made of the database's rows: {status} {page}");
+    say(format!("preview ready: {}", stack.url(&preview)));
+    waterfall(&pull, "first push (nothing cached)", taken).await?;
+    Ok(pull)
 }
 
-async fn story(stack: &Stack, once: bool) -> anyhow::Result<()> {
-    let host = &stack.host;
-    let account = stack.call(Method::POST, "/cloud-accounts", Some(json!({"name": "metal", "kind": "qemu"}))).await?;
-    let project = json!({"repo": REPO, "cloud_account": account["id"]});
-    stack.call(Method::POST, "/projects", Some(project)).await?;
-    stack.warm().await?;
-
+/// The account, the sample's repository and its project, and the machine templates.
+pub async fn set_up(stack: &Stack) -> anyhow::Result<()> {
+    let account = json!({"name": "metal", "kind": "qemu"});
+    stack.call(Method::POST, "/cloud-accounts", Some(account)).await?;
     let files = sample::files(&crate::workspace())?;
-    host.create_repo(REPO, &sample::borrow(&files)).await;
-    host.commit(REPO, "greeting", Some("main"), &sample::borrow(&sample::with_version("one")), "Greet").await;
-    let opened = Instant::now();
-    let number = host.open_pull_request(REPO, "greeting", "Greet visitors").await;
-    let url = live(host, number, "one", stack, Duration::from_secs(1800)).await?;
-    let cold = opened.elapsed();
-    let preview = url.trim_start_matches("http://").split(':').next().unwrap_or_default().to_owned();
-    let (status, page) = stack.visit(&preview, "/").await?;
-    ensure!(
-        status == 200 && page.contains(sample::FIRST_ITEM),
-        "the page is not made of the database's rows: {status} {page}"
-    );
-    say(format!("preview ready: {url}"));
-    waterfall(stack, "first push (nothing cached)", cold).await?;
+    stack.host.create_repo(REPO, &sample::borrow(&files)).await;
+    create_project(stack, REPO).await?;
+    stack.warm().await
+}
 
+/// Lets Stagely watch a repository, with the one cloud account.
+pub async fn create_project(stack: &Stack, repo: &str) -> anyhow::Result<()> {
+    let accounts = stack.call(Method::GET, "/cloud-accounts", None).await?;
+    let project = json!({"repo": repo, "cloud_account": accounts["items"][0]["id"]});
+    stack.call(Method::POST, "/projects", Some(project)).await.map(drop)
+}
+
+/// An entry, a second commit: its content is live, and the entry is still there.
+pub async fn second_push(stack: &Stack, pull: &mut PullRequest<'_>) -> anyhow::Result<()> {
+    let preview = pull.host();
     let sent = stack.submit(&preview, "/api/items", "text=Kept+over+the+push").await?;
     ensure!((200..400).contains(&sent), "an entry was not taken: {sent}");
     let pushed = Instant::now();
-    host.commit(REPO, "greeting", None, &sample::borrow(&sample::with_version("two")), "Say two").await;
-    live(host, number, "two", stack, Duration::from_secs(600)).await?;
-    let warm = pushed.elapsed();
+    pull.push(&sample::with_version("two")).await;
+    pull.live(WARM).await?;
+    let taken = pushed.elapsed();
     let (_, page) = stack.visit(&preview, "/").await?;
+    ensure!(sample::shows_version(&page, "two"), "the page does not show the second commit: {page}");
     ensure!(page.contains("Kept over the push"), "the data was not kept over the push: {page}");
     say("second commit is live, with the same data");
-    waterfall(stack, "second push (template and build cache)", warm).await?;
-    say(format!("the pull request says:\n{}", indented(&host.comments(REPO, number)[0].body)));
+    waterfall(pull, "second push (template and build cache)", taken).await
+}
 
-    if !once {
-        say("everything runs until Ctrl-C; the git host is ".to_owned() + &host.api_url());
-        // Only Ctrl-C ends this, and it ends the whole story.
-        return std::future::pending().await;
-    }
-    host.close_pull_request(REPO, number).await;
-    nothing_left(stack, &preview, number).await?;
-    ensure!(host.violations().is_empty(), "requests outside GitHub's document: {:?}", host.violations());
+/// Closes the pull request; ends when nothing at all is left.
+pub async fn last(stack: &Stack, pull: &PullRequest<'_>) -> anyhow::Result<()> {
+    let preview = pull.host();
+    pull.close().await;
+    nothing_left(stack, pull, &preview).await?;
+    let violations = stack.host.violations();
+    ensure!(violations.is_empty(), "requests outside GitHub's document: {violations:?}");
     say("closed: no machine, no disk, no route, no image and no open row is left");
     Ok(())
 }
 
-/// Waits until the pull request's comment says that the preview is live and it shows `version`.
-async fn live(host: &GitHost, number: i64, version: &str, stack: &Stack, limit: Duration) -> anyhow::Result<String> {
-    let until = Instant::now() + limit;
-    let mut last = String::new();
-    loop {
-        let comments = host.comments(REPO, number);
-        let body = comments.first().map(|comment| comment.body.clone()).unwrap_or_default();
-        if let Some(line) = body.lines().find(|line| line.starts_with("### ")).filter(|line| *line != last) {
-            say(format!("  comment: {}", line.trim_start_matches('#').trim()));
-            last = line.to_owned();
-        }
-        if body.contains("Preview: Failed") {
-            bail!("the preview failed:\n{body}");
-        }
-        let url = body.lines().find_map(|line| line.strip_prefix("**")?.strip_suffix("**"));
-        if let (true, Some(url)) = (body.contains("Preview: Live"), url) {
-            let preview = url.trim_start_matches("http://").split(':').next().unwrap_or_default();
-            if stack.visit(preview, "/").await.is_ok_and(|(_, page)| sample::shows_version(&page, version)) {
-                return Ok(url.to_owned());
-            }
-        }
-        if Instant::now() > until {
-            bail!("not live after {} s; the comment says:\n{body}", limit.as_secs());
-        }
-        sleep(Duration::from_millis(100)).await;
-    }
-}
-
 /// The newest run's phases.
-async fn waterfall(stack: &Stack, title: &str, whole: Duration) -> anyhow::Result<()> {
+pub async fn waterfall(pull: &PullRequest<'_>, title: &str, whole: Duration) -> anyhow::Result<()> {
     say(format!("{title}: {:.1} s from push to URL", whole.as_secs_f64()));
-    let environments = stack.call(Method::GET, "/environments", None).await?;
-    let Some(id) = environments["items"][0]["id"].as_str() else { return Ok(()) };
-    let runs = stack.call(Method::GET, &format!("/environments/{id}/runs"), None).await?;
-    let Some(run) = runs["items"][0]["id"].as_str() else { return Ok(()) };
-    let run = stack.call(Method::GET, &format!("/runs/{run}"), None).await?;
-    for phase in run["timeline"].as_array().into_iter().flatten() {
-        if let (Some(name), Some(ms)) = (phase["phase"].as_str().or(phase["name"].as_str()), phase["ms"].as_u64()) {
-            say(format!("  {name:<10} {:>8.1} s", Duration::from_millis(ms).as_secs_f64()));
+    for phase in pull.run().await?["timeline"].as_array().into_iter().flatten() {
+        if let (Some(name), Some(ms)) = (phase["name"].as_str(), phase["ms"].as_u64()) {
+            say(format!("  {name:<10} {:>8.2} s", Duration::from_millis(ms).as_secs_f64()));
         }
     }
     Ok(())
 }
 
 /// Waits until no trace of the pull request is left but what it was told.
-async fn nothing_left(stack: &Stack, preview: &str, number: i64) -> anyhow::Result<()> {
+async fn nothing_left(stack: &Stack, pull: &PullRequest<'_>, preview: &str) -> anyhow::Result<()> {
     let until = Instant::now() + Duration::from_secs(300);
     loop {
         let mut left = machine::left(&stack.state);
@@ -150,10 +146,8 @@ async fn nothing_left(stack: &Stack, preview: &str, number: i64) -> anyhow::Resu
         for (repository, tags) in registry::repositories_and_tags(&stack.images)? {
             left.push(format!("images {repository}: {tags:?}"));
         }
-        let counts = stack.call(Method::GET, "/status", None).await?;
-        left.extend(open_rows(&counts));
-        let body = stack.host.comments(REPO, number).first().map(|comment| comment.body.clone()).unwrap_or_default();
-        if !body.contains("Preview: Removed") {
+        left.extend(open_rows(&stack.call(Method::GET, "/status", None).await?));
+        if !pull.comment().contains("Preview: Removed") {
             left.push("the comment does not say that it was removed".to_owned());
         }
         if left.is_empty() {
@@ -166,11 +160,11 @@ async fn nothing_left(stack: &Stack, preview: &str, number: i64) -> anyhow::Resu
     }
 }
 
-/// Machines and builds that are not over, and deliveries that nobody has looked at.
+/// Environments, machines and builds that are not over.
 fn open_rows(counts: &Value) -> Vec<String> {
     let mut open = Vec::new();
-    for kind in ["machines", "builds"] {
-        let Some(states) = counts[kind].as_object() else { return vec!["no status".to_owned()] };
+    for kind in ["environments", "machines", "builds"] {
+        let Some(states) = counts[kind].as_object() else { return vec![format!("no status of {kind}")] };
         let counted = states.iter().filter(|(_, count)| count.as_u64() != Some(0));
         open.extend(counted.map(|(state, count)| format!("{count} {kind} {state}")));
     }

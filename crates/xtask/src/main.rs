@@ -1,17 +1,22 @@
-//! Everything that a contributor or CI runs: `cargo xtask demo | test | up | image`.
+//! Everything that a contributor or CI runs: `cargo xtask demo | test | up | contract | image`.
 
 mod artifacts;
+mod bench;
+mod control_plane;
 mod demo;
 mod machine;
 mod packages;
+mod pull_request;
 mod services;
 mod stack;
+mod stories;
 mod suites;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
+use control_plane::Mode;
 
 #[derive(Parser)]
 #[command(about = "Stagely's tasks")]
@@ -32,9 +37,25 @@ enum Task {
     Test {
         /// Which of them; default all.
         suite: Option<Suite>,
+        /// Of the end-to-end stories only those whose name contains this.
+        #[arg(long)]
+        only: Option<String>,
     },
     /// Start the whole stack with a pull request to play with, and leave it running until Ctrl-C.
-    Up,
+    Up {
+        /// The six services as six processes.
+        #[arg(long)]
+        separate: bool,
+    },
+    /// Measure what is promised.
+    Bench {
+        bench: bench::Bench,
+        /// One JSON object a line.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Run the contract of the cloud providers on real machines.
+    Contract,
     /// Build the virtual machines' image, unless it is there.
     Image,
 }
@@ -63,9 +84,11 @@ fn main() -> ExitCode {
     };
     let outcome = runtime.block_on(async {
         match arguments.task {
-            Task::Demo { once } => demo::run(once).await,
-            Task::Up => demo::up().await,
-            Task::Test { suite } => suites::run(suite).await,
+            Task::Demo { once } => demo::run(once, Mode::Together).await,
+            Task::Up { separate } => demo::run(false, if separate { Mode::Separate } else { Mode::Together }).await,
+            Task::Test { suite, only } => suites::run(suite, only.as_deref()).await,
+            Task::Bench { bench, json } => bench::run(bench, json).await,
+            Task::Contract => suites::contract().await,
             Task::Image => artifacts::image().await.map(drop),
         }
     });

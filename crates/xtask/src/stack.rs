@@ -1,8 +1,7 @@
-//! The whole stack on loopback: Postgres, Redis, two registries, a git host, and `stagelyd up`.
+//! The whole stack on loopback: Postgres, Redis, registries, a git host, and the control plane.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,11 +13,12 @@ use stagely_domain::clock::SystemClock;
 use stagely_domain::machine::Size;
 use stagely_domain::secret::Secret;
 use stagely_forge::testing::{GitHost, TOKEN};
-use tokio::process::{Child, Command};
+use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use xtask::registry::{Access, Registry, Running, Tls, free_address};
 
+use crate::control_plane::{ControlPlane, Mode};
 use crate::services::Services;
 use crate::{artifacts, say, scratch, workspace};
 
@@ -37,14 +37,14 @@ pub struct Stack {
     machines: Qemu,
     services: Services,
     registries: Vec<Running>,
-    control_plane: Child,
+    control_plane: Mutex<ControlPlane>,
     shutdown: CancellationToken,
     client: Client,
 }
 
 impl Stack {
     /// Builds what is missing and starts everything. Machine templates are kept from one time to the next.
-    pub async fn start() -> anyhow::Result<Self> {
+    pub async fn start(mode: Mode) -> anyhow::Result<Self> {
         let (image, agent) = (artifacts::image().await?, artifacts::agent().await?);
         let stagelyd = artifacts::stagelyd().await?;
         let services = Services::start().await?;
@@ -108,7 +108,12 @@ impl Stack {
                 "registry_ca_file": tls.join("ca.pem"),
                 "mirror_url": format!("https://{}", at_host(mirror)),
             },
-            "edge_proxy": {"listen": edge},
+            "edge_proxy": {
+                "listen": edge,
+                "client_cert_file": tls.join("edge.pem"),
+                "client_key_file": tls.join("edge.key"),
+                "ca_file": tls.join("ca.pem"),
+            },
         });
         for (index, peer) in PEERS.iter().enumerate() {
             let (grpc, admin) = (free[6 + index * 2], free[7 + index * 2]);
@@ -118,9 +123,9 @@ impl Stack {
         let file = run.join("stagely.toml");
         std::fs::write(&file, toml(&config)).with_context(|| format!("write {}", file.display()))?;
 
-        command(&stagelyd, &file, &["migrate", "up"]).await?;
-        command(&stagelyd, &file, &["admin", "certificates", "--registry-name", HOST, "--registry-name", "127.0.0.1"])
-            .await?;
+        ControlPlane::command(&stagelyd, &file, &["migrate", "up"]).await?;
+        let names = ["admin", "certificates", "--registry-name", HOST, "--registry-name", "127.0.0.1"];
+        ControlPlane::command(&stagelyd, &file, &names).await?;
         let pair = Tls { certificate: tls.join("registry.pem"), key: tls.join("registry.key") };
         let access = |realm: String| Access::Images { realm, root_bundle: tls.join("registry-tokens.pem") };
         let start = async |name: &str, listen, store: &Path, access| {
@@ -134,60 +139,37 @@ impl Stack {
             start("mirror", mirror, &base_store, Access::BaseImages).await?,
         ];
 
-        let log = std::fs::File::create(run.join("stagelyd.log")).context("make a log")?;
-        let control_plane = Command::new(&stagelyd)
-            .arg("up")
-            .env("STAGELY_CONFIG", &file)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .kill_on_drop(true)
-            .spawn()
-            .context("start stagelyd")?;
-        let qemu = qemu::Config {
-            state_dir: state.join("qemu"),
-            image_dir: image,
-            agent_binary: agent,
-            templates: true,
-        };
+        let control_plane = ControlPlane::start(&stagelyd, &file, &state, mode).await?;
+        let token = ControlPlane::command(&stagelyd, &file, &["admin", "token", "--team", "demo"]).await?;
+        say(format!("the control plane is up (logs: {})", run.display()));
+        let qemu =
+            qemu::Config { state_dir: state.join("qemu"), image_dir: image, agent_binary: agent, templates: true };
         let machines = Qemu::new(qemu, Arc::new(SystemClock))?;
         let client = Client::builder().timeout(Duration::from_secs(30)).build()?;
-        let mut stack = Self {
+        Ok(Self {
             host,
             api: format!("http://{api}"),
             edge,
-            token: Secret::new(""),
+            token: Secret::new(token.trim()),
             state,
             images,
             machines,
             services,
             registries,
-            control_plane,
+            control_plane: Mutex::new(control_plane),
             shutdown,
             client,
-        };
-        stack.ready().await?;
-        let token = command(&stagelyd, &file, &["admin", "token", "--team", "demo"]).await?;
-        stack.token = Secret::new(token.trim());
-        say(format!("the control plane is up (log: {})", run.join("stagelyd.log").display()));
-        Ok(stack)
+        })
     }
 
-    async fn ready(&mut self) -> anyhow::Result<()> {
-        let until = Instant::now() + Duration::from_secs(60);
-        loop {
-            if let Some(status) = self.control_plane.try_wait()? {
-                bail!("stagelyd ended ({status}): see .stagely/run/stagelyd.log");
-            }
-            let asked = self.client.get(format!("{}/healthz", self.api)).send().await;
-            if asked.is_ok_and(|answer| answer.status().is_success()) {
-                return Ok(());
-            }
-            if Instant::now() > until {
-                bail!("stagelyd is not ready after a minute: see .stagely/run/stagelyd.log");
-            }
-            sleep(Duration::from_millis(100)).await;
-        }
+    /// Ends the control plane and starts it the other way.
+    pub async fn switch(&self, mode: Mode) -> anyhow::Result<()> {
+        self.control_plane.lock().await.switch(mode).await
+    }
+
+    /// SIGKILL for one service of six; a new process takes its place.
+    pub async fn kill(&self, service: &'static str) -> anyhow::Result<()> {
+        self.control_plane.lock().await.kill(service).await
     }
 
     /// Waits until the templates of this image and agent are made, so that what follows is what users see day by day.
@@ -220,6 +202,11 @@ impl Stack {
         Ok(serde_json::from_str(&text).unwrap_or(Value::Null))
     }
 
+    /// The public URL of a preview's host.
+    pub fn url(&self, host: &str) -> String {
+        format!("http://{host}:{}", self.edge.port())
+    }
+
     /// A visit of a preview through the edge.
     pub async fn visit(&self, host: &str, path: &str) -> anyhow::Result<(u16, String)> {
         let url = format!("http://{}{path}", self.edge);
@@ -237,12 +224,7 @@ impl Stack {
 
     /// Ends everything that was started.
     pub async fn stop(mut self) {
-        if let Some(pid) = self.control_plane.id().and_then(|pid| rustix::process::Pid::from_raw(pid.cast_signed())) {
-            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-        }
-        if tokio::time::timeout(Duration::from_secs(30), self.control_plane.wait()).await.is_err() {
-            let _ = self.control_plane.kill().await;
-        }
+        self.control_plane.get_mut().stop().await;
         for registry in self.registries {
             registry.stop().await;
         }
@@ -252,17 +234,6 @@ impl Stack {
 }
 
 const PEERS: [&str; 6] = ["agent_hub", "orchestrator", "builder_scheduler", "edge_proxy", "reaper", "api"];
-
-/// Runs one command of `stagelyd` to its end; what it printed.
-async fn command(stagelyd: &Path, config: &Path, arguments: &[&str]) -> anyhow::Result<String> {
-    let mut command = Command::new(stagelyd);
-    command.args(arguments).env("STAGELY_CONFIG", config).stdin(Stdio::null());
-    let output = command.output().await.context("run stagelyd")?;
-    if !output.status.success() {
-        bail!("stagelyd {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr));
-    }
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-}
 
 /// Tables of plain values as TOML; strings are written as JSON writes them, which TOML reads.
 fn toml(config: &Value) -> String {

@@ -1,0 +1,147 @@
+//! From a push to its URL, and how a machine boots.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use stagely_cloud::qemu::{Config, Qemu};
+use stagely_cloud::{Cloud, contract};
+use stagely_domain::clock::SystemClock;
+use stagely_domain::id::InstallationId;
+use stagely_domain::machine::{Arch, Size};
+use tokio::time::{Instant, sleep};
+use xtask::sample;
+
+use super::{Promise, REPETITIONS, Samples};
+use crate::control_plane::Mode;
+use crate::pull_request::PullRequest;
+use crate::stack::Stack;
+use crate::{artifacts, demo, say};
+
+/// Phases that are ours alone; the others wait for builds, boots and containers.
+const OURS: [&str; 4] = ["queue", "read", "routed", "proved"];
+const WARM: Duration = Duration::from_secs(300);
+
+pub(super) async fn measure() -> anyhow::Result<Vec<Promise>> {
+    let mut promises = boots().await?;
+    demo::on_a_stack(Mode::Together, async |stack| {
+        let begun = Instant::now();
+        let mut pull = demo::first_push(stack).await?;
+        let cold = begun.elapsed();
+        promises.extend(pushes(&mut pull, cold).await?);
+        promises.push(wakes(stack, &pull).await?);
+        demo::last(stack, &pull).await
+    })
+    .await?;
+    Ok(promises)
+}
+
+/// Cold boots beside copies of a template, both until the agent is there.
+async fn boots() -> anyhow::Result<Vec<Promise>> {
+    let directory = tempfile::tempdir().context("make a state directory")?;
+    let config = Config {
+        state_dir: directory.path().to_owned(),
+        image_dir: artifacts::image().await?,
+        agent_binary: artifacts::agent().await?,
+        templates: true,
+    };
+    let (mut cold, mut restored) = (Samples::default(), Samples::default());
+    for _ in 0..REPETITIONS {
+        // Making a template is a cold boot to the agent's first word, and the saving of its memory.
+        let state_dir = tempfile::tempdir_in(directory.path()).context("make a state directory")?;
+        let fresh =
+            Qemu::new(Config { state_dir: state_dir.path().to_owned(), ..config.clone() }, Arc::new(SystemClock))?;
+        let begun = Instant::now();
+        fresh.prepare(Size::Small, Arch::Amd64).await?;
+        cold.add(begun.elapsed());
+        let begun = Instant::now();
+        let created = fresh.create(&contract::request(InstallationId::generate(), &SystemClock)).await?;
+        restored.add(begun.elapsed());
+        fresh.delete(&created.id).await?;
+        say(format!("boot: cold {cold}, restored {restored}"));
+    }
+    let ratio = cold.median().as_secs_f64() / restored.median().as_secs_f64();
+    Ok(vec![
+        Promise {
+            what: "boot of a restored machine, with identity".to_owned(),
+            wanted: "<= 5 s".to_owned(),
+            got: restored.to_string(),
+            beside: format!("cold {cold}"),
+            holds: restored.median() <= Duration::from_secs(5),
+        },
+        Promise {
+            what: "restored against cold boot".to_owned(),
+            wanted: ">= 10 x faster".to_owned(),
+            got: format!("{ratio:.0} x"),
+            beside: format!("cold {cold}"),
+            holds: ratio >= 10.0,
+        },
+    ])
+}
+
+/// Pushes that change one image of three.
+async fn pushes(pull: &mut PullRequest<'_>, cold: Duration) -> anyhow::Result<Vec<Promise>> {
+    let mut warm = Samples::default();
+    let mut phases: BTreeMap<&str, Samples> = BTreeMap::new();
+    for turn in 0..=REPETITIONS {
+        let begun = Instant::now();
+        pull.push(&sample::with_version(&format!("turn {turn}"))).await;
+        pull.live(WARM).await?;
+        let taken = begun.elapsed();
+        demo::waterfall(pull, &format!("push {turn}"), taken).await?;
+        if turn == 0 {
+            // The first push after the machine came up pays for what no later one does.
+            continue;
+        }
+        warm.add(taken);
+        for phase in pull.run().await?["timeline"].as_array().into_iter().flatten() {
+            let ours = OURS.into_iter().find(|name| phase["name"] == *name);
+            if let (Some(name), Some(ms)) = (ours, phase["ms"].as_u64()) {
+                phases.entry(name).or_default().add(Duration::from_millis(ms));
+            }
+        }
+    }
+    let mut promises = vec![Promise {
+        what: "push to URL, warm (template, build cache)".to_owned(),
+        wanted: "<= 20 s".to_owned(),
+        got: warm.to_string(),
+        beside: format!("cold {:.1} s (once)", cold.as_secs_f64()),
+        holds: warm.median() <= Duration::from_secs(20),
+    }];
+    promises.extend(phases.into_iter().map(|(name, samples)| Promise {
+        what: format!("phase `{name}` of a warm push"),
+        wanted: "<= 300 ms".to_owned(),
+        got: samples.to_string(),
+        beside: format!("whole push {warm}"),
+        holds: samples.median() <= Duration::from_millis(300),
+    }));
+    Ok(promises)
+}
+
+/// Put to sleep and visited.
+async fn wakes(stack: &Stack, pull: &PullRequest<'_>) -> anyhow::Result<Promise> {
+    let (host, mut samples) = (pull.host(), Samples::default());
+    let mut awake = Samples::default();
+    for _ in 0..REPETITIONS {
+        let begun = Instant::now();
+        stack.visit(&host, "/").await?;
+        awake.add(begun.elapsed());
+        pull.sleep().await?;
+        let begun = Instant::now();
+        while !stack.visit(&host, "/").await.is_ok_and(|(status, page)| status == 200 && page.contains("Guestbook")) {
+            anyhow::ensure!(begun.elapsed() < Duration::from_secs(60), "the preview does not wake");
+            sleep(Duration::from_millis(50)).await;
+        }
+        samples.add(begun.elapsed());
+        // The comment follows; the next turn begins when it is settled.
+        pull.says("Preview: Live", Duration::from_secs(60)).await?;
+    }
+    Ok(Promise {
+        what: "asleep to the first byte of the page".to_owned(),
+        wanted: "<= 5 s".to_owned(),
+        got: samples.to_string(),
+        beside: format!("awake {awake}"),
+        holds: samples.median() <= Duration::from_secs(5),
+    })
+}
