@@ -51,6 +51,8 @@ pub struct Credential {
     pub machine: MachineId,
     /// Thumbprint of the key that must be proven.
     pub thumbprint: String,
+    /// Whether its time is over: then it counts only for a machine that was just woken.
+    pub ran_out: bool,
 }
 
 /// The credential is not valid; which of its faults it was is not told.
@@ -117,7 +119,7 @@ impl Signer {
         jsonwebtoken::encode(&header, &claims, &self.encoding).map(Secret::new).map_err(HubError::Sign)
     }
 
-    /// What `token` says, if we signed it for agents and it has not run out.
+    /// What `token` says, if we signed it for agents, and whether it has run out.
     ///
     /// # Errors
     /// [`Refused`].
@@ -132,11 +134,12 @@ impl Signer {
         // Compared below with our clock; the claim's type is enforced by `Claims`.
         rules.validate_exp = false;
         let read = jsonwebtoken::decode::<Claims>(token, &self.decoding, &rules).map_err(|_| Refused)?;
-        if read.header.typ.as_deref() != Some(TYPE) || read.claims.exp <= now.timestamp() {
+        if read.header.typ.as_deref() != Some(TYPE) {
             return Err(Refused);
         }
         let machine = read.claims.sub.parse().map_err(|_| Refused)?;
-        Ok(Credential { machine, thumbprint: read.claims.cnf.jkt })
+        let ran_out = read.claims.exp <= now.timestamp();
+        Ok(Credential { machine, thumbprint: read.claims.cnf.jkt, ran_out })
     }
 }
 

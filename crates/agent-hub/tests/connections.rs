@@ -1,5 +1,6 @@
 use futures::SinkExt;
 use rcgen::KeyPair;
+use stagely_agent_hub::Config;
 use stagely_proto::agent::{self, agent_frame, hub_frame};
 use stagely_store::testing::TestDb;
 use tokio_tungstenite::tungstenite::{Error, Message};
@@ -76,6 +77,24 @@ async fn browsers_and_foreign_protocols_are_refused_before_the_upgrade() {
             Ok(_) => panic!("{header} was accepted"),
         }
     }
+    hub.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_that_slept_longer_than_its_credential_lives_comes_back_when_it_is_woken() {
+    let db = TestDb::new().await;
+    let machine = seed(&db).await.preview(&db).await;
+    let hub = Hub::start_with(&db, Config { credential_ttl_secs: 1, ..Config::default() }).await;
+    let agent = hub.agent(machine).await;
+    db.execute("UPDATE agent_connections SET enrol_deadline = now() - interval '1 hour'").await;
+    tokio::time::sleep(std::time::Duration::from_millis(2100)).await;
+    let mut refused = agent.dial(hub.address, &[]).await.unwrap();
+    let nonce = refused.challenge().await;
+    refused.send(agent.hello(&nonce)).await;
+    assert_eq!(refused.close_code().await.0, 4401);
+    // Whoever wakes it says so first.
+    hub.prepare(machine).await;
+    agent.connect(hub.address).await;
     hub.stop().await;
 }
 

@@ -44,6 +44,11 @@ pub struct Hub {
 
 impl Hub {
     pub async fn start(db: &TestDb) -> Self {
+        Self::start_with(db, Config::default()).await
+    }
+
+    /// A hub whose settings differ from the defaults.
+    pub async fn start_with(db: &TestDb, config: Config) -> Self {
         let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
         let mut settings = stagely_runtime::config::load().unwrap();
         settings.common.database_url = Some(Secret::new(db.url()));
@@ -52,7 +57,7 @@ impl Hub {
         let settings = settings.with("ports.agent_hub", ports);
         let shutdown = CancellationToken::new();
         let kit = Kit::bind(&settings, Peer::AgentHub, shutdown.clone()).await.unwrap();
-        let config = Config { listen: "127.0.0.1:0".parse().unwrap(), drain_secs: 1, ..Config::default() };
+        let config = Config { listen: "127.0.0.1:0".parse().unwrap(), drain_secs: 1, ..config };
         let hub = AgentHub::build(config, &kit).await.unwrap();
         let (address, grpc) = (hub.address(), HubClient::new(kit.connect(Peer::AgentHub).unwrap()));
         let stop = shutdown.clone();

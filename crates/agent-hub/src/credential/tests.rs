@@ -44,8 +44,9 @@ fn a_credential_names_its_machine_and_key_until_it_runs_out() {
     let bench = bench();
     let token = bench.signer.issue(bench.machine, bench.key.der_bytes(), now()).unwrap();
     let said = bench.signer.verify(token.reveal(), now() + TimeDelta::minutes(59)).unwrap();
+    assert!(!said.ran_out);
     assert_eq!((said.machine, said.thumbprint), (bench.machine, thumbprint(bench.key.der_bytes())));
-    assert_eq!(bench.signer.verify(token.reveal(), now() + TimeDelta::hours(1)), Err(Refused));
+    assert!(bench.signer.verify(token.reveal(), now() + TimeDelta::hours(1)).unwrap().ran_out);
     assert!(bench.signer.verify(&bench.signed(&bench.claims()), now()).is_ok());
 }
 
@@ -75,7 +76,6 @@ fn every_claim_is_needed_in_its_type_and_with_its_value() {
         ("sub", Value::Null),
         ("exp", json!((now().timestamp() + 60).to_string())),
         ("exp", json!(1e300)),
-        ("exp", json!(now().timestamp())),
         ("exp", Value::Null),
         ("cnf", Value::Null),
         ("cnf", json!({})),

@@ -30,7 +30,8 @@ pub enum Enrolled {
 }
 
 impl Tx {
-    /// Opens the enrolment of a machine for `window`, or extends it while the token is unused.
+    /// Opens the enrolment of a machine for `window`, or extends it while the token is unused. A machine that has
+    /// enrolled may within `window` come back with a credential that ran out, while it slept, say.
     ///
     /// # Errors
     /// [`StoreError::NotFound`] when there is no such machine.
@@ -52,14 +53,14 @@ impl Tx {
         if self.inner.execute_raw(upsert).await.map_err(doing)?.rows_affected() == 1 {
             return Ok(Prepared::Open);
         }
-        let find = Statement::from_sql_and_values(
+        let extend = Statement::from_sql_and_values(
             DbBackend::Postgres,
-            "SELECT 1 FROM agent_connections WHERE machine_id = $1",
-            [machine.uuid().into()],
+            "UPDATE agent_connections SET enrol_deadline = now() + make_interval(secs => $2) WHERE machine_id = $1",
+            [machine.uuid().into(), secs(window).into()],
         );
-        match self.inner.query_one_raw(find).await.map_err(doing)? {
-            Some(_) => Ok(Prepared::Closed),
-            None => Err(StoreError::NotFound("machine")),
+        match self.inner.execute_raw(extend).await.map_err(doing)?.rows_affected() {
+            0 => Err(StoreError::NotFound("machine")),
+            _ => Ok(Prepared::Closed),
         }
     }
 
