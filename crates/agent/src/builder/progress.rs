@@ -89,9 +89,30 @@ impl Progress {
     }
 }
 
+/// The output without the lines that only count bytes (`#4 sha256:… 6.23MB / 29.80MB 0.8s`): they say nothing about a
+/// failure, and push out of its tail what does.
+#[must_use]
+pub fn without_transfers(output: &str) -> String {
+    let is_transfer = |line: &&str| {
+        let step = line.strip_prefix('#').and_then(|rest| rest.split_once(' '));
+        step.is_some_and(|(number, text)| {
+            number.bytes().all(|byte| byte.is_ascii_digit())
+                && ["sha256:", "extracting sha256:", "transferring "].iter().any(|word| text.starts_with(word))
+        })
+    };
+    output.lines().filter(|line| !is_transfer(line)).collect::<Vec<_>>().join("\n")
+}
+
 #[cfg(test)]
 mod tests {
-    use super::Progress;
+    use super::{Progress, without_transfers};
+
+    #[test]
+    fn lines_that_only_count_bytes_are_left_out_of_a_tail() {
+        let output = "#4 sha256:a5 6.23MB / 29.80MB 0.8s\n#4 extracting sha256:a5 5.0s\n#2 transferring context: 2B\n\
+            #4 DONE 19.5s\n#5 [2/2] RUN sha256:\n#5 0.3 sha256:a5 is wrong\n";
+        assert_eq!(without_transfers(output), "#4 DONE 19.5s\n#5 [2/2] RUN sha256:\n#5 0.3 sha256:a5 is wrong");
+    }
 
     #[test]
     fn a_failed_build_says_where() {
