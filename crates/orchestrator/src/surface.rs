@@ -24,8 +24,15 @@ pub fn root_host(context: &Context, env: &Environment) -> String {
 
 /// Why the environment stands where it stands, in a sentence.
 pub fn reason(snapshot: &Snapshot) -> Option<String> {
-    let failed = snapshot.run.as_ref().and_then(|run| run.failure.as_ref()).map(|failure| failure.message.clone());
+    let failed = failure(snapshot).map(|failure| failure.message.clone());
     failed.or_else(|| snapshot.env.reason.clone())
+}
+
+/// What went wrong: with the run, or after it with the machine that was live.
+fn failure(snapshot: &Snapshot) -> Option<&RunFailure> {
+    let of_run = snapshot.run.as_ref().and_then(|run| run.failure.as_ref());
+    let lost = snapshot.newest.as_ref().filter(|_| snapshot.machine().is_none());
+    of_run.or_else(|| lost.and_then(|machine| machine.failure.as_ref()))
 }
 
 /// Routes that lead to the machine; `None` while it has no address.
@@ -169,7 +176,7 @@ const fn phrase(state: State) -> &'static str {
 
 fn comment(context: &Context, snapshot: &Snapshot, state: State) -> String {
     let env = &snapshot.env;
-    let failure = snapshot.run.as_ref().and_then(|run| run.failure.as_ref());
+    let failure = failure(snapshot);
     let sign = match state {
         State::Live => "🟢",
         State::Failed | State::Unreachable => "🔴",

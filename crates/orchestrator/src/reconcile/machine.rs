@@ -50,6 +50,11 @@ impl Reconciler for Machines {
             (_, State::Gone) => Ok(Step::Done),
             (Presence::Absent, _) => work.remove().await.map_err(Failure::never_parks),
             (Presence::Present, State::Intended | State::Creating) => work.create(claim.attempt).await,
+            (Presence::Present, State::Booting | State::Enrolled | State::Hibernated) if work.is_suspect().await? => {
+                let message = "the machine's one-time enrolment token was used a second time, with another key: \
+                               somebody else may have read it, so the machine was removed";
+                work.give_up(failure(Code::MachineLost, "boot", message)).await
+            }
             (Presence::Present, State::Booting) => work.boot().await,
             (Presence::Present, State::Enrolled | State::Hibernated) => work.keep().await,
             (Presence::Present, State::Deleting) => Ok(Step::Done),
@@ -153,6 +158,13 @@ impl Work<'_> {
         Ok(Step::Again(Duration::from_secs(5)))
     }
 
+    /// Whether its enrolment token turned up twice.
+    async fn is_suspect(&self) -> Result<bool, Failure> {
+        let agent =
+            self.context.store.find_agent(self.machine.id).await.map_err(stored("look at a machine's agent"))?;
+        Ok(agent.is_some_and(|agent| agent.suspect_at.is_some()))
+    }
+
     /// Awake or asleep as wished, at its address, and still there.
     async fn keep(&self) -> Result<Step, Failure> {
         let (id, machine) = (self.machine.id, self.machine);
@@ -168,6 +180,9 @@ impl Work<'_> {
                 return Ok(Step::Done);
             }
             (Power::Awake, State::Hibernated) => {
+                // Its credential may have run out while it slept: for some minutes it may come back all the same.
+                let request = PrepareEnrolmentRequest { machine_id: id.to_string() };
+                self.context.hub.clone().prepare_enrolment(request).await.map_err(called("wake a machine"))?;
                 let vm = self.cloud.wake(&provider).await.map_err(clouded("wake a machine"))?;
                 self.write_and_tell("record a woken machine", async |tx| {
                     let _ = tx.machine_placed(id, &vm.id.0, vm.address.as_deref()).await?;

@@ -50,6 +50,14 @@ pub async fn execute(context: &Context, fence: &Fence, snapshot: &Snapshot, op: 
         }
         Op::CancelRuns => cancel_runs(context, fence, snapshot).await,
         Op::Stop => stop(context, snapshot).await,
+        Op::Replace => {
+            let env = &snapshot.env;
+            tracing::warn!(env.id = %env.id, "{} lost its machine and gets another", env.id);
+            write(context, fence, "wish for the commit again", async |tx| {
+                tx.wish_commit(env.id, env.generation, &env.pr).await.map(drop)
+            })
+            .await
+        }
         Op::CloseRoutes => close_routes(context, fence, snapshot).await,
         Op::DropMachines => drop_machines(context, fence, snapshot).await,
         Op::Finish => finish(context, fence, snapshot).await,

@@ -58,6 +58,8 @@ pub enum Op {
     CancelRuns,
     /// Ask the agent to run the hooks and stop everything.
     Stop,
+    /// Wish for the commit once more: what was live has lost its machine.
+    Replace,
     /// Mark every route gone.
     CloseRoutes,
     /// Wish every machine away.
@@ -83,6 +85,8 @@ const STOP_GRACE: TimeDelta = TimeDelta::seconds(60);
 const SILENCE: TimeDelta = TimeDelta::seconds(120);
 /// How long a run may take in all.
 const RUN_LIMIT: TimeDelta = TimeDelta::minutes(60);
+/// How long a preview must have been live for its lost machine to be replaced.
+const STEADY: TimeDelta = TimeDelta::minutes(5);
 /// How often a resting environment is compared with its pull request.
 const RESTING: Duration = Duration::from_secs(300);
 const SOON: Duration = Duration::from_secs(5);
@@ -167,7 +171,15 @@ fn advance(snapshot: &Snapshot, run: &Run<Resolved>, now: DateTime<Utc>) -> Plan
 
 /// Keeping what there is, awake or asleep.
 fn keep(snapshot: &Snapshot, settled: State, now: DateTime<Utc>) -> Plan {
-    let Some(machine) = snapshot.machine() else { return wait(State::Failed, RESTING) };
+    let Some(machine) = snapshot.machine() else {
+        let steady = snapshot.run.as_ref().and_then(|run| run.live_at).is_some_and(|live| now - live > STEADY);
+        // One that is lost again and again is left to its author.
+        return if settled == State::Live && steady {
+            step(State::Queued, Op::Replace)
+        } else {
+            wait(State::Failed, RESTING)
+        };
+    };
     if machine.power != snapshot.env.power {
         let state = if snapshot.env.power == Power::Asleep { State::Sleeping } else { State::Waking };
         return step(state, Op::SetPower(snapshot.env.power));

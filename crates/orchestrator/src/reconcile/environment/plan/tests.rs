@@ -109,6 +109,7 @@ fn agent(snapshot: &Snapshot, desired: u64, observed: u64, phase: Phase) -> Agen
         environment: Some(snapshot.env.id),
         role: Role::Preview,
         wanted: true,
+        enrol_deadline: None,
         enrolled_at: Some(now()),
         public_key: None,
         conn_epoch: 1,
@@ -271,4 +272,20 @@ fn sleep_and_wake_follow_the_wish() {
     assert_eq!((plan(&snapshot, now()).op, plan(&snapshot, now()).state), (None, State::Asleep));
     snapshot.env.power = Power::Awake;
     assert_eq!(plan(&snapshot, now()).op, Some(Op::SetPower(Power::Awake)));
+}
+
+#[test]
+fn a_lost_machine_is_replaced_when_the_preview_had_been_live_for_a_while() {
+    let mut lost = snapshot();
+    let succeeded = Run { live_at: Some(now()), ..run(&lost, run::State::Succeeded) };
+    lost.run = Some(succeeded);
+    let gone = Machine {
+        desired: Presence::Absent,
+        failure: Some(failure(Code::MachineLost, "run", "it is not there any more")),
+        ..machine(&lost, machine::State::Gone)
+    };
+    lost.newest = Some(gone);
+    let after = |minutes| plan(&lost, now() + TimeDelta::minutes(minutes));
+    assert_eq!((after(1).op, after(1).state), (None, State::Failed), "one that is lost at once is not tried for ever");
+    assert_eq!(after(10).op, Some(Op::Replace));
 }
