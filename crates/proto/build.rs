@@ -19,18 +19,19 @@ const CONFIDENTIAL: &[&str] = &[
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    // Read when this runs: a build directory may be shared with another checkout of the sources.
-    let root = Path::new(&std::env::var("CARGO_MANIFEST_DIR")?).join("../../proto");
+    // Cargo runs build scripts in the package's directory; a path fixed at compile time would be another checkout's
+    // where two share a build directory.
+    let root = Path::new("../../proto");
     println!("cargo::rerun-if-changed={}", root.display());
     let file = |name: &str| root.join(format!("stagely/{name}/v1/{name}.proto"));
 
     // The agent's frames first: the other packages refer to them by the module they get here.
-    let agent = protox::compile([file("agent")], [&root])?;
+    let agent = protox::compile([file("agent")], [root])?;
     tonic_prost_build::configure().skip_debug(CONFIDENTIAL.iter().copied()).compile_fds(agent)?;
     let services = ["builder", "edge", "hub", "orchestrator", "reaper"].map(file);
     tonic_prost_build::configure()
         .skip_debug(CONFIDENTIAL.iter().copied())
         .extern_path(".stagely.agent.v1", "crate::agent")
-        .compile_fds(protox::compile(services, [&root])?)?;
+        .compile_fds(protox::compile(services, [root])?)?;
     Ok(())
 }

@@ -112,7 +112,7 @@ async fn no_epoch_has_two_holders_and_writes_never_go_back() {
     }
     tracker.close();
     tracker.wait().await;
-    let epochs = epochs.lock().unwrap();
+    let epochs = epochs.lock().unwrap().clone();
     assert_eq!(epochs.iter().collect::<HashSet<_>>().len(), epochs.len(), "an epoch was given out twice");
     assert!(epochs.len() > 20 && *refused.lock().unwrap() > 0, "{} claims, too quiet to prove anything", epochs.len());
     assert_eq!(db.text(GOES_BACK).await, "0");
