@@ -19,6 +19,13 @@ pub enum Mode {
     Separate,
 }
 
+impl Mode {
+    /// The mode of a command line.
+    pub const fn of(separate: bool) -> Self {
+        if separate { Self::Separate } else { Self::Together }
+    }
+}
+
 /// The services' programs, in the order in which they are started.
 pub const SERVICES: [&str; 6] = [
     "stagely-agent-hub",

@@ -32,6 +32,9 @@ enum Task {
         /// Then push, close, check that nothing is left, and end.
         #[arg(long)]
         once: bool,
+        /// The six services as six processes.
+        #[arg(long)]
+        separate: bool,
     },
     /// Run the tests.
     Test {
@@ -84,8 +87,8 @@ fn main() -> ExitCode {
     };
     let outcome = runtime.block_on(async {
         match arguments.task {
-            Task::Demo { once } => demo::run(once, Mode::Together).await,
-            Task::Up { separate } => demo::run(false, if separate { Mode::Separate } else { Mode::Together }).await,
+            Task::Demo { once, separate } => demo::run(once, Mode::of(separate)).await,
+            Task::Up { separate } => demo::run(false, Mode::of(separate)).await,
             Task::Test { suite, only } => suites::run(suite, only.as_deref()).await,
             Task::Bench { bench, json } => bench::run(bench, json).await,
             Task::Contract => suites::contract().await,

@@ -41,6 +41,31 @@ impl<'s> PullRequest<'s> {
         self.stack.host.close_pull_request(&self.repo, self.number).await;
     }
 
+    /// Gives it these labels and no others.
+    pub async fn label(&self, labels: &[&str]) {
+        let labels = labels.iter().map(|label| (*label).to_owned()).collect();
+        self.stack.host.change(&self.repo, self.number, |pull| pull.labels = labels);
+        self.stack.host.deliver_pull_request(&self.repo, self.number, "labeled").await;
+    }
+
+    /// Waits until its newest delivery was ignored for a reason that names `why`.
+    pub async fn ignored(&self, why: &str, limit: Duration) -> anyhow::Result<()> {
+        let until = Instant::now() + limit;
+        loop {
+            let deliveries = self.stack.call(Method::GET, "/deliveries", None).await?;
+            let ours = deliveries["items"].as_array().into_iter().flatten();
+            let newest = ours.into_iter().find(|delivery| delivery["pr"] == json!(self.number));
+            let newest = newest.cloned().unwrap_or_default();
+            if newest["decision"] == "ignored" && newest["reason"].as_str().is_some_and(|reason| reason.contains(why)) {
+                return Ok(());
+            }
+            if Instant::now() > until {
+                bail!("the delivery of #{} was not ignored for {why}: {newest}", self.number);
+            }
+            sleep(Duration::from_millis(100)).await;
+        }
+    }
+
     /// Our comment as it stands; empty before there is one.
     pub fn comment(&self) -> String {
         self.stack.host.comments(&self.repo, self.number).first().map(|one| one.body.clone()).unwrap_or_default()

@@ -29,6 +29,7 @@ pub async fn run(only: Option<&str>) -> anyhow::Result<()> {
         }
         told.story("mistakes in stagely.yaml are told all at once", mistakes(stack)).await?;
         told.story("a compose file that does not parse", broken_compose(stack)).await?;
+        told.story("a label turns the preview on and off", labels(stack)).await?;
         told.story("an image that does not build", broken_image(stack)).await?;
         told.story("a service that never becomes healthy", never_healthy(stack)).await?;
         told.story("a hook that exits 3", failing_hook(stack)).await?;
@@ -168,8 +169,9 @@ preview:
   lifecycle:
     on_start: [{ command: [1, 2] }]
 ";
-    let little = Little::with_stagely(stagely);
-    let mut pull = PullRequest::open(stack, REPO, "mistaken", &little.files()).await;
+    let mut pull = PullRequest::open(stack, REPO, "mistaken", &Little::with_stagely("").files()).await;
+    told(&pull.failed(LITTLE).await?, &["config_invalid", "stagely.yaml:1:1: the file is empty"])?;
+    pull.push(&Little::with_stagely(stagely).files()).await;
     let comment = pull.failed(LITTLE).await?;
     told(&comment, &["biulds", "builds", "huge", "small", "amd65", "soon", "80800", "everyone", "stagely.yaml:2:1"])?;
     pull.no_machine(Duration::from_secs(10)).await?;
@@ -183,6 +185,20 @@ preview:
 async fn broken_compose(stack: &Stack) -> anyhow::Result<()> {
     let little = Little { compose: "services:\n  web: [\n".to_owned(), ..Little::default() };
     fails(stack, "broken-compose", &little.files(), &["docker-compose.yml", "compose_invalid"]).await
+}
+
+async fn labels(stack: &Stack) -> anyhow::Result<()> {
+    let little = Little::with_stagely("version: 2\ntriggers: { labels: { any: [preview] } }\n");
+    let pull = PullRequest::open(stack, REPO, "labelled", &little.files()).await;
+    pull.ignored("triggers.labels", LITTLE).await?;
+    ensure!(pull.comment().is_empty(), "a pull request without a preview was commented on: {}", pull.comment());
+    pull.label(&["preview"]).await;
+    pull.says("Preview: ", LITTLE).await?;
+    pull.label(&[]).await;
+    told(&pull.says("Preview: Removed", LITTLE).await?, &["triggers.labels"])?;
+    pull.no_machine(LITTLE).await?;
+    pull.close().await;
+    Ok(())
 }
 
 async fn broken_image(stack: &Stack) -> anyhow::Result<()> {
@@ -317,12 +333,11 @@ async fn six_processes(stack: &Stack, sample: &mut PullRequest<'_>) -> anyhow::R
 
 /// Each service is killed once in the midst of a deployment and started again by its supervisor.
 async fn kills(stack: &Stack) -> anyhow::Result<()> {
-    // Its `stagely.yaml` is empty: everything has a default.
-    let mut pull = PullRequest::open(stack, REPO, "killed", &Little::with_stagely("").files()).await;
+    let mut pull = PullRequest::open(stack, REPO, "killed", &Little::version("0").files()).await;
     pull.live(LITTLE).await?;
     for service in SERVICES {
         let version = format!("after {service}");
-        pull.push(&Little { stagely: None, ..Little::version(&version) }.files()).await;
+        pull.push(&Little::version(&version).files()).await;
         reached(&pull, if service == "stagely-builder-scheduler" { "build" } else { "deploy" }).await?;
         stack.kill(service).await?;
         let killed = Instant::now();

@@ -31,7 +31,7 @@ pub async fn run(suite: Option<Suite>, only: Option<&str>) -> anyhow::Result<()>
             ("STAGELY_TEST_DATABASE_URL", services.postgres_url.as_str()),
             ("STAGELY_TEST_REDIS_URL", services.redis_url.as_str()),
         ];
-        let outcome = cargo_test(&["--workspace"], &environment).await;
+        let outcome = cargo_test(&["--workspace", "--lib", "--bins", "--tests"], &environment).await;
         services.stop().await;
         outcome?;
     }
