@@ -1,4 +1,4 @@
-//! The Docker Engine API over its Unix socket: only what the agent needs to see. Changes are made through
+//! The Docker Engine API over its Unix socket: what the agent needs to see, and pulls. Other changes are made through
 //! `docker compose`, so that the user's file means what it means anywhere else.
 
 use std::path::{Path, PathBuf};
@@ -11,6 +11,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
+use stagely_domain::secret::Secret;
 use tokio::net::UnixStream;
 use tokio_util::task::TaskTracker;
 
@@ -159,6 +160,32 @@ impl Engine {
         }
     }
 
+    /// Pulls `repository@digest` with `login`, the value of `X-Registry-Auth`.
+    ///
+    /// # Errors
+    /// The engine's; it tells some only in the midst of its answer.
+    pub async fn pull(&self, repository: &str, digest: &str, login: &Secret, deadline: Duration) -> Result<(), Error> {
+        let path = format!("/images/create?fromImage={}&tag={}", encoded(repository), encoded(digest));
+        let ask = async {
+            let body = self.open_with(Method::POST, &path, Some(login)).await?;
+            let progress = Limited::new(body, LARGEST_ANSWER).collect().await;
+            progress
+                .map(http_body_util::Collected::to_bytes)
+                .map_err(|error| Error::Answer { path: path.clone(), message: error.to_string() })
+        };
+        let progress = tokio::time::timeout(deadline, ask)
+            .await
+            .unwrap_or_else(|_| Err(Error::TimedOut { path: path.clone() }))?;
+        let told = |line: &[u8]| {
+            let line: serde_json::Value = serde_json::from_slice(line).ok()?;
+            line["error"].as_str().map(str::to_owned)
+        };
+        match progress.split(|byte| *byte == b'\n').find_map(told) {
+            Some(message) => Err(Error::Answer { path, message }),
+            None => Ok(()),
+        }
+    }
+
     /// Stops a container with a grace period and removes it; one that is gone is no error.
     ///
     /// # Errors
@@ -205,15 +232,20 @@ impl Engine {
 
     /// Sends a request; the answer's body is read by the caller. 304 is an error like 404: nothing was done.
     async fn open(&self, method: Method, path: &str) -> Result<Incoming, Error> {
+        self.open_with(method, path, None).await
+    }
+
+    async fn open_with(&self, method: Method, path: &str, login: Option<&Secret>) -> Result<Incoming, Error> {
         let stream = UnixStream::connect(&self.socket)
             .await
             .map_err(|source| Error::Connect { socket: self.socket.clone(), source })?;
         let (mut client, connection) = http1::handshake(TokioIo::new(stream)).await?;
         self.tasks.spawn(connection);
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header(http::header::HOST, "docker")
+        let mut request = Request::builder().method(method).uri(path).header(http::header::HOST, "docker");
+        if let Some(login) = login {
+            request = request.header("x-registry-auth", login.reveal());
+        }
+        let request = request
             .body(Empty::<Bytes>::new())
             .map_err(|error| Error::Answer { path: path.to_owned(), message: error.to_string() })?;
         let answer = client.send_request(request).await?;

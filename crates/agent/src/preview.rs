@@ -117,6 +117,26 @@ async fn start(
     Ok(())
 }
 
+/// Asks the engine for the images that Stagely built. One that fails is tried again, and told of, by compose.
+async fn fetch_built(machine: &Machine, preview: &Preview) {
+    let Some(access) = preview.registry.as_ref().filter(|access| !access.host.is_empty()) else { return };
+    // The hub writes the override as JSON, which is YAML.
+    let overlaid: serde_json::Value = serde_json::from_str(&preview.override_yaml).unwrap_or_default();
+    let services = overlaid["services"].as_object().into_iter().flat_map(|services| services.values());
+    let mut images: Vec<&str> = services.filter_map(|service| service["image"].as_str()).collect();
+    images.sort_unstable();
+    images.dedup();
+    let login = registry::login(access);
+    for image in images.into_iter().filter(|image| image.starts_with(&format!("{}/", access.host))) {
+        let Some((repository, digest)) = image.split_once('@') else { continue };
+        if matches!(machine.engine.find_image(image).await, Ok(None))
+            && let Err(error) = machine.engine.pull(repository, digest, &login, PULL_DEADLINE).await
+        {
+            tracing::debug!(%error, "left to compose");
+        }
+    }
+}
+
 /// Gets the images that are not here yet. Answers whether compose has to build some itself.
 async fn pull(
     machine: &Machine,
@@ -129,7 +149,9 @@ async fn pull(
     let registry_failed =
         |error: crate::docker::Error| Stop::from(Fault::new(Code::Internal, "pull", error.to_string()));
     machine.engine.wait_ready(Duration::from_secs(120)).await.map_err(registry_failed)?;
-    let services = compose.services(cancel).await?;
+    // Starting the client takes longer than getting one changed layer, so both go on at once.
+    let (services, ()) = tokio::join!(compose.services(cancel), fetch_built(machine, preview));
+    let services = services?;
     let mut build = false;
     let mut args = vec!["pull".to_owned(), "--quiet".to_owned()];
     for (name, service) in &services {

@@ -4,10 +4,11 @@
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use stagely_domain::failure::Code;
+use stagely_domain::secret::Secret;
 use stagely_proto::agent::RegistryAccess;
 use tracing::info;
 
@@ -19,6 +20,13 @@ use crate::files;
 #[must_use]
 pub fn client_directory(paths: &Paths) -> PathBuf {
     paths.run.join("docker")
+}
+
+/// The login as the engine takes it (`X-Registry-Auth`): JSON in the URL's Base64.
+#[must_use]
+pub fn login(access: &RegistryAccess) -> Secret {
+    let login = json!({"username": access.username, "password": access.password, "serveraddress": access.host});
+    Secret::new(URL_SAFE.encode(login.to_string()))
 }
 
 /// Makes pulls and pushes work: ensures login, certificate and mirror.

@@ -17,6 +17,10 @@ use tokio_util::task::TaskTracker;
 pub struct FakeEngine {
     containers: Arc<Mutex<Vec<Value>>>,
     images: Arc<Mutex<Vec<(String, Value)>>>,
+    /// What was asked to be pulled: the query, and the login.
+    pub pulls: Arc<Mutex<Vec<String>>>,
+    /// The image that the next pull gets; without one it fails.
+    pub pulled: Arc<Mutex<Option<(String, String)>>>,
 }
 
 impl FakeEngine {
@@ -64,6 +68,20 @@ impl FakeEngine {
         let body = match path {
             "/_ping" => Some(json!("OK")),
             "/containers/json" => Some(json!(*containers)),
+            "/images/create" => {
+                let login = request.headers().get("x-registry-auth").and_then(|value| value.to_str().ok());
+                let asked = format!("{} {}", request.uri().query().unwrap_or_default(), login.unwrap_or_default());
+                self.pulls.lock().unwrap().push(asked);
+                // As the engine does: the status is good, and the end of the answer tells.
+                let told = match self.pulled.lock().unwrap().take() {
+                    Some((name, digest)) => {
+                        self.set_image(&name, &digest);
+                        "{\"status\":\"Pull complete\"}\n"
+                    }
+                    None => "{\"status\":\"Pulling\"}\n{\"error\":\"manifest unknown\"}\n",
+                };
+                return Response::new(Full::new(Bytes::from_static(told.as_bytes())));
+            }
             _ if path.ends_with("/logs") => {
                 return Response::new(Full::new(Bytes::from_static(b"\x01\0\0\0\0\0\0\x18token=s3cret-value, bye\n")));
             }

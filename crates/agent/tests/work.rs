@@ -76,6 +76,36 @@ async fn with_services() -> (Rig, FakeEngine, TcpListener) {
 }
 
 #[tokio::test]
+async fn images_that_stagely_built_are_asked_of_the_engine_and_left_to_compose_only_when_that_fails() {
+    for works in [true, false] {
+        let (rig, engine, service) = with_services().await;
+        rig.fake_docker(&CONFIG.replace("shop/web@", "reg:1/shop/web@"));
+        let image = "reg:1/shop/web@sha256:1".to_owned();
+        *engine.pulled.lock().unwrap() = works.then(|| (image.clone(), image.clone()));
+        let port = service.local_addr().unwrap().port();
+        let wish = with(preview(1, &checkout(&rig), port), |preview| {
+            preview.override_yaml = format!(r#"{{"services":{{"web":{{"image":"{image}"}}}}}}"#);
+            preview.registry = Some(stagely_proto::agent::RegistryAccess {
+                host: "reg:1".to_owned(),
+                username: "u".to_owned(),
+                password: "p".to_owned(),
+                ..Default::default()
+            });
+        });
+        let running = rig.start();
+        rig.hub.tell.send(Order::Send(wish)).await.unwrap();
+        reached(&rig, 1, Phase::Running).await;
+        // {"password":"p","serveraddress":"reg:1","username":"u"} in the URL's Base64.
+        let login = "eyJwYXNzd29yZCI6InAiLCJzZXJ2ZXJhZGRyZXNzIjoicmVnOjEiLCJ1c2VybmFtZSI6InUifQ==";
+        let asked = format!("fromImage=reg%3A1%2Fshop%2Fweb&tag=sha256%3A1 {login}");
+        assert_eq!(*engine.pulls.lock().unwrap(), [asked]);
+        let by_compose = rig.calls().iter().any(|call| call.iter().any(|argument| argument == "pull"));
+        assert_eq!(by_compose, !works);
+        running.stop().await;
+    }
+}
+
+#[tokio::test]
 async fn a_preview_is_brought_up_step_by_step_and_stopped_again() {
     let (rig, engine, service) = with_services().await;
     rig.fake_docker(CONFIG);
