@@ -2,8 +2,6 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::state::IllegalTransition;
-
 /// Where an environment stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -37,39 +35,6 @@ pub enum State {
     Destroyed,
 }
 
-/// What can happen to an environment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Event {
-    /// A new generation: a push, a redeploy.
-    Wished,
-    /// The commit needs a member's approval.
-    ApprovalNeeded,
-    /// Builds were asked for.
-    BuildStarted,
-    /// Every image of this generation is there, the machine is not.
-    ImagesReady,
-    /// The machine was given the deployment.
-    DeployStarted,
-    /// The URL answered through the edge.
-    Proved,
-    /// It was asked to sleep.
-    SleepRequested,
-    /// The provider confirmed it.
-    FellAsleep,
-    /// It was asked to wake.
-    WakeRequested,
-    /// The run of this generation failed.
-    RunFailed,
-    /// The agent is silent past its lease.
-    Lost,
-    /// The agent speaks again.
-    Found,
-    /// Nobody wants it any more.
-    DestroyRequested,
-    /// The last machine and route are gone.
-    Emptied,
-}
-
 impl State {
     /// Every state, for tables.
     pub const ALL: [Self; 13] = [
@@ -88,41 +53,40 @@ impl State {
         Self::Destroyed,
     ];
 
-    /// The state after `event`. An event that says what is known already changes nothing.
-    ///
-    /// # Errors
-    /// [`IllegalTransition`]; nothing but [`Event::Emptied`] leaves [`State::Destroying`], and nothing at all
-    /// leaves [`State::Destroyed`].
-    pub fn next(self, event: Event) -> Result<Self, IllegalTransition> {
-        use State::{
-            Asleep, AwaitingApproval, Building, Deploying, Destroyed, Destroying, Failed, Live, Provisioning, Queued,
-            Sleeping, Unreachable, Waking,
-        };
-        Ok(match (self, event) {
-            (Destroyed, _) => return Err(IllegalTransition::new("environment", self, event)),
-            (Destroying, Event::DestroyRequested) => Destroying,
-            (Destroying, Event::Emptied) => Destroyed,
-            (Destroying, _) => return Err(IllegalTransition::new("environment", self, event)),
-            (_, Event::DestroyRequested) => Destroying,
-            (_, Event::Wished) => Queued,
-            (_, Event::RunFailed) => Failed,
-            (Queued | AwaitingApproval, Event::ApprovalNeeded) => AwaitingApproval,
-            (Queued | AwaitingApproval | Building, Event::BuildStarted) => Building,
-            (Queued | Building | Provisioning, Event::ImagesReady) => Provisioning,
-            (Queued | Building | Provisioning | Deploying | Waking, Event::DeployStarted) => Deploying,
-            (Deploying | Live | Waking | Unreachable, Event::Proved) => Live,
-            (Live | Sleeping, Event::SleepRequested) => Sleeping,
-            (Sleeping | Asleep, Event::FellAsleep) => Asleep,
-            (Sleeping | Asleep | Waking, Event::WakeRequested) => Waking,
-            (Provisioning | Deploying | Live | Waking | Unreachable, Event::Lost) => Unreachable,
-            (Unreachable | Live, Event::Found) => Live,
-            _ => return Err(IllegalTransition::new("environment", self, event)),
-        })
+    /// Whether a row in this state may be put into `to`. Where an environment stands is read off its run, machine and
+    /// routes, which change in any order; what must hold is that nothing on its way out comes back.
+    #[must_use]
+    pub const fn may_become(self, to: Self) -> bool {
+        match self {
+            Self::Destroyed => matches!(to, Self::Destroyed),
+            Self::Destroying => matches!(to, Self::Destroying | Self::Destroyed),
+            _ => !matches!(to, Self::Destroyed),
+        }
     }
 
     /// Whether nothing more happens by itself.
     #[must_use]
     pub const fn is_final(self) -> bool {
         matches!(self, Self::Destroyed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::State;
+
+    #[test]
+    fn of_every_pair_nothing_on_its_way_out_comes_back_and_only_what_was_being_removed_is_gone() {
+        for from in State::ALL {
+            for to in State::ALL {
+                let expected = match (from, to) {
+                    (State::Destroyed, to) => to == State::Destroyed,
+                    (State::Destroying, to) => matches!(to, State::Destroying | State::Destroyed),
+                    (_, State::Destroyed) => false,
+                    _ => true,
+                };
+                assert_eq!(from.may_become(to), expected, "{from:?} to {to:?}");
+            }
+        }
     }
 }

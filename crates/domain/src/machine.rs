@@ -4,8 +4,6 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::state::IllegalTransition;
-
 /// A processor architecture, named as Docker and Debian name it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -100,48 +98,24 @@ pub enum State {
     Gone,
 }
 
-/// What can happen to a machine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Event {
-    /// The create call is about to be made.
-    CreateSent,
-    /// The provider answered with an id, or a look found one.
-    Placed,
-    /// The agent proved who it is.
-    AgentEnrolled,
-    /// The provider confirmed hibernation.
-    Hibernated,
-    /// The provider confirmed wake-up.
-    Woken,
-    /// Nobody wants it any more.
-    DropRequested,
-    /// The provider shows that it does not exist.
-    SeenGone,
-}
-
 impl State {
     /// Every state, for tables.
     pub const ALL: [Self; 7] =
         [Self::Intended, Self::Creating, Self::Booting, Self::Enrolled, Self::Hibernated, Self::Deleting, Self::Gone];
 
-    /// The state after `event`. Events that repeat what is known leave the state as it is.
-    ///
-    /// # Errors
-    /// [`IllegalTransition`] when `event` cannot happen here. Nothing leaves [`State::Gone`].
-    pub fn next(self, event: Event) -> Result<Self, IllegalTransition> {
-        use State::{Booting, Creating, Deleting, Enrolled, Gone, Hibernated, Intended};
-        Ok(match (self, event) {
-            (Intended | Creating, Event::CreateSent) => Creating,
-            (Creating | Booting, Event::Placed) => Booting,
-            (Booting | Enrolled, Event::AgentEnrolled) => Enrolled,
-            (Enrolled | Hibernated, Event::Hibernated) => Hibernated,
-            (Hibernated | Enrolled, Event::Woken) => Enrolled,
-            (Intended | Creating | Booting | Enrolled | Hibernated | Deleting, Event::DropRequested) => Deleting,
-            // A row that never was `creating` has nothing at the provider; others must pass `deleting`,
-            // or were seen to have died on their own.
-            (_, Event::SeenGone) if self != Creating => Gone,
-            _ => return Err(IllegalTransition::new("machine", self, event)),
-        })
+    /// Whether a row in this state may be put into `to`. What was ever [`State::Creating`] may exist at the provider, so it
+    /// passes [`State::Deleting`] before it is gone; nothing leaves [`State::Gone`].
+    #[must_use]
+    pub const fn may_become(self, to: Self) -> bool {
+        match self {
+            Self::Intended => matches!(to, Self::Creating | Self::Gone),
+            Self::Creating => matches!(to, Self::Creating | Self::Booting | Self::Deleting),
+            Self::Booting => matches!(to, Self::Enrolled | Self::Deleting),
+            Self::Enrolled => matches!(to, Self::Hibernated | Self::Deleting),
+            Self::Hibernated => matches!(to, Self::Enrolled | Self::Deleting),
+            Self::Deleting => matches!(to, Self::Gone),
+            Self::Gone => false,
+        }
     }
 }
 
@@ -161,5 +135,29 @@ impl fmt::Display for Size {
             Self::Medium => "medium",
             Self::Large => "large",
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::State;
+
+    /// Every pair; a row for each state, a column for each in the order of [`State::ALL`].
+    #[test]
+    fn the_table_of_every_pair_of_states() {
+        let table = [
+            "intended   no yes no  no  no  no  yes",
+            "creating   no yes yes no  no  yes no",
+            "booting    no no  no  yes no  yes no",
+            "enrolled   no no  no  no  yes yes no",
+            "hibernated no no  no  yes no  yes no",
+            "deleting   no no  no  no  no  no  yes",
+            "gone       no no  no  no  no  no  no",
+        ];
+        for (from, row) in State::ALL.into_iter().zip(table) {
+            for (to, word) in State::ALL.into_iter().zip(row.split_whitespace().skip(1)) {
+                assert_eq!(from.may_become(to), word == "yes", "{from:?} to {to:?}");
+            }
+        }
     }
 }

@@ -2,8 +2,6 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::state::IllegalTransition;
-
 /// Where a run stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -29,27 +27,6 @@ pub enum State {
     Superseded,
 }
 
-/// What can happen to a run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Event {
-    /// Builds were asked for.
-    BuildsAsked,
-    /// The agent was given the deployment.
-    DeploySent,
-    /// The agent reports the project healthy and routes are written.
-    Deployed,
-    /// The URL answered, and tests are to run.
-    TestsStarted,
-    /// The URL answered and there is nothing left to do.
-    Proved,
-    /// Something failed.
-    Failed,
-    /// The environment is not wanted any more.
-    Cancelled,
-    /// There is a newer generation.
-    Superseded,
-}
-
 impl State {
     /// Every state, for tables.
     pub const ALL: [Self; 9] = [
@@ -64,30 +41,50 @@ impl State {
         Self::Superseded,
     ];
 
-    /// The state after `event`.
-    ///
-    /// # Errors
-    /// [`IllegalTransition`]; nothing leaves a final state.
-    pub fn next(self, event: Event) -> Result<Self, IllegalTransition> {
-        if self.is_final() {
-            return Err(IllegalTransition::new("run", self, event));
+    /// Whether a row in this state may be put into `to`. Nothing leaves a final state; an open run may end at any
+    /// time, and is deployed again when its machine was lost before the proof.
+    #[must_use]
+    pub const fn may_become(self, to: Self) -> bool {
+        match self {
+            Self::Succeeded | Self::Failed | Self::Cancelled | Self::Superseded => false,
+            _ if matches!(to, Self::Failed | Self::Cancelled | Self::Superseded) => true,
+            Self::Pending => matches!(to, Self::Pending | Self::Building | Self::Deploying),
+            Self::Building => matches!(to, Self::Building | Self::Deploying),
+            Self::Deploying => matches!(to, Self::Deploying | Self::Verifying),
+            Self::Verifying => matches!(to, Self::Verifying | Self::Deploying | Self::Testing | Self::Succeeded),
+            Self::Testing => matches!(to, Self::Testing | Self::Succeeded),
         }
-        Ok(match (self, event) {
-            (Self::Pending | Self::Building, Event::BuildsAsked) => Self::Building,
-            (Self::Pending | Self::Building | Self::Deploying, Event::DeploySent) => Self::Deploying,
-            (Self::Deploying | Self::Verifying, Event::Deployed) => Self::Verifying,
-            (Self::Verifying | Self::Testing, Event::TestsStarted) => Self::Testing,
-            (Self::Verifying | Self::Testing, Event::Proved) => Self::Succeeded,
-            (_, Event::Failed) => Self::Failed,
-            (_, Event::Cancelled) => Self::Cancelled,
-            (_, Event::Superseded) => Self::Superseded,
-            _ => return Err(IllegalTransition::new("run", self, event)),
-        })
     }
 
     /// Whether the run is over.
     #[must_use]
     pub const fn is_final(self) -> bool {
         matches!(self, Self::Succeeded | Self::Failed | Self::Cancelled | Self::Superseded)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::State;
+
+    /// Every pair; a row for each state, a column for each in the order of [`State::ALL`].
+    #[test]
+    fn the_table_of_every_pair_of_states() {
+        let table = [
+            "pending    yes yes yes no  no  no  yes yes yes",
+            "building   no  yes yes no  no  no  yes yes yes",
+            "deploying  no  no  yes yes no  no  yes yes yes",
+            "verifying  no  no  yes yes yes yes yes yes yes",
+            "testing    no  no  no  no  yes yes yes yes yes",
+            "succeeded  no  no  no  no  no  no  no  no  no",
+            "failed     no  no  no  no  no  no  no  no  no",
+            "cancelled  no  no  no  no  no  no  no  no  no",
+            "superseded no  no  no  no  no  no  no  no  no",
+        ];
+        for (from, row) in State::ALL.into_iter().zip(table) {
+            for (to, word) in State::ALL.into_iter().zip(row.split_whitespace().skip(1)) {
+                assert_eq!(from.may_become(to), word == "yes", "{from:?} to {to:?}");
+            }
+        }
     }
 }

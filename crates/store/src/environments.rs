@@ -270,13 +270,15 @@ impl Tx {
         state: State,
         reason: Option<&str>,
     ) -> Result<Outcome> {
+        let sources = word::list(State::ALL.into_iter().filter(|from| from.may_become(state)));
         let rows = self
             .run(
                 "record an environment's state",
                 "UPDATE environments SET state = $3, reason = $4, observed_generation = $2, updated_at = now(), \
                  gone_at = CASE WHEN $3 = 'destroyed' THEN now() ELSE gone_at END \
-                 WHERE id = $1 AND generation = $2 AND (state, reason, observed_generation) IS DISTINCT FROM ($3, $4, $2)",
-                [id.uuid().into(), generation.into(), word::text(state).into(), reason.into()],
+                 WHERE id = $1 AND generation = $2 AND (state, reason, observed_generation) IS DISTINCT FROM ($3, $4, $2) \
+                 AND state = ANY(string_to_array($5, ','))",
+                [id.uuid().into(), generation.into(), word::text(state).into(), reason.into(), sources.into()],
             )
             .await?;
         Ok(Outcome::of(rows))

@@ -38,6 +38,16 @@ pub enum StoreError {
         /// The column.
         column: &'static str,
     },
+    /// A step between two states that the domain does not know: a bug.
+    #[error("no row of {table} may go from {from} to {to}")]
+    Illegal {
+        /// The table.
+        table: &'static str,
+        /// The state that the row is in.
+        from: String,
+        /// The state that it was to be put into.
+        to: String,
+    },
     /// There is no such row, or it is not the asker's: the two look the same.
     #[error("no such {0}")]
     NotFound(&'static str),

@@ -185,7 +185,7 @@ impl Tx {
     pub async fn machine_placed(&self, id: MachineId, provider_id: &str, address: Option<&str>) -> Result<Outcome> {
         let sql = "UPDATE machines SET provider_id = $2, address = coalesce($3, address), \
                    placed_at = coalesce(placed_at, now()), \
-                   state = CASE WHEN state IN ('intended', 'creating') THEN 'booting' ELSE state END \
+                   state = CASE WHEN state = 'creating' THEN 'booting' ELSE state END \
                    WHERE id = $1 AND gone_at IS NULL";
         let values = [id.uuid().into(), provider_id.into(), address.into()];
         Ok(Outcome::of(self.run("record a placed machine", sql, values).await?))
@@ -194,8 +194,11 @@ impl Tx {
     /// Records a state that needs no other fact.
     ///
     /// # Errors
-    /// The database's error.
+    /// The database's error; [`StoreError::Illegal`] when the domain knows no such step.
     pub async fn set_machine_state(&self, id: MachineId, from: State, to: State) -> Result<Outcome> {
+        if !from.may_become(to) {
+            return Err(StoreError::Illegal { table: "machines", from: word::text(from), to: word::text(to) });
+        }
         let sql = "UPDATE machines SET state = $3, \
                    enrolled_at = CASE WHEN $3 = 'enrolled' THEN coalesce(enrolled_at, now()) ELSE enrolled_at END, \
                    gone_at = CASE WHEN $3 = 'gone' THEN now() ELSE gone_at END \

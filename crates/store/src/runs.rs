@@ -146,14 +146,15 @@ impl Tx {
     /// The database's error.
     pub async fn set_run_state(&self, id: RunId, state: State, failure: Option<&Failure>) -> Result<Outcome> {
         let failure = failure.and_then(|failure| serde_json::to_value(failure).ok());
+        let sources = word::list(State::ALL.into_iter().filter(|from| from.may_become(state)));
         let rows = self
             .run(
                 "record a run's state",
                 "UPDATE workflow_runs SET state = $2, failure = $3, \
                  live_at = CASE WHEN $2 = 'succeeded' THEN now() ELSE live_at END, \
                  finished_at = CASE WHEN $4 THEN now() ELSE finished_at END \
-                 WHERE id = $1 AND finished_at IS NULL",
-                [id.uuid().into(), word::text(state).into(), failure.into(), state.is_final().into()],
+                 WHERE id = $1 AND state = ANY(string_to_array($5, ','))",
+                [id.uuid().into(), word::text(state).into(), failure.into(), state.is_final().into(), sources.into()],
             )
             .await?;
         Ok(Outcome::of(rows))

@@ -13,6 +13,11 @@ pub(crate) fn text<T: Serialize>(word: T) -> String {
     }
 }
 
+/// Several words for `string_to_array(…, ',')`.
+pub(crate) fn list<T: Serialize>(words: impl Iterator<Item = T>) -> String {
+    words.map(text).collect::<Vec<_>>().join(",")
+}
+
 /// The word of a column.
 pub(crate) fn parse<T: DeserializeOwned>(
     table: &'static str,
