@@ -91,6 +91,8 @@ impl Stack {
                 "listen": hub,
                 "public_url": format!("https://{}", at_host(hub)),
                 "server_names": [HOST, "127.0.0.1", "localhost"],
+                "heartbeat_secs": 10,
+                "lease_secs": 60,
             },
             "orchestrator": {
                 "github": {"api_url": host.api_url(), "git_url": host.git_url(HOST), "token": TOKEN},
@@ -165,6 +167,11 @@ impl Stack {
     /// Ends the control plane and starts it the other way.
     pub async fn switch(&self, mode: Mode) -> anyhow::Result<()> {
         self.control_plane.lock().await.switch(mode).await
+    }
+
+    /// Ends the control plane for good.
+    pub async fn abandon(&self) {
+        self.control_plane.lock().await.stop().await;
     }
 
     /// SIGKILL for one service of six; a new process takes its place.

@@ -9,8 +9,8 @@ use xtask::sample::Files;
 use crate::control_plane::{Mode, SERVICES};
 use crate::demo::{self, REPO};
 use crate::pull_request::PullRequest;
-use crate::say;
 use crate::stack::Stack;
+use crate::{machine, say};
 
 /// How long a preview of the little application may take; it takes half a minute when nothing else runs.
 const LITTLE: Duration = Duration::from_secs(300);
@@ -49,6 +49,7 @@ pub async fn run(only: Option<&str>) -> anyhow::Result<()> {
         if let Some(pull) = &sample {
             told.story("closed, and nothing is left", demo::last(stack, pull)).await?;
         }
+        told.story("machines whose control plane is gone end themselves", abandoned(stack)).await?;
         say(format!("{} passed, 0 failed", told.passed));
         Ok(())
     })
@@ -346,4 +347,22 @@ async fn kills(stack: &Stack) -> anyhow::Result<()> {
         say(format!("  killed {service}: live {:.1} s later", killed.elapsed().as_secs_f64()));
     }
     pull.close_and_see_it_go().await
+}
+
+/// Nobody is there to remove them: their leases lapse, and nothing is left.
+async fn abandoned(stack: &Stack) -> anyhow::Result<()> {
+    let pull = PullRequest::open(stack, REPO, "abandoned", &Little::version("abandoned").files()).await;
+    pull.live(LITTLE).await?;
+    ensure!(!machine::left(&stack.state).is_empty(), "there is no machine to look at");
+    stack.abandon().await;
+    let begun = Instant::now();
+    loop {
+        let left = machine::left(&stack.state);
+        if left.is_empty() {
+            say(format!("  both machines were gone {} s after their control plane", begun.elapsed().as_secs()));
+            return Ok(());
+        }
+        ensure!(begun.elapsed() < Duration::from_secs(240), "still there: {left:?}");
+        sleep(Duration::from_millis(500)).await;
+    }
 }
