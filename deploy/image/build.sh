@@ -15,7 +15,7 @@ mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | gr
 
 packages=(
   linux-image-cloud-amd64 systemd-sysv udev dbus cloud-init netbase iproute2 ca-certificates curl
-  docker.io docker-cli docker-compose docker-buildx git openssh-client e2fsprogs iptables procps
+  docker.io docker-cli docker-compose docker-buildx crun git openssh-client e2fsprogs iptables procps
 )
 
 work=$(mktemp -d "${TMPDIR:-/tmp}/stagely-image.XXXXXX")
@@ -62,7 +62,17 @@ CLOUD
 # User mode networking answers names at this address; a machine with another resolver gets it by DHCP.
 echo 'nameserver 10.0.2.3' >"$root/etc/resolv.conf"
 mkdir -p "$root/etc/docker"
-echo '{"log-opts":{"max-size":"10m","max-file":"2"},"max-concurrent-uploads":2}' >"$root/etc/docker/daemon.json"
+# Starting a container is most of a redeploy. crun starts one in a fraction of runc's time, and published ports are
+# forwarded by the kernel rather than by a process for each.
+cat >"$root/etc/docker/daemon.json" <<'DAEMON'
+{
+  "log-opts": {"max-size": "10m", "max-file": "2"},
+  "max-concurrent-uploads": 2,
+  "userland-proxy": false,
+  "default-runtime": "crun",
+  "runtimes": {"crun": {"path": "/usr/bin/crun"}}
+}
+DAEMON
 # BuildKit checks in vain for these on a host without swap accounting; quiet and quick beats complete.
 chroot "$root" systemctl enable systemd-networkd docker.service >/dev/null 2>&1
 chroot "$root" systemctl mask --quiet apt-daily.timer apt-daily-upgrade.timer e2scrub_all.timer fstrim.timer \

@@ -116,8 +116,11 @@ async fn a_machine_that_is_not_wanted_is_told_to_power_off_at_once_or_when_it_co
     let (code, frames) = again.close_code().await;
     assert!(code == 4410 && powers_off(&frames), "{code}, {} frames", frames.len());
     let (mut wire, _) = revoked.connect(hub.address).await;
+    wire.log("agent", 0, b"the last word\n").await;
+    wire.acked("agent", 14).await;
     let request = stagely_proto::hub::RevokeRequest { machine_id: other.to_string(), reason: "test".to_owned() };
     hub.grpc.clone().revoke(request).await.unwrap();
+    assert_eq!(db.text("SELECT count(*) FROM log_streams WHERE closed_at IS NOT NULL").await, "1", "readers may go");
     let (code, frames) = wire.close_code().await;
     assert!(code == 4410 && powers_off(&frames), "{code}, {} frames", frames.len());
     hub.stop().await;

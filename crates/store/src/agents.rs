@@ -158,6 +158,9 @@ impl Tx {
             [machine.uuid().into()],
         );
         if self.inner.execute_raw(update).await.map_err(doing)?.rows_affected() == 1 {
+            let close = "UPDATE log_streams SET closed_at = now() WHERE machine_id = $1 AND closed_at IS NULL";
+            let close = Statement::from_sql_and_values(DbBackend::Postgres, close, [machine.uuid().into()]);
+            self.inner.execute_raw(close).await.map_err(doing)?;
             self.inner.execute_unprepared("NOTIFY agent_desired").await.map_err(doing)?;
         }
         Ok(())

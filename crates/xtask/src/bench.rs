@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::bail;
 use serde_json::json;
 
-use crate::say;
+use crate::tell;
 
 /// What to measure.
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -25,7 +25,7 @@ pub async fn run(bench: Bench, json: bool) -> anyhow::Result<()> {
         Bench::Main => main_story::measure().await?,
     };
     for promise in &promises {
-        say(if json { promise.json() } else { promise.line() });
+        tell(if json { promise.json() } else { promise.line() });
     }
     let broken = promises.iter().filter(|promise| !promise.holds).count();
     if broken > 0 {

@@ -11,7 +11,7 @@ use xtask::{registry, sample};
 use crate::control_plane::Mode;
 use crate::pull_request::PullRequest;
 use crate::stack::Stack;
-use crate::{machine, say, services};
+use crate::{machine, say, services, tell};
 
 /// The repository of the story.
 pub const REPO: &str = "octo/guestbook";
@@ -71,7 +71,7 @@ pub async fn first_push(stack: &Stack) -> anyhow::Result<PullRequest<'_>> {
     let (status, page) = stack.visit(&preview, "/").await?;
     let from_database = page.contains(sample::FIRST_ITEM) && sample::shows_version(&page, "one");
     ensure!(status == 200 && from_database, "the page is not made of the database's rows: {status} {page}");
-    say(format!("preview ready: {}", stack.url(&preview)));
+    tell(format!("preview ready: {}", stack.url(&preview)));
     waterfall(&pull, "first push (nothing cached)", taken).await?;
     Ok(pull)
 }
@@ -105,7 +105,7 @@ pub async fn second_push(stack: &Stack, pull: &mut PullRequest<'_>) -> anyhow::R
     let (_, page) = stack.visit(&preview, "/").await?;
     ensure!(sample::shows_version(&page, "two"), "the page does not show the second commit: {page}");
     ensure!(page.contains("Kept over the push"), "the data was not kept over the push: {page}");
-    say("second commit is live, with the same data");
+    tell("second commit is live, with the same data");
     waterfall(pull, "second push (template and build cache)", taken).await
 }
 
@@ -116,7 +116,7 @@ pub async fn last(stack: &Stack, pull: &PullRequest<'_>) -> anyhow::Result<()> {
     nothing_left(stack, pull, &preview).await?;
     let violations = stack.host.violations();
     ensure!(violations.is_empty(), "requests outside GitHub's document: {violations:?}");
-    say("closed: no machine, no disk, no route, no image and no open row is left");
+    tell("closed: no machine, no disk, no route, no image and no open row is left");
     Ok(())
 }
 

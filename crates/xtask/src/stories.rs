@@ -10,7 +10,7 @@ use crate::control_plane::{Mode, SERVICES};
 use crate::demo::{self, REPO};
 use crate::pull_request::PullRequest;
 use crate::stack::Stack;
-use crate::{machine, say};
+use crate::{machine, say, tell};
 
 /// How long a preview of the little application may take; it takes half a minute when nothing else runs.
 const LITTLE: Duration = Duration::from_secs(300);
@@ -50,7 +50,7 @@ pub async fn run(only: Option<&str>) -> anyhow::Result<()> {
             told.story("closed, and nothing is left", demo::last(stack, pull)).await?;
         }
         told.story("machines whose control plane is gone end themselves", abandoned(stack)).await?;
-        say(format!("{} passed, 0 failed", told.passed));
+        tell(format!("{} passed, 0 failed", told.passed));
         Ok(())
     })
     .await
@@ -69,7 +69,7 @@ impl Told<'_> {
         }
         let begun = Instant::now();
         story.await.with_context(|| format!("story: {name}"))?;
-        say(format!("story: {name} ... ok ({} s)", begun.elapsed().as_secs()));
+        tell(format!("story: {name} ... ok ({} s)", begun.elapsed().as_secs()));
         self.passed += 1;
         Ok(())
     }
