@@ -16,7 +16,12 @@ impl Store {
     /// # Errors
     /// The database's error.
     pub async fn begin(&self) -> Result<Tx> {
-        let inner = self.db.begin().await.map_err(|source| StoreError::query("begin a transaction", source))?;
+        // In a task of its own, which nobody drops half-way: sqlx 0.9 does not roll back a BEGIN whose answer is not
+        // awaited, and the connection would go back to the pool inside a transaction that nobody ends.
+        let db = self.db.clone();
+        let begun = self.tasks.spawn(async move { db.begin().await }).await;
+        let begun = begun.unwrap_or_else(|error| Err(sea_orm::DbErr::Custom(error.to_string())));
+        let inner = begun.map_err(|source| StoreError::query("begin a transaction", source))?;
         Ok(Tx { inner })
     }
 
