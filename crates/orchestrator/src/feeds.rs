@@ -150,7 +150,7 @@ async fn scan(context: &Context) -> Result<(), Failure> {
                 }
                 let seen = pulls::look(context, &repo, pull).await?;
                 let tx = context.store.begin().await.map_err(stored(doing))?;
-                let verdict = pulls::apply(context, &tx, project, number, Some(seen)).await?;
+                let verdict = pulls::apply(context, &tx, project, number, seen).await?;
                 if verdict.applied {
                     tracing::info!(project.id = %project.id, "pull request {number} was not told of: {}", verdict.reason);
                 }

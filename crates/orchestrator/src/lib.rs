@@ -12,6 +12,8 @@ mod pulls;
 mod reconcile;
 mod service;
 mod surface;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 pub use config::Config;
 pub use service::Orchestrator;

@@ -22,28 +22,33 @@ pub struct Verdict {
     pub reason: String,
 }
 
-/// A pull request as it is now.
+/// A pull request as the git host showed it.
 pub struct Seen {
-    pull: Found,
+    /// The environment's wish before the git host was asked. A newer one may know more than this answer.
+    before: Option<(EnvironmentId, i64)>,
+    /// `None` when there is no such pull request.
+    pull: Option<Found>,
     /// Why its `stagely.yaml` wants no preview for it.
     refusal: Option<String>,
 }
 
 /// Reads the pull request, and its head commit's word on whether it gets a preview.
-pub async fn read(context: &Context, project: &Project, number: i64) -> Result<Option<Seen>, Failure> {
+pub async fn read(context: &Context, project: &Project, number: i64) -> Result<Seen, Failure> {
     let doing = "read a pull request";
+    let known = context.store.find_environment(project.id, number).await.map_err(stored(doing))?;
+    let before = known.map(|env| (env.id, env.generation));
     let repo: Repo = project.repo.parse().map_err(|error| Failure::new(ErrorClass::Permanent, doing, error))?;
     match context.forge.pull_request(&repo, number).await.map_err(hosted(doing))? {
-        Some(pull) => look(context, &repo, pull).await.map(Some),
-        None => Ok(None),
+        Some(pull) => Ok(Seen { before, ..look(context, &repo, pull).await? }),
+        None => Ok(Seen { before, pull: None, refusal: None }),
     }
 }
 
-/// Asks the head commit of a pull request that was just read.
+/// Asks the head commit of a pull request that was just read, and had no environment before that.
 pub async fn look(context: &Context, repo: &Repo, pull: Found) -> Result<Seen, Failure> {
     let doing = "read when a pull request gets a preview";
     if pull.state == PullRequestState::Closed {
-        return Ok(Seen { pull, refusal: None });
+        return Ok(Seen { before: None, pull: Some(pull), refusal: None });
     }
     let triggers = match context.forge.file_at(repo, &pull.sha, FILE).await {
         Ok(file) => {
@@ -67,22 +72,21 @@ pub async fn look(context: &Context, repo: &Repo, pull: Found) -> Result<Seen, F
         from_fork: pull.from_fork,
         changed: &changed,
     });
-    Ok(Seen { pull, refusal })
+    Ok(Seen { before: None, pull: Some(pull), refusal })
 }
 
-/// Brings the wish in line with the pull request that was just read, inside `tx`. The caller commits.
-pub async fn apply(
-    context: &Context,
-    tx: &Tx,
-    project: &Project,
-    number: i64,
-    found: Option<Seen>,
-) -> Result<Verdict, Failure> {
+/// Brings the wish in line with the pull request that was just read, inside `tx`. The caller commits. Fails when the
+/// wish was changed since: two deliveries may be at work at the same time, and the later one may have read earlier.
+pub async fn apply(context: &Context, tx: &Tx, project: &Project, number: i64, seen: Seen) -> Result<Verdict, Failure> {
     let doing = "apply a pull request";
     let known = context.store.find_environment(project.id, number).await.map_err(stored(doing))?;
     let applied = |reason: &str| Verdict { applied: true, reason: reason.to_owned() };
     let ignored = |reason: &str| Verdict { applied: false, reason: reason.to_owned() };
-    let Some(Seen { pull, refusal }) = found else {
+    if known.as_ref().map(|env| (env.id, env.generation)) != seen.before {
+        return Err(Failure::new(ErrorClass::Transient, doing, "the environment changed meanwhile"));
+    }
+    let refusal = seen.refusal;
+    let Some(pull) = seen.pull else {
         return match known {
             Some(env) => close(tx, &env, "the pull request is not there any more").await,
             None => Ok(ignored("the git host has no such pull request")),

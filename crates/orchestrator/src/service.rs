@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use stagely_cache::Cache;
+use stagely_cloud::Cloud;
 use stagely_cloud::qemu::{self, Qemu};
 use stagely_domain::machine::{Arch, Size};
 use stagely_domain::secret::Secret;
-use stagely_forge::GitHub;
 use stagely_forge::github::Auth;
+use stagely_forge::{Forge, GitHub};
 use stagely_proto::hub::hub_client::HubClient;
 use stagely_proto::orchestrator::orchestrator_server::OrchestratorServer;
 use stagely_reconcile::{Options, Reconciler, WorkStore, Worker};
@@ -18,6 +19,7 @@ use stagely_runtime::registry_credential::Minter;
 use stagely_runtime::{Kit, Service};
 use stagely_store::Store;
 use stagely_store::work::PgWork;
+use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::service::Routes as GrpcRoutes;
@@ -49,47 +51,23 @@ impl Service for Orchestrator {
 
     async fn build(config: Config, kit: &Kit) -> anyhow::Result<Self> {
         let common = &kit.settings.common;
-        let store = Store::connect(kit.settings.database_url()?.reveal(), config.database_connections).await?;
-        let cache = Cache::connect(kit.settings.redis_url()?.reveal(), &config.redis_prefix).await?;
         let qemu = qemu::Config {
             state_dir: config.qemu.state_dir.clone().unwrap_or_else(|| common.state_dir.join("qemu")),
             image_dir: config.qemu.image_dir.clone(),
             agent_binary: config.agent_binary.clone(),
             templates: config.qemu.templates,
         };
-        let clouds = Clouds::new(store.clone(), Arc::new(Qemu::new(qemu, Arc::clone(&kit.clock))?));
+        let qemu = Arc::new(Qemu::new(qemu, Arc::clone(&kit.clock))?);
         let forge =
             GitHub::new(&config.github.api_url, &config.github.git_url, auth(&config.github)?, Arc::clone(&kit.clock))?;
-        let registry_ca_pem = match &config.registry_ca_file {
-            Some(file) => tokio::fs::read_to_string(file).await.with_context(|| format!("read {}", file.display()))?,
-            None => String::new(),
-        };
-        let context = Arc::new(Context {
-            installation: store.ensure_installation().await?,
-            cache,
-            forge: Arc::new(forge),
-            clouds,
-            hub: HubClient::new(kit.connect(Peer::AgentHub)?),
-            clock: Arc::clone(&kit.clock),
-            preview_domain: common.preview_domain.clone(),
-            preview_url: common.preview_url.clone(),
-            registry_ca_pem,
-            minter: Minter::from_common(common)?,
-            http: reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build()?,
-            store: store.clone(),
-            config: config.clone(),
-        });
+        let templates = config.qemu.templates;
+        let context = open(config, kit, qemu, Arc::new(forge)).await?;
         let server = Server { context: Arc::clone(&context), sweeps: sweeps(&context) };
         kit.serve_grpc(GrpcRoutes::new(OrchestratorServer::new(server))).await?;
         kit.health.set_ready(true);
         let owner = format!("orchestrator-{}", uuid::Uuid::now_v7().simple());
-        Ok(Self {
-            context,
-            work: PgWork::new(store),
-            owner,
-            templates: config.qemu.templates,
-            tracker: kit.tracker.clone(),
-        })
+        let work = PgWork::new(context.store.clone());
+        Ok(Self { context, work, owner, templates, tracker: kit.tracker.clone() })
     }
 
     async fn run(self, shutdown: CancellationToken) -> anyhow::Result<()> {
@@ -103,7 +81,7 @@ impl Service for Orchestrator {
         }
         self.tracker.spawn(wake_all(Arc::clone(context), shutdown.clone()));
         let workers = TaskTracker::new();
-        workers.spawn(self.worker(Environments(Arc::clone(context)), 16).run(shutdown.clone()));
+        workers.spawn(self.worker(environments(context), 16).run(shutdown.clone()));
         workers.spawn(self.worker(Inbox(Arc::clone(context)), 8).run(shutdown.clone()));
         workers.spawn(self.worker(Machines(Arc::clone(context)), 16).run(shutdown.clone()));
         workers.spawn(self.worker(Posts(Arc::clone(context)), 8).run(shutdown.clone()));
@@ -122,7 +100,41 @@ impl Orchestrator {
     }
 }
 
-fn sweeps(context: &Arc<Context>) -> Sweeps {
+/// What every reconciler holds, with this cloud and this git host.
+pub async fn open(
+    config: Config,
+    kit: &Kit,
+    qemu: Arc<dyn Cloud>,
+    forge: Arc<dyn Forge>,
+) -> anyhow::Result<Arc<Context>> {
+    let common = &kit.settings.common;
+    let store = Store::connect(kit.settings.database_url()?.reveal(), config.database_connections).await?;
+    let registry_ca_pem = match &config.registry_ca_file {
+        Some(file) => tokio::fs::read_to_string(file).await.with_context(|| format!("read {}", file.display()))?,
+        None => String::new(),
+    };
+    Ok(Arc::new(Context {
+        installation: store.ensure_installation().await?,
+        cache: Cache::connect(kit.settings.redis_url()?.reveal(), &config.redis_prefix).await?,
+        forge,
+        clouds: Clouds::new(store.clone(), qemu),
+        hub: HubClient::new(kit.connect(Peer::AgentHub)?),
+        clock: Arc::clone(&kit.clock),
+        preview_domain: common.preview_domain.clone(),
+        preview_url: common.preview_url.clone(),
+        registry_ca_pem,
+        minter: Minter::from_common(common)?,
+        http: reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build()?,
+        store,
+        config,
+    }))
+}
+
+pub fn environments(context: &Arc<Context>) -> Environments {
+    Environments { context: Arc::clone(context), compared: Mutex::default() }
+}
+
+pub fn sweeps(context: &Arc<Context>) -> Sweeps {
     Sweeps { context: Arc::clone(context), orphans: Arc::default() }
 }
 

@@ -11,7 +11,7 @@ use stagely_forge::{Check, CheckStatus, Conclusion, Deployment, DeploymentState,
 use stagely_reconcile::{ErrorClass, Failure};
 use stagely_store::Tx;
 use stagely_store::environments::Environment;
-use stagely_store::posts::Kind;
+use stagely_store::posts::{Kind, Post};
 use stagely_store::work::kind;
 
 use crate::context::{Context, stored};
@@ -78,16 +78,19 @@ pub async fn write(context: &Context, tx: &Tx, snapshot: &Snapshot, state: State
     let json = |value: serde_json::Result<serde_json::Value>| {
         value.map_err(|error| Failure::new(ErrorClass::Permanent, doing, error))
     };
-    let mut posts = vec![
-        (Kind::Comment, String::new(), serde_json::json!({"body": comment(context, snapshot, state)})),
-        (Kind::Check, env.pr.sha.clone(), json(serde_json::to_value(check(context, snapshot, state)))?),
-    ];
-    if snapshot.run.as_ref().is_some_and(|run| run.spec.is_some()) || state == State::Destroyed {
-        posts.push((
-            Kind::Deployment,
-            env.pr.sha.clone(),
-            json(serde_json::to_value(deployment(context, snapshot, state)))?,
-        ));
+    let is_gone = is_gone(state);
+    let mut posts =
+        vec![(Kind::Comment, String::new(), serde_json::json!({"body": comment(context, snapshot, state)}))];
+    if !is_gone {
+        posts.push((Kind::Check, env.pr.sha.clone(), json(serde_json::to_value(check(context, snapshot, state)))?));
+        if snapshot.run.as_ref().is_some_and(|run| run.spec.is_some()) {
+            let wanted = json(serde_json::to_value(deployment(context, snapshot)))?;
+            posts.push((Kind::Deployment, env.pr.sha.clone(), wanted));
+        }
+    }
+    let earlier = context.store.list_posts(env.id).await.map_err(stored(doing))?;
+    for post in earlier.iter().filter(|post| is_gone || post.sha != env.pr.sha) {
+        posts.extend(ended(post, state).map(|wanted| (post.kind, post.sha.clone(), wanted)));
     }
     for (kind_of_post, sha, wanted) in posts {
         let changed = tx.want_post(env.team, env.id, kind_of_post, &sha, &wanted).await.map_err(stored(doing))?;
@@ -237,7 +240,7 @@ fn check(context: &Context, snapshot: &Snapshot, state: State) -> Check {
     let status = match (finished, state) {
         (Some(run::State::Succeeded), _) => CheckStatus::Completed(Conclusion::Success),
         (Some(run::State::Failed), _) => CheckStatus::Completed(Conclusion::Failure),
-        (_, State::Destroying | State::Destroyed) | (Some(_), _) => CheckStatus::Completed(Conclusion::Cancelled),
+        (Some(_), _) => CheckStatus::Completed(Conclusion::Cancelled),
         (None, State::Queued) => CheckStatus::Queued,
         (None, _) => CheckStatus::InProgress,
     };
@@ -252,12 +255,10 @@ fn check(context: &Context, snapshot: &Snapshot, state: State) -> Check {
     }
 }
 
-fn deployment(context: &Context, snapshot: &Snapshot, state: State) -> Deployment {
+fn deployment(context: &Context, snapshot: &Snapshot) -> Deployment {
     let finished = snapshot.run.as_ref().filter(|run| run.state.is_final()).map(|run| run.state);
-    let (is_gone, live) =
-        (matches!(state, State::Destroying | State::Destroyed), finished == Some(run::State::Succeeded));
+    let live = finished == Some(run::State::Succeeded);
     let state = match finished {
-        _ if is_gone => DeploymentState::Inactive,
         Some(run::State::Succeeded) => DeploymentState::Success,
         Some(_) => DeploymentState::Failure,
         None => DeploymentState::InProgress,
@@ -265,7 +266,32 @@ fn deployment(context: &Context, snapshot: &Snapshot, state: State) -> Deploymen
     Deployment {
         environment: format!("preview/pr-{}", snapshot.env.pr.number),
         state,
-        url: (live && !is_gone).then(|| context.preview_url.of(&root_host(context, &snapshot.env))),
+        url: live.then(|| context.preview_url.of(&root_host(context, &snapshot.env))),
         log_url: None,
+    }
+}
+
+const fn is_gone(state: State) -> bool {
+    matches!(state, State::Destroying | State::Destroyed)
+}
+
+/// What the check or the deployment of a commit says once another commit took its place or nothing is to be left;
+/// `None` when it goes on saying what it says: how a check ended stays true, and what is served is deployed.
+fn ended(post: &Post, state: State) -> Option<serde_json::Value> {
+    let word = if is_gone(state) { "Removed" } else { "Superseded by a newer commit" };
+    match post.kind {
+        Kind::Comment => None,
+        Kind::Check => {
+            let check: Check = serde_json::from_value(post.wanted.clone()).ok()?;
+            let is_open = !matches!(check.status, CheckStatus::Completed(_));
+            let status = CheckStatus::Completed(Conclusion::Cancelled);
+            let ended = Check { status, title: word.to_owned(), summary: word.to_owned(), ..check };
+            serde_json::to_value(ended).ok().filter(|_| is_open)
+        }
+        Kind::Deployment => {
+            let deployment: Deployment = serde_json::from_value(post.wanted.clone()).ok()?;
+            let ended = Deployment { state: DeploymentState::Inactive, url: None, ..deployment };
+            serde_json::to_value(ended).ok().filter(|_| is_gone(state) || state == State::Live)
+        }
     }
 }

@@ -3,26 +3,37 @@
 mod deploy;
 mod execute;
 pub mod plan;
+mod prove;
 mod read;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use chrono::{DateTime, TimeDelta, Utc};
+use stagely_domain::environment::State;
 use stagely_domain::id::EnvironmentId;
 use stagely_reconcile::{Claim, ErrorClass, Failure, Fence, Reconciler, Step};
-use stagely_store::environments::Presence;
+use stagely_store::environments::{Environment, Presence};
 use stagely_store::work::kind;
 use stagely_store::{Scope, StoreError};
+use tokio::sync::Mutex;
 
 use crate::context::{Context, stored};
 use crate::{pulls, surface};
 use plan::{Plan, Snapshot};
 
 /// Key: the environment's id.
-pub struct Environments(pub Arc<Context>);
+pub struct Environments {
+    pub context: Arc<Context>,
+    /// When each was last compared with its pull request. Memory is enough: forgetting only compares sooner.
+    pub compared: Mutex<HashMap<EnvironmentId, DateTime<Utc>>>,
+}
 
 /// Things done in one activation before others get their turn.
 const MAX_OPS: usize = 16;
+/// How often an environment at rest is compared with its pull request.
+const COMPARE: TimeDelta = TimeDelta::minutes(5);
 
 #[async_trait]
 impl Reconciler for Environments {
@@ -33,7 +44,7 @@ impl Reconciler for Environments {
         let outcome = self.bring(id, &claim.fence).await;
         match outcome {
             // Whatever is on its way out is tried for ever.
-            Err(failure) => match self.0.store.get_environment(&Scope::system("reconcile"), id).await {
+            Err(failure) => match self.context.store.get_environment(&Scope::system("reconcile"), id).await {
                 Ok(env) if env.desired == Presence::Absent => Err(failure.never_parks()),
                 _ => Err(failure),
             },
@@ -44,7 +55,7 @@ impl Reconciler for Environments {
 
 impl Environments {
     async fn bring(&self, id: EnvironmentId, fence: &Fence) -> Result<Step, Failure> {
-        let context = &self.0;
+        let context = &self.context;
         for _ in 0..MAX_OPS {
             let Some(snapshot) = look(context, id).await? else { return Ok(Step::Done) };
             let plan = plan::plan(&snapshot, context.clock.now());
@@ -55,10 +66,11 @@ impl Environments {
             }
             self.settle(fence, &snapshot, &plan).await?;
             if snapshot.env.gone_at.is_some() {
+                self.compared.lock().await.remove(&id);
                 return Ok(Step::Done);
             }
-            if plan.again.as_secs() >= 300 {
-                self.compare_with_pull_request(&snapshot).await?;
+            if matches!(plan.state, State::Live | State::Unreachable | State::Failed | State::Asleep) {
+                self.compare_with_pull_request(&snapshot).await;
             }
             return Ok(Step::Again(plan.again));
         }
@@ -68,7 +80,7 @@ impl Environments {
     /// Records the state, and what people see of it.
     async fn settle(&self, fence: &Fence, snapshot: &Snapshot, plan: &Plan) -> Result<(), Failure> {
         let doing = "record where an environment stands";
-        let tx = self.0.store.fenced(fence).await.map_err(stored(doing))?;
+        let tx = self.context.store.fenced(fence).await.map_err(stored(doing))?;
         let env = &snapshot.env;
         let reason = surface::reason(snapshot);
         // A newer wish will find the row due and do it again.
@@ -76,21 +88,30 @@ impl Environments {
             .set_environment_state(env.id, env.generation, plan.state, reason.as_deref())
             .await
             .map_err(stored(doing))?;
-        surface::write(&self.0, &tx, snapshot, plan.state).await?;
+        surface::write(&self.context, &tx, snapshot, plan.state).await?;
         tx.commit().await.map_err(stored(doing))
     }
 
-    /// A webhook may be lost: a resting environment asks the git host itself now and then.
-    async fn compare_with_pull_request(&self, snapshot: &Snapshot) -> Result<(), Failure> {
-        let doing = "compare with the pull request";
-        let (context, env) = (&self.0, &snapshot.env);
-        if env.desired == Presence::Absent {
-            return Ok(());
+    /// A webhook may be lost, or come while another one is being looked at: an environment at rest asks the git host
+    /// itself, at once and then now and then. A git host that does not answer is no reason not to look after the rest.
+    async fn compare_with_pull_request(&self, snapshot: &Snapshot) {
+        let (id, now) = (snapshot.env.id, self.context.clock.now());
+        if self.compared.lock().await.get(&id).is_some_and(|last| now - *last < COMPARE) {
+            return;
         }
+        match self.compare(&snapshot.env).await {
+            Ok(()) => drop(self.compared.lock().await.insert(id, now)),
+            Err(failure) => tracing::warn!(env.id = %id, error = failure.chain(), "{id} was not compared"),
+        }
+    }
+
+    async fn compare(&self, env: &Environment) -> Result<(), Failure> {
+        let doing = "compare with the pull request";
+        let context = &self.context;
         let project = context.store.get_project(&Scope::system(doing), env.project).await.map_err(stored(doing))?;
-        let found = pulls::read(context, &project, env.pr.number).await?;
+        let seen = pulls::read(context, &project, env.pr.number).await?;
         let tx = context.store.begin().await.map_err(stored(doing))?;
-        let verdict = pulls::apply(context, &tx, &project, env.pr.number, found).await?;
+        let verdict = pulls::apply(context, &tx, &project, env.pr.number, seen).await?;
         if verdict.applied {
             tracing::info!(env.id = %env.id, "{} was not told of: {}", env.id, verdict.reason);
         }

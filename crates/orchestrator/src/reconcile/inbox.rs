@@ -25,13 +25,13 @@ impl Reconciler for Inbox {
         let Some(subject) = subject.filter(|subject| !subject.decided) else { return Ok(Step::Done) };
         let project = context.store.find_project(&Scope::system(doing), &subject.repo).await.map_err(stored(doing))?;
         let found = match &project {
-            Some(project) => pulls::read(context, project, subject.pr_number).await?,
+            Some(project) => Some(pulls::read(context, project, subject.pr_number).await?),
             None => None,
         };
         let tx = context.store.fenced(&claim.fence).await.map_err(stored(doing))?;
-        match project {
-            Some(project) => {
-                let verdict = pulls::apply(context, &tx, &project, subject.pr_number, found).await?;
+        match project.zip(found) {
+            Some((project, seen)) => {
+                let verdict = pulls::apply(context, &tx, &project, subject.pr_number, seen).await?;
                 let word = if verdict.applied { "applied" } else { "ignored" };
                 tracing::info!(delivery = %id, decision = word, "delivery {id}: {}", verdict.reason);
                 tx.decide_delivery(id, word, &verdict.reason).await.map_err(stored(doing))?;

@@ -118,8 +118,10 @@ impl Work<'_> {
                 tracing::info!(machine.id = %id, "{id} is placed");
                 Ok(Step::Again(Duration::ZERO))
             }
+            // Being told to come later is no refusal, however often.
             Err(error)
-                if attempt >= CREATE_TRIES || matches!(error.kind, ErrorKind::Invalid | ErrorKind::Unsupported) =>
+                if (attempt >= CREATE_TRIES && !matches!(error.kind, ErrorKind::RateLimited { .. }))
+                    || matches!(error.kind, ErrorKind::Invalid | ErrorKind::Unsupported) =>
             {
                 tracing::warn!(machine.id = %id, %error, "{id} could not be created");
                 let message = format!("the cloud gave no machine: {}", error.message);

@@ -1,7 +1,5 @@
 //! Doing one thing. Outside calls first, then one short transaction behind the fence.
 
-use std::time::Duration;
-
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Map, json};
 use stagely_domain::build::Job;
@@ -20,16 +18,12 @@ use stagely_store::machines::NewMachine;
 use stagely_store::runs::{NewRun, PhaseEdge, Run};
 use stagely_store::work::kind;
 use stagely_store::{Scope, Tx};
-use tokio::time::{Instant, sleep};
 
 use super::plan::{Op, Snapshot};
-use super::{bug, deploy, read};
+use super::{bug, deploy, prove, read};
 use crate::context::{Context, called, hosted, stored};
 use crate::failures::failure;
 use crate::surface;
-
-/// How long a preview may take to answer through the edge once its agent says that it runs.
-const PROOF: Duration = Duration::from_secs(30);
 
 pub async fn execute(context: &Context, fence: &Fence, snapshot: &Snapshot, op: &Op) -> Result<(), Failure> {
     match op {
@@ -245,6 +239,11 @@ async fn open_and_prove(context: &Context, fence: &Fence, snapshot: &Snapshot) -
     let entries =
         surface::open_routes(context, snapshot, spec).ok_or_else(|| bug(doing, "the machine has no address"))?;
     write(context, fence, doing, async |tx| {
+        if matches!(run.state, run::State::Pending | run::State::Building) {
+            // The agent had its wish, and we were stopped before we could write that down.
+            tx.note_phase(run.id, "deploy", PhaseEdge::Started).await?;
+            let _ = tx.set_run_state(run.id, run::State::Deploying, None).await?;
+        }
         let _ = tx.set_run_state(run.id, run::State::Verifying, None).await?;
         tx.note_phase(run.id, "deploy", PhaseEdge::Finished).await?;
         tx.merge_phases(run.id, agent_phases(snapshot, context.clock.now())).await?;
@@ -261,7 +260,7 @@ async fn open_and_prove(context: &Context, fence: &Fence, snapshot: &Snapshot) -
         tx.note_phase(run.id, "prove", PhaseEdge::Started).await
     })
     .await?;
-    match prove(context, &surface::root_host(context, env)).await {
+    match prove::through_the_edge(context, &surface::root_host(context, env)).await {
         Ok(()) => succeed(context, fence, snapshot, run, spec).await,
         Err(failure) => fail(context, fence, snapshot, &failure).await,
     }
@@ -285,32 +284,6 @@ async fn succeed(
     .await?;
     tracing::info!(env.id = %env.id, run.id = %run.id, "{} is live at {}", env.id, env.pr.sha);
     Ok(())
-}
-
-/// An answer below 500 that is not the edge's own.
-async fn prove(context: &Context, host: &str) -> Result<(), RunFailure> {
-    let until = Instant::now() + PROOF;
-    let url = format!("http://{}/", context.config.edge_address);
-    loop {
-        let request = context.http.get(&url).header("host", host).timeout(Duration::from_secs(10));
-        let last = match request.send().await {
-            Ok(answer) if answer.headers().contains_key("x-stagely") => {
-                "the edge does not reach the service yet".to_owned()
-            }
-            Ok(answer) if answer.status().is_server_error() => format!("GET / answered {}", answer.status()),
-            Ok(_) => return Ok(()),
-            Err(error) if error.is_timeout() => "GET / was not answered in ten seconds".to_owned(),
-            Err(_) => "the edge cannot be reached".to_owned(),
-        };
-        if Instant::now() > until {
-            return Err(failure(
-                Code::ProofFailed,
-                "prove",
-                format!("the URL did not answer through the edge: {last}"),
-            ));
-        }
-        sleep(Duration::from_millis(50)).await;
-    }
 }
 
 async fn fail(context: &Context, fence: &Fence, snapshot: &Snapshot, failure: &RunFailure) -> Result<(), Failure> {

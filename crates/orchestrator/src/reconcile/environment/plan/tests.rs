@@ -1,3 +1,5 @@
+mod properties;
+
 use chrono::{DateTime, TimeDelta, Utc};
 use stagely_domain::build;
 use stagely_domain::compose;

@@ -1,0 +1,82 @@
+//! The reconcilers one by one, with a cloud and a git host of a test's own.
+
+use std::sync::Arc;
+
+use stagely_cloud::Cloud;
+use stagely_forge::Forge;
+use stagely_reconcile::Failure;
+use stagely_runtime::Kit;
+use stagely_store::Store;
+
+use crate::config::Config;
+use crate::context::Context;
+pub use crate::reconcile::environment::Environments;
+pub use crate::reconcile::inbox::Inbox;
+pub use crate::reconcile::machine::Machines;
+pub use crate::reconcile::post::Posts;
+pub use crate::reconcile::route::Routes;
+pub use crate::reconcile::sweep::Sweeps;
+use crate::{feeds, service};
+
+/// What a process of the orchestrator holds.
+pub struct Reconcilers(Arc<Context>);
+
+impl Reconcilers {
+    /// Connects as the service does; nothing runs yet.
+    ///
+    /// # Errors
+    /// As the service's own start.
+    pub async fn open(config: Config, kit: &Kit, cloud: Arc<dyn Cloud>, forge: Arc<dyn Forge>) -> anyhow::Result<Self> {
+        service::open(config, kit, cloud, forge).await.map(Self)
+    }
+
+    /// The database, by this process's own connections.
+    #[must_use]
+    pub fn store(&self) -> Store {
+        self.0.store.clone()
+    }
+
+    /// What a start wakes.
+    ///
+    /// # Errors
+    /// The database's error.
+    pub async fn wake_all(&self) -> Result<(), Failure> {
+        feeds::wake_all(&self.0).await
+    }
+
+    /// Of environments.
+    #[must_use]
+    pub fn environments(&self) -> Environments {
+        service::environments(&self.0)
+    }
+
+    /// Of deliveries.
+    #[must_use]
+    pub fn inbox(&self) -> Inbox {
+        Inbox(Arc::clone(&self.0))
+    }
+
+    /// Of machines.
+    #[must_use]
+    pub fn machines(&self) -> Machines {
+        Machines(Arc::clone(&self.0))
+    }
+
+    /// Of posts.
+    #[must_use]
+    pub fn posts(&self) -> Posts {
+        Posts(Arc::clone(&self.0))
+    }
+
+    /// Of routes.
+    #[must_use]
+    pub fn routes(&self) -> Routes {
+        Routes(Arc::clone(&self.0))
+    }
+
+    /// Of cloud accounts.
+    #[must_use]
+    pub fn sweeps(&self) -> Sweeps {
+        service::sweeps(&self.0)
+    }
+}

@@ -1,0 +1,160 @@
+//! The same story, with something going wrong at every place where something can.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use futures::future::join_all;
+
+use crate::gate::{Harm, Point};
+use crate::stack::Stack;
+
+/// Stacks at the same time, for one test.
+const LANES: usize = 3;
+
+/// Every so many-th await is the last of its activation: more than the longest operation has, or nothing would end.
+const STRIDE: usize = 40;
+
+/// Opened, live, closed, gone: with one machine, whatever happens.
+async fn tell(stack: &Stack) {
+    stack.open().await;
+    stack.live().await;
+    stack.close().await;
+    stack.gone().await;
+    assert!(stack.comment().contains("Preview: Removed"), "{}", stack.comment());
+    assert_eq!(stack.cloud.ever(), 1);
+}
+
+/// Every call of the story when nothing goes wrong.
+async fn calls(stack: &mut Stack) -> Vec<Point> {
+    tell(stack).await;
+    let points = Point::of(&stack.gate.calls());
+    stack.next().await;
+    points
+}
+
+/// Tells a story for each of `todo`, some at the same time, on stacks that are used again.
+async fn in_lanes<T: Copy>(first: Stack, todo: Vec<T>, story: impl AsyncFn(&mut Stack, T)) {
+    let todo = Mutex::new(todo);
+    let next = || todo.lock().unwrap_or_else(PoisonError::into_inner).pop();
+    let lane = async |stack: Option<Stack>| {
+        let mut stack = match stack {
+            Some(stack) => stack,
+            None => Stack::start().await,
+        };
+        while let Some(one) = next() {
+            story(&mut stack, one).await;
+            stack.next().await;
+        }
+        stack.end().await;
+    };
+    join_all(std::iter::once(Some(first)).chain((1..LANES).map(|_| None)).map(lane)).await;
+}
+
+/// Tells the story once for each call, with that call harmed.
+#[expect(clippy::print_stdout, reason = "how many points were tried is what the test is worth")]
+async fn harm_each_call(harm: Harm, is_worth_it: impl Fn(Point) -> bool) {
+    let mut stack = Stack::start().await;
+    let mut points = calls(&mut stack).await;
+    // A post's third edit goes the way of its second.
+    points.retain(|point| is_worth_it(*point) && !(point.number > 1 && point.call.starts_with("git ensure")));
+    let reached = AtomicUsize::new(0);
+    in_lanes(stack, points, async |stack, point| {
+        stack.gate.arm(Some((point, harm)));
+        tell(stack).await;
+        reached.fetch_add(usize::from(stack.gate.was_reached()), Ordering::Relaxed);
+    })
+    .await;
+    let reached = reached.into_inner();
+    println!("{harm:?}: {reached} points, leaked 0, killed 0, lost 0");
+    assert!(reached > 10, "{reached} points are too few to prove anything");
+}
+
+#[tokio::test]
+async fn every_call_may_fail_before_its_effect() {
+    harm_each_call(Harm::FailsBefore, |_| true).await;
+}
+
+#[tokio::test]
+async fn every_call_may_lose_its_answer() {
+    harm_each_call(Harm::FailsAfter, Point::has_effect).await;
+}
+
+#[tokio::test]
+async fn the_process_may_be_killed_before_every_call() {
+    harm_each_call(Harm::DiesBefore, |_| true).await;
+}
+
+#[tokio::test]
+async fn the_process_may_be_killed_after_every_call() {
+    harm_each_call(Harm::DiesAfter, Point::has_effect).await;
+}
+
+#[tokio::test]
+async fn every_activation_may_be_dropped_at_every_await() {
+    let stack = Stack::start().await;
+    let broken = AtomicUsize::new(0);
+    in_lanes(stack, (0..STRIDE).step_by(2).collect(), async |stack, first| {
+        stack.breaks.arm(first, STRIDE);
+        tell(stack).await;
+        broken.fetch_add(stack.breaks.broken(), Ordering::Relaxed);
+    })
+    .await;
+    let broken = broken.into_inner();
+    println!("{broken} activations dropped, leaked 0, killed 0, lost 0");
+    assert!(broken > STRIDE, "{broken} awaits are too few to prove anything");
+}
+
+/// The calls up to the moment when it is live.
+async fn calls_until_live(stack: &mut Stack) -> Vec<Point> {
+    stack.open().await;
+    stack.live().await;
+    let points = Point::of(&stack.gate.calls());
+    stack.close().await;
+    stack.gone().await;
+    stack.next().await;
+    points
+}
+
+#[tokio::test]
+async fn a_pull_request_may_be_closed_during_every_call() {
+    let mut stack = Stack::start().await;
+    let points = calls_until_live(&mut stack).await;
+    let reached = AtomicUsize::new(0);
+    in_lanes(stack, points, async |stack, point| {
+        stack.gate.arm(Some((point, Harm::Waits)));
+        stack.open().await;
+        reached.fetch_add(usize::from(stack.call_waits().await), Ordering::Relaxed);
+        let closed = stack.close().await;
+        stack.decided(closed).await;
+        stack.gate.go_on();
+        stack.gone().await;
+        assert!(stack.cloud.ever() <= 1);
+    })
+    .await;
+    let reached = reached.into_inner();
+    println!("closed during {reached} calls, leaked 0");
+    assert!(reached > 10, "{reached} calls are too few to prove anything");
+}
+
+#[tokio::test]
+async fn a_commit_may_be_pushed_during_every_call() {
+    let mut stack = Stack::start().await;
+    let points = calls_until_live(&mut stack).await;
+    let reached = AtomicUsize::new(0);
+    in_lanes(stack, points, async |stack, point| {
+        stack.gate.arm(Some((point, Harm::Waits)));
+        stack.open().await;
+        reached.fetch_add(usize::from(stack.call_waits().await), Ordering::Relaxed);
+        let pushed = stack.push().await;
+        stack.decided(pushed).await;
+        stack.gate.go_on();
+        stack.live().await;
+        stack.close().await;
+        stack.gone().await;
+        assert_eq!(stack.cloud.ever(), 1);
+    })
+    .await;
+    let reached = reached.into_inner();
+    println!("pushed during {reached} calls, leaked 0, stale 0");
+    assert!(reached > 10, "{reached} calls are too few to prove anything");
+}

@@ -1,0 +1,190 @@
+//! The cloud and the git host as the orchestrator reaches them: through the gate.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+use stagely_cloud::testing::FakeCloud;
+use stagely_cloud::{
+    Capabilities, Cloud, CloudError, CreateRequest, Created, DeleteProgress, Listing, ProviderId, SleepProgress, Vm,
+};
+use stagely_domain::id::{InstallationId, MachineId};
+use stagely_domain::machine::{Arch, Size};
+use stagely_forge::{Check, CloneAccess, Deployment, FailedDelivery, Forge, ForgeError, GitHub, PullRequest, Repo};
+
+use crate::gate::Gate;
+
+/// A cloud that remembers every machine that it ever had.
+pub struct GatedCloud {
+    pub inner: Arc<FakeCloud>,
+    pub gate: Arc<Gate>,
+    seen: Mutex<(HashSet<MachineId>, usize)>,
+    /// Why every creation is refused, if it is, and how many were.
+    pub refuses: Mutex<(Option<stagely_cloud::ErrorKind>, usize)>,
+}
+
+impl GatedCloud {
+    pub fn new(inner: Arc<FakeCloud>, gate: Arc<Gate>) -> Self {
+        Self { inner, gate, seen: Mutex::default(), refuses: Mutex::default() }
+    }
+
+    /// Forgets what was.
+    pub fn forget(&self) {
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = (HashSet::new(), 0);
+    }
+
+    /// How many machines there ever were.
+    pub fn ever(&self) -> usize {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).0.len()
+    }
+
+    /// The most that there were at the same time.
+    pub fn peak(&self) -> usize {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).1
+    }
+
+    async fn pass<T>(
+        &self,
+        name: &'static str,
+        effect: impl Future<Output = stagely_cloud::Result<T>>,
+    ) -> stagely_cloud::Result<T> {
+        let watched = async {
+            let answer = effect.await;
+            let alive = self.inner.machines();
+            let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+            seen.1 = seen.1.max(alive.len());
+            seen.0.extend(alive);
+            answer
+        };
+        let refusal = |after| match after {
+            true => CloudError::new(stagely_cloud::ErrorKind::Timeout, name, "the answer was lost").ambiguous(),
+            false => CloudError::new(stagely_cloud::ErrorKind::Unavailable, name, "told to fail"),
+        };
+        self.gate.pass(name, watched, refusal).await
+    }
+}
+
+#[async_trait]
+impl Cloud for GatedCloud {
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
+    }
+    async fn check_access(&self) -> stagely_cloud::Result<()> {
+        self.inner.check_access().await
+    }
+    async fn prepare(&self, size: Size, arch: Arch) -> stagely_cloud::Result<()> {
+        self.inner.prepare(size, arch).await
+    }
+    async fn create(&self, request: &CreateRequest) -> stagely_cloud::Result<Created> {
+        let refused = {
+            let mut refuses = self.refuses.lock().unwrap_or_else(PoisonError::into_inner);
+            refuses.1 += 1;
+            refuses.0
+        };
+        if let Some(kind) = refused {
+            return Err(CloudError::new(kind, "create a machine", "this account may have no machines"));
+        }
+        self.pass("cloud create", self.inner.create(request)).await
+    }
+    async fn find(&self, machine: MachineId) -> stagely_cloud::Result<Vec<Vm>> {
+        self.pass("cloud find", self.inner.find(machine)).await
+    }
+    async fn list(&self, installation: InstallationId) -> stagely_cloud::Result<Listing> {
+        self.pass("cloud list", self.inner.list(installation)).await
+    }
+    async fn delete(&self, id: &ProviderId) -> stagely_cloud::Result<DeleteProgress> {
+        self.pass("cloud delete", self.inner.delete(id)).await
+    }
+    async fn hibernate(&self, id: &ProviderId) -> stagely_cloud::Result<SleepProgress> {
+        self.pass("cloud hibernate", self.inner.hibernate(id)).await
+    }
+    async fn wake(&self, id: &ProviderId) -> stagely_cloud::Result<Vm> {
+        self.pass("cloud wake", self.inner.wake(id)).await
+    }
+    async fn console_tail(&self, id: &ProviderId) -> stagely_cloud::Result<Option<String>> {
+        self.inner.console_tail(id).await
+    }
+}
+
+/// The product's own client of the git host.
+pub struct GatedForge {
+    pub inner: GitHub,
+    pub gate: Arc<Gate>,
+}
+
+impl GatedForge {
+    async fn pass<T>(
+        &self,
+        name: &'static str,
+        effect: impl Future<Output = stagely_forge::Result<T>>,
+    ) -> stagely_forge::Result<T> {
+        let refusal = |_| ForgeError {
+            kind: stagely_forge::ErrorKind::Unavailable,
+            doing: name,
+            message: "told to fail".to_owned(),
+        };
+        self.gate.pass(name, effect, refusal).await
+    }
+}
+
+#[async_trait]
+impl Forge for GatedForge {
+    async fn pull_request(&self, repo: &Repo, number: i64) -> stagely_forge::Result<Option<PullRequest>> {
+        self.pass("git pull_request", self.inner.pull_request(repo, number)).await
+    }
+    async fn list_open_pull_requests(&self, repo: &Repo) -> stagely_forge::Result<Vec<PullRequest>> {
+        self.pass("git list_open_pull_requests", self.inner.list_open_pull_requests(repo)).await
+    }
+    async fn file_at(&self, repo: &Repo, sha: &str, path: &str) -> stagely_forge::Result<Option<Vec<u8>>> {
+        self.pass("git file_at", self.inner.file_at(repo, sha, path)).await
+    }
+    async fn directory_ids(
+        &self,
+        repo: &Repo,
+        sha: &str,
+        paths: &[&str],
+    ) -> stagely_forge::Result<Vec<Option<String>>> {
+        self.pass("git directory_ids", self.inner.directory_ids(repo, sha, paths)).await
+    }
+    async fn changed_paths(&self, repo: &Repo, number: i64) -> stagely_forge::Result<Vec<String>> {
+        self.pass("git changed_paths", self.inner.changed_paths(repo, number)).await
+    }
+    async fn ensure_comment(
+        &self,
+        repo: &Repo,
+        number: i64,
+        marker: &str,
+        known: Option<&str>,
+        body: &str,
+    ) -> stagely_forge::Result<String> {
+        self.pass("git ensure_comment", self.inner.ensure_comment(repo, number, marker, known, body)).await
+    }
+    async fn ensure_check(
+        &self,
+        repo: &Repo,
+        sha: &str,
+        known: Option<&str>,
+        check: &Check,
+    ) -> stagely_forge::Result<String> {
+        self.pass("git ensure_check", self.inner.ensure_check(repo, sha, known, check)).await
+    }
+    async fn ensure_deployment(
+        &self,
+        repo: &Repo,
+        sha: &str,
+        known: Option<&str>,
+        deployment: &Deployment,
+    ) -> stagely_forge::Result<String> {
+        self.pass("git ensure_deployment", self.inner.ensure_deployment(repo, sha, known, deployment)).await
+    }
+    async fn clone_access(&self, repo: &Repo) -> stagely_forge::Result<CloneAccess> {
+        self.pass("git clone_access", self.inner.clone_access(repo)).await
+    }
+    async fn list_failed_deliveries(&self, since: DateTime<Utc>) -> stagely_forge::Result<Vec<FailedDelivery>> {
+        self.pass("git list_failed_deliveries", self.inner.list_failed_deliveries(since)).await
+    }
+    async fn redeliver(&self, id: u64) -> stagely_forge::Result<()> {
+        self.pass("git redeliver", self.inner.redeliver(id)).await
+    }
+}

@@ -1,0 +1,284 @@
+//! One environment's whole world, and what a user can see of it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use stagely_cache::Cache;
+use stagely_cloud::testing::FakeCloud;
+use stagely_domain::clock::SystemClock;
+use stagely_domain::id::DeliveryId;
+use stagely_domain::secret::Secret;
+use stagely_store::testing::TestDb;
+use stagely_store::work::kind;
+use stagely_store::{NewDelivery, Received};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use uuid::Uuid;
+
+use crate::gate::Gate;
+use crate::git_host::{self, REPO, host};
+use crate::outside::GatedCloud;
+use crate::process::{self, Breaks, Setup};
+use crate::world::{Hold, World};
+use crate::{edge, hub};
+
+const DEADLINE: Duration = Duration::from_secs(30);
+const LOOK: Duration = Duration::from_millis(15);
+
+/// How much is not as it should be in the end.
+const LEFT: &str = "(SELECT count(*) FROM pr_posts WHERE posted_seq < wanted_seq) \
+    + (SELECT count(*) FROM inbox WHERE decision IS NULL) + (SELECT count(*) FROM machines WHERE gone_at IS NULL) \
+    + (SELECT count(*) FROM environments WHERE gone_at IS NULL)";
+
+pub struct Stack {
+    pub world: Arc<World>,
+    pub cloud: Arc<GatedCloud>,
+    pub gate: Arc<Gate>,
+    pub breaks: Arc<Breaks>,
+    pub branch: String,
+    pub number: i64,
+    cache: Cache,
+    tracker: TaskTracker,
+    shutdown: CancellationToken,
+}
+
+impl Drop for Stack {
+    fn drop(&mut self) {
+        self.shutdown.cancel();
+    }
+}
+
+impl Stack {
+    /// A pull request that nobody was told of yet, and an orchestrator that waits for it.
+    pub async fn start() -> Self {
+        let (gate, breaks) = (Arc::new(Gate::default()), Arc::new(Breaks::default()));
+        let (branch, number) = git_host::pull_request().await;
+        let db = TestDb::new().await;
+        let team = db.team("acme").await;
+        let account = db.qemu_account(team).await;
+        let project = db.project(team, REPO, Some(account)).await;
+        let fake = Arc::new(FakeCloud::new(Arc::new(SystemClock)));
+        let cloud = Arc::new(GatedCloud::new(Arc::clone(&fake), Arc::clone(&gate)));
+        let world = Arc::new(World::new(db, fake, project));
+        let (tracker, shutdown) = (TaskTracker::new(), CancellationToken::new());
+        let hub = hub::serve(Arc::clone(&world), Arc::clone(&gate), &tracker, shutdown.clone()).await;
+        let prefix = format!("test:{}:", Uuid::new_v4().simple());
+        let cache = Cache::connect(&redis_url(), &prefix).await.unwrap();
+        let edge = edge::serve(cache.clone(), Arc::clone(&world.cloud), &tracker, shutdown.clone()).await;
+        let mut settings = stagely_runtime::config::load().unwrap();
+        settings.common.database_url = Some(Secret::new(world.db.url()));
+        settings.common.redis_url = Some(Secret::new(redis_url()));
+        settings.common.encryption_key = Some(Secret::new("ab".repeat(32)));
+        for name in ["orchestrator", "agent_hub"] {
+            let ports = serde_json::json!({
+                "grpc_listen": "127.0.0.1:0", "admin_listen": "127.0.0.1:0", "grpc_url": format!("http://{hub}")
+            });
+            settings = settings.with(&format!("ports.{name}"), ports);
+        }
+        let config = serde_json::json!({
+            "github": {"token": "unused"},
+            "agent_url": "https://hub.test/agent/{arch}",
+            "agent_binary": concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"),
+            "qemu": {"image_dir": "/nonexistent"},
+            "registry_host": "registry.test:5000",
+            "edge_address": edge,
+            "database_connections": 8,
+            "redis_prefix": prefix,
+        });
+        let config = serde_json::from_value(config).unwrap();
+        let setup =
+            Setup { settings, config, cloud: Arc::clone(&cloud), gate: Arc::clone(&gate), breaks: Arc::clone(&breaks) };
+        tracker.spawn(Arc::clone(&world).turn(shutdown.clone()));
+        tracker.spawn(supervise(Arc::new(setup), Arc::clone(&world), shutdown.clone()));
+        Self { world, cloud, gate, breaks, branch, number, cache, tracker, shutdown }
+    }
+
+    /// Another pull request of the same project, with everything forgotten that was counted.
+    pub async fn next(&mut self) {
+        (self.branch, self.number) = git_host::pull_request().await;
+        self.gate.arm(None);
+        self.breaks.arm(0, 0);
+        self.cloud.forget();
+    }
+
+    pub fn hold(&self, hold: Hold) {
+        self.world.inside().holds.insert(hold);
+    }
+
+    pub fn release(&self, hold: Hold) {
+        self.world.inside().holds.remove(&hold);
+    }
+
+    /// Kills the process; another one follows.
+    pub fn kill(&self) {
+        self.gate.deaths.notify_one();
+    }
+
+    /// What the API does with a webhook.
+    pub async fn deliver(&self, action: &str) -> DeliveryId {
+        let delivery = NewDelivery {
+            source: "github",
+            guid: Uuid::new_v4(),
+            event: "pull_request".to_owned(),
+            action: Some(action.to_owned()),
+            repo: Some(REPO.to_owned()),
+            pr_number: Some(self.number),
+            body_sha256: [0; 32],
+            body: Vec::new(),
+            ignored: None,
+        };
+        let tx = self.world.db.store().begin().await.unwrap();
+        let Received::Stored(id) = tx.insert_delivery(delivery).await.unwrap() else { panic!("a new delivery") };
+        tx.wake(kind::INBOX, id.uuid()).await.unwrap();
+        tx.commit().await.unwrap();
+        id
+    }
+
+    pub async fn open(&self) {
+        self.deliver("opened").await;
+    }
+
+    pub async fn push(&self) -> DeliveryId {
+        git_host::push(&self.branch).await;
+        self.deliver("synchronize").await
+    }
+
+    /// The webhook was looked at.
+    pub async fn decided(&self, id: DeliveryId) {
+        let sql = format!("SELECT decision FROM inbox WHERE id = '{}'", id.uuid());
+        self.wait("a decision", async || !self.world.db.text(&sql).await.is_empty()).await;
+    }
+
+    /// Waits for the call that is to wait; false when it goes live without such a call, which may then not come.
+    pub async fn call_waits(&self) -> bool {
+        tokio::select! {
+            () = self.gate.waits() => true,
+            () = self.live() => {
+                self.gate.go_on();
+                false
+            }
+        }
+    }
+
+    pub async fn close(&self) -> DeliveryId {
+        host().close_silently(REPO, self.number);
+        self.deliver("closed").await
+    }
+
+    /// What the pull request shows; the one comment, or nothing yet.
+    pub fn comment(&self) -> String {
+        let comments = host().comments(REPO, self.number);
+        assert!(comments.len() <= 1, "more than one comment: {comments:?}");
+        comments.into_iter().next().map(|comment| comment.body).unwrap_or_default()
+    }
+
+    pub async fn says(&self, text: &str) {
+        self.wait(text, async || self.comment().contains(text)).await;
+    }
+
+    /// Live at the newest commit, for the reader of the comment and for visitors.
+    pub async fn live(&self) {
+        let sha = self.sha();
+        self.wait("a live preview", async || {
+            let comment = self.comment();
+            comment.contains("Preview: Live") && comment.contains(&sha[..12])
+        })
+        .await;
+        let hostname = self.hostname().await;
+        assert!(self.comment().contains(&format!("**https://{hostname}**")), "{}", self.comment());
+        assert!(edge::is_served(&hostname, &self.cache, &self.world.cloud).await, "{hostname} is not served");
+        assert_eq!(self.cloud.inner.machines().len(), 1);
+    }
+
+    /// Nothing is left, and the pull request says so, if it ever said anything.
+    pub async fn gone(&self) {
+        self.wait("an end", async || self.world.db.text(LEFT).await == "0").await;
+        let comment = self.comment();
+        assert!(comment.is_empty() || comment.contains("Preview: Removed"), "{comment}");
+        assert_eq!(self.cloud.inner.machines(), []);
+        assert!(self.cloud.peak() <= 1, "{} machines at the same time", self.cloud.peak());
+        for wrong in [
+            "environments WHERE state <> 'destroyed' OR desired <> 'absent'",
+            "work WHERE parked",
+            "workflow_runs WHERE finished_at IS NULL",
+            "routes WHERE state <> 'gone'",
+            "inbox WHERE decision NOT IN ('applied', 'ignored')",
+        ] {
+            assert_eq!(self.world.db.text(&format!("SELECT count(*) FROM {wrong}")).await, "0", "{wrong}");
+        }
+        let hostname = self.hostname().await;
+        assert!(!edge::is_served(&hostname, &self.cache, &self.world.cloud).await);
+        assert_eq!(host().violations(), Vec::<String>::new());
+    }
+
+    /// The pull request's newest commit.
+    pub fn sha(&self) -> String {
+        let mut sha = String::new();
+        host().change(REPO, self.number, |pull| sha.clone_from(&pull.sha));
+        sha
+    }
+
+    pub async fn hostname(&self) -> String {
+        let sql = "SELECT max(preview_hash) FROM environments WHERE pr_number = ";
+        let hash = self.world.db.text(&format!("{sql}{}", self.number)).await;
+        format!("{hash}.preview.localhost")
+    }
+
+    /// Waits until it is so; what stands where otherwise.
+    pub async fn wait(&self, what: &str, is_so: impl AsyncFn() -> bool) {
+        let poll = async {
+            while !is_so().await {
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        if tokio::time::timeout(DEADLINE, poll).await.is_err() {
+            panic!("waited in vain for {what}:\n{}", self.describe().await);
+        }
+    }
+
+    async fn describe(&self) -> String {
+        let mut text = format!("calls: {:?}\ncomment: {}\n", self.gate.calls(), self.comment());
+        for (table, columns, rows) in [
+            ("environments", "state, desired, generation, reason", "gone_at IS NULL"),
+            ("workflow_runs", "generation, state, failure, phases", "finished_at IS NULL"),
+            ("machines", "id, state, desired, failure, create_deadline", "gone_at IS NULL"),
+            ("agent_connections", "machine_id, desired_generation, observed_generation, observed", "true"),
+            ("build_jobs", "target, state", "finished_at IS NULL"),
+            ("inbox", "action, decision, reason", "decision IS NULL"),
+            ("pr_posts", "kind, wanted_seq, posted_seq, last_error", "posted_seq < wanted_seq"),
+            (
+                "work",
+                "kind, key, run_after - now(), not_before, lease_owner, attempt, parked, last_error",
+                "run_after < 'infinity'",
+            ),
+        ] {
+            let sql = format!("SELECT string_agg(({columns})::text, E'\\n') FROM {table} WHERE {rows}");
+            text.push_str(&format!("{table}:\n{}\n", self.world.db.text(&sql).await));
+        }
+        text
+    }
+
+    /// Ends everything, in order.
+    pub async fn end(self) {
+        self.shutdown.cancel();
+        self.tracker.close();
+        self.tracker.wait().await;
+    }
+}
+
+/// One process after another, for as long as they get killed.
+async fn supervise(setup: Arc<Setup>, world: Arc<World>, stop: CancellationToken) {
+    for number in 0.. {
+        let owner = format!("process-{number}");
+        if !process::start(Arc::clone(&setup), owner.clone(), stop.clone()).await.unwrap() {
+            return;
+        }
+        world.bury(owner);
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "tests are configured by the environment")]
+fn redis_url() -> String {
+    std::env::var("STAGELY_TEST_REDIS_URL")
+        .expect("STAGELY_TEST_REDIS_URL is not set: run `cargo xtask test integration`")
+}

@@ -1,0 +1,173 @@
+//! What a pull request goes through.
+
+use std::time::Duration;
+
+use stagely_cloud::ErrorKind;
+use stagely_domain::failure::{Code, Failure};
+use stagely_forge::testing::Status;
+
+use crate::git_host::{REPO, host};
+use crate::stack::Stack;
+use crate::world::Hold;
+
+#[tokio::test]
+async fn an_opened_pull_request_goes_live_and_a_closed_one_leaves_nothing() {
+    let stack = Stack::start().await;
+    stack.open().await;
+    stack.live().await;
+    stack.close().await;
+    stack.gone().await;
+    assert!(stack.comment().contains("Preview: Removed"), "{}", stack.comment());
+    let checks = host().checks(REPO, &stack.sha());
+    assert_eq!(checks.iter().map(|check| check.state.as_str()).collect::<Vec<_>>(), ["success"]);
+    let deployments = host().deployments(REPO).into_iter().filter(|deployment| deployment.sha == stack.sha());
+    assert_eq!(deployments.map(|deployment| deployment.state).collect::<Vec<_>>(), ["inactive"]);
+    assert_eq!((stack.cloud.ever(), stack.cloud.inner.creates()), (1, 1));
+    stack.end().await;
+}
+
+#[tokio::test]
+async fn a_pull_request_closed_at_any_stage_leaves_nothing() {
+    let mut stack = Stack::start().await;
+    for (hold, sign) in [
+        (Hold::Hub, "Preview: "),
+        (Hold::Builds, "Building images"),
+        (Hold::Boot, "the machine is booting"),
+        (Hold::Deploy, "Starting the services"),
+    ] {
+        stack.hold(hold);
+        stack.open().await;
+        stack.says(sign).await;
+        let closed = stack.close().await;
+        stack.decided(closed).await;
+        stack.release(hold);
+        stack.gone().await;
+        assert!(stack.comment().contains("Preview: Removed"), "{}", stack.comment());
+        assert!(stack.cloud.ever() <= 1);
+        stack.next().await;
+    }
+    stack.end().await;
+}
+
+#[tokio::test]
+async fn a_push_while_it_builds_supersedes_the_run_and_keeps_the_machine() {
+    pushed_during(Hold::Builds, "Building images").await;
+}
+
+#[tokio::test]
+async fn a_push_while_it_deploys_supersedes_the_run_and_keeps_the_machine() {
+    pushed_during(Hold::Deploy, "Starting the services").await;
+}
+
+async fn pushed_during(hold: Hold, sign: &str) {
+    let stack = Stack::start().await;
+    stack.hold(hold);
+    stack.open().await;
+    stack.says(sign).await;
+    let older = stack.sha();
+    stack.push().await;
+    stack.says(&stack.sha()[..12]).await;
+    stack.release(hold);
+    stack.live().await;
+    let runs = "SELECT string_agg(state, ' ' ORDER BY generation) FROM workflow_runs";
+    assert_eq!(stack.world.db.text(runs).await, "superseded succeeded");
+    let sha = "SELECT sha FROM workflow_runs ORDER BY generation LIMIT 1";
+    assert_eq!(stack.world.db.text(sha).await, older);
+    stack.close().await;
+    stack.gone().await;
+    let checks = host().checks(REPO, &older);
+    assert_eq!(checks.iter().map(|check| check.state.as_str()).collect::<Vec<_>>(), ["cancelled"]);
+    let ended = |deployment: &Status| deployment.sha != older || deployment.state == "inactive";
+    assert!(host().deployments(REPO).iter().all(ended), "{:?}", host().deployments(REPO));
+    assert_eq!(stack.cloud.ever(), 1);
+    stack.end().await;
+}
+
+#[tokio::test]
+async fn a_machine_that_cannot_be_had_is_said_on_the_pull_request() {
+    let stack = Stack::start().await;
+    stack.cloud.refuses.lock().unwrap().0 = Some(ErrorKind::Invalid);
+    stack.open().await;
+    stack.says("Preview: Failed").await;
+    let comment = stack.comment();
+    assert!(comment.contains("machine_failed") && comment.contains("may have no machines"), "{comment}");
+    assert_eq!(stack.cloud.ever(), 0);
+    // The next commit is another chance.
+    stack.cloud.refuses.lock().unwrap().0 = None;
+    stack.push().await;
+    stack.live().await;
+    stack.close().await;
+    stack.gone().await;
+    stack.end().await;
+}
+
+#[tokio::test]
+async fn a_cloud_that_says_later_again_and_again_only_delays() {
+    let stack = Stack::start().await;
+    let later = ErrorKind::RateLimited { retry_after: Some(Duration::ZERO) };
+    stack.cloud.refuses.lock().unwrap().0 = Some(later);
+    stack.open().await;
+    stack.wait("many refusals", async || stack.cloud.refuses.lock().unwrap().1 > 7).await;
+    stack.cloud.refuses.lock().unwrap().0 = None;
+    stack.live().await;
+    stack.close().await;
+    stack.gone().await;
+    assert_eq!(stack.cloud.ever(), 1);
+    stack.end().await;
+}
+
+#[tokio::test]
+async fn a_failed_deployment_leaves_no_machine_and_says_why() {
+    let stack = Stack::start().await;
+    stack.world.inside().failure = Some(Failure {
+        code: Code::HookFailed,
+        phase: "on_start".to_owned(),
+        service: Some("web".to_owned()),
+        exit_code: Some(3),
+        message: "the hook failed".to_owned(),
+        log_tail: "no such table".to_owned(),
+    });
+    stack.open().await;
+    stack.says("Preview: Failed").await;
+    assert!(stack.comment().contains("no such table"), "{}", stack.comment());
+    stack.wait("no machine", async || stack.cloud.inner.machines().is_empty()).await;
+    stack.close().await;
+    stack.gone().await;
+    stack.end().await;
+}
+
+#[tokio::test]
+async fn a_hub_that_is_away_for_a_while_only_delays() {
+    let stack = Stack::start().await;
+    for during in ["opening", "closing"] {
+        stack.hold(Hold::Hub);
+        let missed = stack.world.inside().missed;
+        if during == "opening" {
+            stack.open().await;
+        } else {
+            stack.close().await;
+        }
+        stack.wait("the hub to be missed", async || stack.world.inside().missed > missed + 2).await;
+        stack.release(Hold::Hub);
+        if during == "opening" {
+            stack.live().await;
+        } else {
+            stack.gone().await;
+        }
+    }
+    assert_eq!(stack.cloud.ever(), 1);
+    stack.end().await;
+}
+
+#[tokio::test]
+async fn a_close_that_nobody_told_us_of_is_noticed() {
+    let stack = Stack::start().await;
+    stack.open().await;
+    stack.live().await;
+    host().close_silently(REPO, stack.number);
+    // A start compares everything that is at rest with the git host.
+    stack.kill();
+    stack.gone().await;
+    assert!(stack.comment().contains("Preview: Removed"), "{}", stack.comment());
+    stack.end().await;
+}
