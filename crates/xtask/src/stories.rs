@@ -196,7 +196,7 @@ async fn labels(stack: &Stack) -> anyhow::Result<()> {
     pull.label(&["preview"]).await;
     pull.says("Preview: ", LITTLE).await?;
     pull.label(&[]).await;
-    told(&pull.says("Preview: Removed", LITTLE).await?, &["triggers.labels"])?;
+    told(&pull.says("Preview: Removed", LITTLE).await?, &["none of the labels preview is there"])?;
     pull.no_machine(LITTLE).await?;
     pull.close().await;
     Ok(())
