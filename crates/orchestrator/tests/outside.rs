@@ -6,9 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use stagely_cloud::testing::FakeCloud;
-use stagely_cloud::{
-    Capabilities, Cloud, CloudError, CreateRequest, Created, DeleteProgress, Listing, ProviderId, SleepProgress, Vm,
-};
+use stagely_cloud::{Capabilities, Cloud, CloudError, CreateRequest, Created, DeleteProgress, Listing, ProviderId, Vm};
 use stagely_domain::id::{InstallationId, MachineId};
 use stagely_domain::machine::{Arch, Size};
 use stagely_forge::{Check, CloneAccess, Deployment, FailedDelivery, Forge, ForgeError, GitHub, PullRequest, Repo};
@@ -96,7 +94,7 @@ impl Cloud for GatedCloud {
     async fn delete(&self, id: &ProviderId) -> stagely_cloud::Result<DeleteProgress> {
         self.pass("cloud delete", self.inner.delete(id)).await
     }
-    async fn hibernate(&self, id: &ProviderId) -> stagely_cloud::Result<SleepProgress> {
+    async fn hibernate(&self, id: &ProviderId) -> stagely_cloud::Result<()> {
         self.pass("cloud hibernate", self.inner.hibernate(id)).await
     }
     async fn wake(&self, id: &ProviderId) -> stagely_cloud::Result<Vm> {

@@ -24,8 +24,7 @@ use stagely_domain::machine::{Arch, Size};
 use tokio::sync::Mutex;
 
 use crate::{
-    Capabilities, Cloud, CloudError, CreateRequest, Created, DeleteProgress, ErrorKind, Listing, ProviderId, Result,
-    SleepProgress, Vm,
+    Capabilities, Cloud, CloudError, CreateRequest, Created, DeleteProgress, ErrorKind, Listing, ProviderId, Result, Vm,
 };
 use machine::Directory;
 
@@ -156,11 +155,10 @@ impl Cloud for Qemu {
         Ok(DeleteProgress::Gone)
     }
 
-    async fn hibernate(&self, id: &ProviderId) -> Result<SleepProgress> {
+    async fn hibernate(&self, id: &ProviderId) -> Result<()> {
         let directory = self.by_provider_id(id)?;
         let _held = directory.lock().await?;
-        directory.hibernate().await?;
-        Ok(SleepProgress::Asleep)
+        directory.hibernate().await
     }
 
     async fn wake(&self, id: &ProviderId) -> Result<Vm> {
