@@ -107,7 +107,7 @@ async fn a_cloud_that_says_later_again_and_again_only_delays() {
     let later = ErrorKind::RateLimited { retry_after: Some(Duration::ZERO) };
     stack.cloud.refuses.lock().unwrap().0 = Some(later);
     stack.open().await;
-    stack.wait("many refusals", async || stack.cloud.refuses.lock().unwrap().1 > 7).await;
+    stack.wait("many refusals", async || stack.cloud.refuses.lock().unwrap().1 > 25).await;
     stack.cloud.refuses.lock().unwrap().0 = None;
     stack.live().await;
     stack.close().await;

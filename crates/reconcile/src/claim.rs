@@ -42,6 +42,8 @@ pub enum Next {
         after: Duration,
         /// What went wrong, for the operator.
         error: String,
+        /// Whether it was a failed try. Being told to come later is none.
+        counts: bool,
     },
     /// It cannot succeed as things are; only a wake brings it back.
     Park {

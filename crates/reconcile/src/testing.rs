@@ -131,7 +131,8 @@ impl WorkStore for MemoryWork {
                     row.not_before = now;
                     row.due = if woken { Some(now) } else { again_in.map(|after| now + after) };
                 }
-                Next::Retry { after, .. } => {
+                Next::Retry { after, counts, .. } => {
+                    row.attempt = row.attempt.saturating_sub(u32::from(!counts));
                     row.not_before = now + *after;
                     row.due = Some(if woken { now } else { now + *after });
                 }

@@ -245,7 +245,13 @@ fn judge<R: Reconciler>(claim: &Claim, outcome: Caught, options: &Options) -> Op
         Err(panic) => Failure::new(ErrorClass::Transient, "the reconciler panicked", said(panic.as_ref())),
     };
     let (key, error) = (claim.fence.key, failure.chain());
-    let parks = failure.may_park && (claim.attempt >= options.max_attempts || failure.class == ErrorClass::Permanent);
+    // Being told to come later is no failed try, however often.
+    let later = match failure.class {
+        ErrorClass::RateLimited { retry_after } => Some(retry_after),
+        _ => None,
+    };
+    let spent = claim.attempt >= options.max_attempts && later.is_none();
+    let parks = failure.may_park && (spent || failure.class == ErrorClass::Permanent);
     if failure.class == ErrorClass::Fenced {
         return None;
     }
@@ -253,12 +259,9 @@ fn judge<R: Reconciler>(claim: &Claim, outcome: Caught, options: &Options) -> Op
         tracing::error!(kind = R::KIND, %key, attempt = claim.attempt, %error, "{} {key} parked", R::KIND);
         return Some(Next::Park { error });
     }
-    let after = match failure.class {
-        ErrorClass::RateLimited { retry_after } => retry_after,
-        _ => backoff(claim.attempt),
-    };
+    let after = later.unwrap_or_else(|| backoff(claim.attempt));
     tracing::warn!(kind = R::KIND, %key, attempt = claim.attempt, %error, "{} {key} failed, next try in {after:?}", R::KIND);
-    Some(Next::Retry { after, error })
+    Some(Next::Retry { after, error, counts: later.is_none() })
 }
 
 /// What a panic said.

@@ -146,9 +146,10 @@ impl WorkStore for PgWork {
                  ELSE coalesce(now() + make_interval(secs => $4), 'infinity') END \
                  WHERE kind = $1 AND key = $2 AND epoch = $3"
             }
-            Next::Retry { after, error } => {
-                values.extend([after.as_secs_f64().into(), bounded(error).into()]);
+            Next::Retry { after, error, counts } => {
+                values.extend([after.as_secs_f64().into(), bounded(error).into(), i32::from(!counts).into()]);
                 "UPDATE work SET lease_owner = NULL, lease_until = '-infinity', last_error = $5, \
+                 attempt = greatest(attempt - $6, 0), \
                  not_before = now() + make_interval(secs => $4), run_after = CASE WHEN wake_seq > claimed_seq \
                  THEN now() ELSE now() + make_interval(secs => $4) END WHERE kind = $1 AND key = $2 AND epoch = $3"
             }

@@ -32,7 +32,7 @@ fn op() -> impl Strategy<Value = Op> {
     let next = prop_oneof![
         Just(Next::Done { again_in: None }),
         time().prop_map(|after| Next::Done { again_in: Some(after) }),
-        time().prop_map(|after| Next::Retry { after, error: "no".to_owned() }),
+        (time(), any::<bool>()).prop_map(|(after, counts)| Next::Retry { after, error: "no".to_owned(), counts }),
         Just(Next::Park { error: "never".to_owned() }),
     ];
     prop_oneof![

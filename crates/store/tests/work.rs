@@ -65,7 +65,7 @@ async fn a_failure_backs_off_even_if_woken_and_parks_until_woken() {
     wake(&store, key).await;
     let first = claim(&work, "a", LEASE).await.unwrap();
     assert_eq!(first.attempt, 1);
-    work.finish(&first.fence, &Next::Retry { after: SHORT, error: "no".into() }).await.unwrap();
+    work.finish(&first.fence, &Next::Retry { after: SHORT, error: "no".into(), counts: true }).await.unwrap();
     wake(&store, key).await;
     assert!(claim(&work, "a", LEASE).await.is_none(), "a wake does not defeat the back-off");
     tokio::time::sleep(SHORT * 2).await;

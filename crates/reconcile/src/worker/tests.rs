@@ -152,6 +152,19 @@ async fn a_wake_does_not_defeat_the_back_off_of_a_failing_resource() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn being_told_to_come_later_never_parks_and_is_no_failed_try() {
+    let (work, key) = (Arc::new(MemoryWork::default()), Uuid::new_v4());
+    let limited = ErrorClass::RateLimited { retry_after: Duration::from_secs(60) };
+    let scripted = Scripted::new([(key, Script::Fail(limited))]);
+    let (shutdown, tracker) = start(&work, &scripted, "a");
+    work.wake(KIND, key);
+    sleep(Duration::from_secs(60 * 40)).await;
+    assert!(scripted.runs(key) > 30 && !work.is_parked(KIND, key), "{} runs", scripted.runs(key));
+    shutdown.cancel();
+    tracker.wait().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn two_workers_never_work_on_one_resource_at_the_same_time() {
     let work = Arc::new(MemoryWork::default());
     let keys: Vec<Uuid> = (0..20).map(|_| Uuid::new_v4()).collect();
