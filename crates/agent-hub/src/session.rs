@@ -89,11 +89,11 @@ async fn open(hub: &Arc<Hub>, socket: &mut Socket, credential: &Credential) -> R
     let known = hub.store.find_agent(machine).await.map_err(|error| put_off(machine, error.into()))?;
     let Some(known) = known else { return Err(refused) };
     let Some(public_key) = proven(&known, credential, &hello, &nonce) else { return Err(refused) };
-    if credential.ran_out && known.enrol_deadline.is_none_or(|deadline| deadline <= hub.clock.now()) {
-        return Err(refused);
-    }
     if known.revoked_at.is_some() || !known.wanted {
         return Err(End::Say(Goodbye::Unwanted));
+    }
+    if credential.ran_out && known.return_until.is_none_or(|until| until <= hub.clock.now()) {
+        return Err(refused);
     }
     let claim = claim(hub, machine, &public_key).await.map_err(|error| put_off(machine, error))?;
     let Some(claim) = claim else { return Err(End::Say(Goodbye::Unwanted)) };

@@ -5,7 +5,7 @@ use stagely_proto::agent::{self, agent_frame, hub_frame};
 use stagely_store::testing::TestDb;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
-use crate::stack::{Heard, Hub, csr, preview_wish, seed, wait_for};
+use crate::stack::{Heard, Hub, csr, enrol, preview_wish, seed, wait_for};
 
 fn working(generation: u64) -> agent_frame::Body {
     let observed = agent::Observed { generation, phase: agent::Phase::Working.into(), ..agent::Observed::default() };
@@ -85,8 +85,9 @@ async fn a_machine_that_slept_longer_than_its_credential_lives_comes_back_when_i
     let db = TestDb::new().await;
     let machine = seed(&db).await.preview(&db).await;
     let hub = Hub::start_with(&db, Config { credential_ttl_secs: 1, ..Config::default() }).await;
+    let (token, ca) = hub.prepare(machine).await;
     let agent = hub.agent(machine).await;
-    db.execute("UPDATE agent_connections SET enrol_deadline = now() - interval '1 hour'").await;
+    db.execute("UPDATE agent_connections SET enrol_deadline = now() - interval '1 hour', return_until = NULL").await;
     tokio::time::sleep(std::time::Duration::from_millis(2100)).await;
     let mut refused = agent.dial(hub.address, &[]).await.unwrap();
     let nonce = refused.challenge().await;
@@ -95,6 +96,16 @@ async fn a_machine_that_slept_longer_than_its_credential_lives_comes_back_when_i
     // Whoever wakes it says so first.
     hub.prepare(machine).await;
     agent.connect(hub.address).await;
+    // The token stays spent: whoever has read it gets nothing, and does the machine no harm.
+    let thief = KeyPair::generate().unwrap();
+    assert_eq!(enrol(hub.address, &ca, &machine.to_string(), &token, &thief).await.0, 403);
+    assert_eq!(db.text("SELECT count(*) FROM agent_connections WHERE suspect_at IS NOT NULL").await, "0");
+    // One that is not wanted any more is told so, whatever its credential.
+    db.execute("UPDATE agent_connections SET return_until = NULL; UPDATE machines SET desired = 'absent'").await;
+    let mut unwanted = agent.dial(hub.address, &[]).await.unwrap();
+    let nonce = unwanted.challenge().await;
+    unwanted.send(agent.hello(&nonce)).await;
+    assert_eq!(unwanted.close_code().await.0, 4410);
     hub.stop().await;
 }
 

@@ -34,8 +34,8 @@ pub struct Agent {
     pub role: Role,
     /// Whether the machine is to exist.
     pub wanted: bool,
-    /// Until when its token may be exchanged, and a credential that ran out is taken.
-    pub enrol_deadline: Option<DateTime<Utc>>,
+    /// Until when a credential that ran out is taken.
+    pub return_until: Option<DateTime<Utc>>,
     /// When it exchanged its token.
     pub enrolled_at: Option<DateTime<Utc>>,
     /// The uncompressed P-256 point of its key.
@@ -200,7 +200,7 @@ fn agent(row: &QueryResult, machine: MachineId) -> Result<Agent> {
         environment: environment.map(EnvironmentId::from_uuid),
         role: word::parse("machines", machine, "role", &role)?,
         wanted: desired == "present",
-        enrol_deadline: column(row, "enrol_deadline")?,
+        return_until: column(row, "return_until")?,
         enrolled_at: column(row, "enrolled_at")?,
         public_key: column(row, "public_key")?,
         conn_epoch: column::<i64>(row, "conn_epoch")?.unsigned_abs(),

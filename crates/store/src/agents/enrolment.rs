@@ -12,7 +12,7 @@ use crate::{Result, StoreError, Tx};
 pub enum Prepared {
     /// The token may be used until the new deadline.
     Open,
-    /// It was used, or the agent revoked, already: nothing was written.
+    /// It was used, or the agent revoked, already: the token stays as worthless as it was.
     Closed,
 }
 
@@ -30,8 +30,8 @@ pub enum Enrolled {
 }
 
 impl Tx {
-    /// Opens the enrolment of a machine for `window`, or extends it while the token is unused. A machine that has
-    /// enrolled may within `window` come back with a credential that ran out, while it slept, say.
+    /// Opens the enrolment of a machine for `window`, or extends it while the token is unused. An agent that has enrolled
+    /// may within `window` come back with a credential that ran out, while its machine slept, say.
     ///
     /// # Errors
     /// [`StoreError::NotFound`] when there is no such machine.
@@ -55,7 +55,8 @@ impl Tx {
         }
         let extend = Statement::from_sql_and_values(
             DbBackend::Postgres,
-            "UPDATE agent_connections SET enrol_deadline = now() + make_interval(secs => $2) WHERE machine_id = $1",
+            "UPDATE agent_connections SET return_until = CASE WHEN revoked_at IS NULL \
+             THEN now() + make_interval(secs => $2) END WHERE machine_id = $1",
             [machine.uuid().into(), secs(window).into()],
         );
         match self.inner.execute_raw(extend).await.map_err(doing)?.rows_affected() {

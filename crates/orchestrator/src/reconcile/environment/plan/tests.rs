@@ -111,7 +111,7 @@ fn agent(snapshot: &Snapshot, desired: u64, observed: u64, phase: Phase) -> Agen
         environment: Some(snapshot.env.id),
         role: Role::Preview,
         wanted: true,
-        enrol_deadline: None,
+        return_until: None,
         enrolled_at: Some(now()),
         public_key: None,
         conn_epoch: 1,

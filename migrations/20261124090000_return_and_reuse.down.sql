@@ -1,0 +1,2 @@
+DROP INDEX build_jobs_of_environment;
+ALTER TABLE agent_connections DROP COLUMN return_until;
