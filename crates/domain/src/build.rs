@@ -83,7 +83,8 @@ impl State {
 pub struct Job {
     /// The commit, 40 hexadecimal digits.
     pub sha: String,
-    /// Git's name for the content of the context at the commit; `None` when it is not known.
+    /// Git's name for the content of the context at the commit; `None` when it is not known, or does not tell all that
+    /// the build reads.
     #[serde(default)]
     pub source: Option<String>,
     /// Directory inside the repository, without a leading slash; `.` is its root.

@@ -13,8 +13,8 @@ pub mod testing;
 pub use error::{ErrorKind, ForgeError};
 pub use github::GitHub;
 pub use types::{
-    Check, CheckStatus, CloneAccess, Conclusion, Deployment, DeploymentState, FailedDelivery, PullRequest,
-    PullRequestState, Repo,
+    Check, CheckStatus, CloneAccess, Conclusion, Deployment, DeploymentState, Entry, EntryKind, FailedDelivery,
+    PullRequest, PullRequestState, Repo,
 };
 
 use async_trait::async_trait;
@@ -38,9 +38,9 @@ pub trait Forge: Send + Sync + 'static {
     /// A file at a commit; `None` when it is not there.
     async fn file_at(&self, repo: &Repo, sha: &str, path: &str) -> Result<Option<Vec<u8>>>;
 
-    /// Git's own names for the content of directories at a commit, in the order of `paths` (`.` is the root): equal
-    /// names, equal content. `None` for what is no directory.
-    async fn directory_ids(&self, repo: &Repo, sha: &str, paths: &[&str]) -> Result<Vec<Option<String>>>;
+    /// What stands at paths of a commit, in their order (`.` is the root). `None` where there is neither a directory nor
+    /// a regular file: nothing, a symbolic link, a submodule.
+    async fn entries_at(&self, repo: &Repo, sha: &str, paths: &[String]) -> Result<Vec<Option<Entry>>>;
 
     /// The paths that a pull request changes, at most 3,000 (the host's own limit).
     async fn changed_paths(&self, repo: &Repo, number: i64) -> Result<Vec<String>>;

@@ -182,6 +182,24 @@ pub struct Deployment {
     pub log_url: Option<String>,
 }
 
+/// What stands at a path of a commit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// What it is.
+    pub kind: EntryKind,
+    /// Git's own name for its content: equal names, equal content.
+    pub id: String,
+}
+
+/// What an [`Entry`] is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EntryKind {
+    /// A directory.
+    Directory,
+    /// A regular file.
+    File,
+}
+
 /// How to clone a repository.
 #[derive(Debug, Clone)]
 pub struct CloneAccess {

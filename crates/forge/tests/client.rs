@@ -1,8 +1,8 @@
 //! Reading and posting with the client.
 
 use stagely_forge::{
-    Check, CheckStatus, Conclusion, Deployment, DeploymentState, ErrorKind, Forge, MAX_FILE_BYTES, PullRequestState,
-    Repo,
+    Check, CheckStatus, Conclusion, Deployment, DeploymentState, Entry, EntryKind, ErrorKind, Forge, MAX_FILE_BYTES,
+    PullRequestState, Repo,
 };
 
 use crate::support::{HOSTILE, REPO, app, clock, host, install_tls};
@@ -40,14 +40,16 @@ async fn a_directory_has_another_id_when_and_only_when_its_content_changed() {
     let files: [(&str, &[u8]); 3] = [("api/a", b"1"), ("web/src/b", b"1"), ("file", b"1")];
     let before = host.commit(REPO, "dirs", Some("main"), &files, "Before").await;
     let after = host.commit(REPO, "dirs", None, &[("web/src/b", b"2")], "After").await;
-    let paths = [".", "./api", "web/src", "web", "file", "web/none/deep"];
-    let before = client.directory_ids(&repo, &before, &paths).await.unwrap();
-    let after = client.directory_ids(&repo, &after, &paths).await.unwrap();
+    let paths = [".", "./api", "web/src", "web", "file", "web/none/deep"].map(str::to_owned);
+    let entries = async |sha: &str, paths: &[String]| client.entries_at(&repo, sha, paths).await.unwrap();
+    let (before, after) = (entries(&before, &paths).await, entries(&after, &paths).await);
     let same: Vec<bool> = before.iter().zip(&after).map(|(before, after)| before == after).collect();
     assert_eq!(same, [false, true, false, false, true, true]);
-    let known: Vec<bool> = before.iter().map(Option::is_some).collect();
+    let is_directory = |entry: &Option<Entry>| entry.as_ref().is_some_and(|entry| entry.kind == EntryKind::Directory);
+    let known: Vec<bool> = before.iter().map(is_directory).collect();
     assert_eq!(known, [true, true, true, true, false, false]);
-    assert_eq!(client.directory_ids(&repo, &"0".repeat(40), &["api"]).await.unwrap(), [None]);
+    assert_eq!(before[4].as_ref().map(|entry| entry.kind), Some(EntryKind::File));
+    assert_eq!(entries(&"0".repeat(40), &paths[1..2]).await, [None]);
     assert_eq!(host.violations(), Vec::<String>::new());
 }
 

@@ -45,5 +45,10 @@ pub async fn pull_request() -> (String, i64) {
 /// Another commit on a branch.
 pub async fn push(branch: &str) {
     let text = format!("{branch} {}\n", CHANGES.fetch_add(1, Ordering::Relaxed));
-    host().commit(REPO, branch, Some("main"), &[("web/page.html", text.as_bytes())], "Change the page").await;
+    commit(branch, &[("web/page.html", text.as_bytes())]).await;
+}
+
+/// A commit of these files.
+pub async fn commit(branch: &str, files: &[(&str, &[u8])]) {
+    host().commit(REPO, branch, Some("main"), files, "Change the page").await;
 }

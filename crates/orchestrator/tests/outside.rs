@@ -9,7 +9,9 @@ use stagely_cloud::testing::FakeCloud;
 use stagely_cloud::{Capabilities, Cloud, CloudError, CreateRequest, Created, DeleteProgress, Listing, ProviderId, Vm};
 use stagely_domain::id::{InstallationId, MachineId};
 use stagely_domain::machine::{Arch, Size};
-use stagely_forge::{Check, CloneAccess, Deployment, FailedDelivery, Forge, ForgeError, GitHub, PullRequest, Repo};
+use stagely_forge::{
+    Check, CloneAccess, Deployment, Entry, FailedDelivery, Forge, ForgeError, GitHub, PullRequest, Repo,
+};
 
 use crate::gate::Gate;
 
@@ -137,13 +139,8 @@ impl Forge for GatedForge {
     async fn file_at(&self, repo: &Repo, sha: &str, path: &str) -> stagely_forge::Result<Option<Vec<u8>>> {
         self.pass("git file_at", self.inner.file_at(repo, sha, path)).await
     }
-    async fn directory_ids(
-        &self,
-        repo: &Repo,
-        sha: &str,
-        paths: &[&str],
-    ) -> stagely_forge::Result<Vec<Option<String>>> {
-        self.pass("git directory_ids", self.inner.directory_ids(repo, sha, paths)).await
+    async fn entries_at(&self, repo: &Repo, sha: &str, paths: &[String]) -> stagely_forge::Result<Vec<Option<Entry>>> {
+        self.pass("git entries_at", self.inner.entries_at(repo, sha, paths)).await
     }
     async fn changed_paths(&self, repo: &Repo, number: i64) -> stagely_forge::Result<Vec<String>> {
         self.pass("git changed_paths", self.inner.changed_paths(repo, number)).await

@@ -143,6 +143,15 @@ impl Stack {
         self.deliver("synchronize").await
     }
 
+    /// A commit of these files, brought live; how many images were built for it.
+    pub async fn built_for(&self, files: &[(&str, &[u8])]) -> usize {
+        let before = self.world.inside().built;
+        git_host::commit(&self.branch, files).await;
+        self.deliver("synchronize").await;
+        self.live().await;
+        self.world.inside().built - before
+    }
+
     /// The webhook was looked at.
     pub async fn decided(&self, id: DeliveryId) {
         let sql = format!("SELECT decision FROM inbox WHERE id = '{}'", id.uuid());

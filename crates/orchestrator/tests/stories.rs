@@ -84,6 +84,24 @@ async fn pushed_during(hold: Hold, sign: &str) {
 }
 
 #[tokio::test]
+async fn an_image_is_taken_again_only_while_all_that_its_build_reads_is_the_same() {
+    let stack = Stack::start().await;
+    stack.open().await;
+    stack.live().await;
+    assert_eq!(stack.built_for(&[("web/page.html", b"new")]).await, 1);
+    assert_eq!(stack.built_for(&[("README.md", b"new")]).await, 0);
+    // A Dockerfile outside of its context is no part of git's name of the context.
+    let compose: &[u8] =
+        b"services:\n  web: {build: {context: ./web, dockerfile: web.Dockerfile}, ports: ['80:3000']}\n";
+    let files = [("docker-compose.yml", compose), ("web.Dockerfile", b"FROM scratch\n")];
+    assert_eq!(stack.built_for(&files).await, 1);
+    assert_eq!(stack.built_for(&[("web.Dockerfile", b"FROM scratch\nUSER 7\n")]).await, 1);
+    stack.close().await;
+    stack.gone().await;
+    stack.end().await;
+}
+
+#[tokio::test]
 async fn a_machine_that_cannot_be_had_is_said_on_the_pull_request() {
     let stack = Stack::start().await;
     stack.cloud.refuses.lock().unwrap().0 = Some(ErrorKind::Invalid);

@@ -52,6 +52,8 @@ pub struct Inside {
     /// What each agent was told last.
     pub wishes: HashMap<MachineId, (u64, Wish)>,
     reports: HashMap<MachineId, u64>,
+    /// How many images were built.
+    pub built: usize,
     /// How often the hub was away when it was called.
     pub missed: u32,
     /// What agents say instead of that all is running.
@@ -124,6 +126,7 @@ impl World {
             let _ = tx.set_build_state(job.id, job.state, build::State::Succeeded, Some(&digest), None).await.unwrap();
             tx.wake(kind::ENVIRONMENT, job.environment.uuid()).await.unwrap();
             tx.commit().await.unwrap();
+            self.inside().built += 1;
         }
     }
 

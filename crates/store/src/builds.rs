@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
-use sea_orm::{ColumnTrait, Condition, EntityTrait, QueryFilter, QueryOrder};
+use sea_orm::{ColumnTrait, Condition, DbBackend, EntityTrait, QueryFilter, QueryOrder, Statement};
 use stagely_domain::build::{Job, State};
 use stagely_domain::failure::Failure;
 use stagely_domain::id::{BuildJobId, EnvironmentId, MachineId, ProjectId, RunId, TeamId};
@@ -100,14 +100,14 @@ impl Store {
     /// # Errors
     /// The database's error, or [`StoreError::Corrupt`].
     pub async fn list_newest_images(&self, environment: EnvironmentId) -> Result<Vec<BuildJob>> {
-        let with_image = Condition::all()
-            .add(build_jobs::Column::EnvId.eq(environment.uuid()))
-            .add(build_jobs::Column::State.eq("succeeded"));
-        let mut newest = HashMap::new();
-        for job in self.list_builds(with_image).await? {
-            newest.insert((job.target.clone(), job.platform.clone()), job);
-        }
-        Ok(newest.into_values().collect())
+        let newest = build_jobs::Entity::find().from_raw_sql(Statement::from_sql_and_values(
+            DbBackend::Postgres,
+            "SELECT DISTINCT ON (target, platform) * FROM build_jobs WHERE env_id = $1 AND state = 'succeeded' \
+             ORDER BY target, platform, id DESC",
+            [environment.uuid().into()],
+        ));
+        let rows = newest.all(&self.db).await.map_err(|source| StoreError::query("read build jobs", source))?;
+        rows.into_iter().map(build).collect()
     }
 
     /// The jobs of a project that are not over.

@@ -15,7 +15,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use stagely_domain::clock::Clock;
 
-use crate::types::{Check, CheckStatus, CloneAccess, Deployment, FailedDelivery, PullRequest, Repo};
+use crate::types::{Check, CheckStatus, CloneAccess, Deployment, Entry, EntryKind, FailedDelivery, PullRequest, Repo};
 use crate::{ErrorKind, Forge, ForgeError, MAX_FILE_BYTES, Result};
 pub use auth::Auth;
 use auth::Use;
@@ -130,28 +130,28 @@ impl Forge for GitHub {
         bytes.map(Some).map_err(|_| ForgeError::new(ErrorKind::Protocol, doing, "the content is not base64"))
     }
 
-    async fn directory_ids(&self, repo: &Repo, sha: &str, paths: &[&str]) -> Result<Vec<Option<String>>> {
+    async fn entries_at(&self, repo: &Repo, sha: &str, paths: &[String]) -> Result<Vec<Option<Entry>>> {
         let doing = "read a commit's directories";
         let path = format!("/repos/{repo}/git/commits/{}", encode(sha));
         let commit = self.http.get(doing, repo, &path).await?.unwrap_or_default();
-        let Some(root) = commit["tree"]["sha"].as_str() else { return Ok(vec![None; paths.len()]) };
+        let root = commit["tree"]["sha"].as_str().map(|id| Entry { kind: EntryKind::Directory, id: id.to_owned() });
         // Directories that were read already, by id.
-        let mut known: HashMap<String, HashMap<String, String>> = HashMap::new();
-        let mut ids = Vec::with_capacity(paths.len());
+        let mut known: HashMap<String, HashMap<String, Entry>> = HashMap::new();
+        let mut entries = Vec::with_capacity(paths.len());
         for path in paths {
-            let mut id = Some(root.to_owned());
+            let mut entry = root.clone();
             for part in path.split('/').filter(|part| !matches!(*part, "" | ".")) {
-                let Some(parent) = id.take() else { break };
-                if !known.contains_key(&parent) {
-                    let path = format!("/repos/{repo}/git/trees/{parent}");
+                let Some(parent) = entry.take().filter(|entry| entry.kind == EntryKind::Directory) else { break };
+                if !known.contains_key(&parent.id) {
+                    let path = format!("/repos/{repo}/git/trees/{}", parent.id);
                     let tree = self.http.get(doing, repo, &path).await?.unwrap_or_default();
-                    known.insert(parent.clone(), wire::directories(&tree));
+                    known.insert(parent.id.clone(), wire::entries(&tree));
                 }
-                id = known.get(&parent).and_then(|directories| directories.get(part)).cloned();
+                entry = known.get(&parent.id).and_then(|entries| entries.get(part)).cloned();
             }
-            ids.push(id);
+            entries.push(entry);
         }
-        Ok(ids)
+        Ok(entries)
     }
 
     async fn changed_paths(&self, repo: &Repo, number: i64) -> Result<Vec<String>> {

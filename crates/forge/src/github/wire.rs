@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::types::{FailedDelivery, PullRequest, PullRequestState};
+use crate::types::{Entry, EntryKind, FailedDelivery, PullRequest, PullRequestState};
 use crate::{ErrorKind, ForgeError, Result};
 
 #[derive(Deserialize)]
@@ -140,11 +140,36 @@ pub(super) fn id(doing: &'static str, value: Option<Value>) -> Result<String> {
     Ok(id.to_string())
 }
 
-/// The directories directly in a tree, by name. A list that was cut short may lack some.
-pub(super) fn directories(tree: &Value) -> HashMap<String, String> {
+/// The directories and regular files directly in a tree, by name. A list that was cut short may lack some.
+pub(super) fn entries(tree: &Value) -> HashMap<String, Entry> {
     let entries = tree["tree"].as_array().into_iter().flatten();
-    let directories = entries.filter(|entry| entry["type"] == "tree");
-    directories
-        .filter_map(|entry| Some((entry["path"].as_str()?.to_owned(), entry["sha"].as_str()?.to_owned())))
-        .collect()
+    let known = |entry: &Value| {
+        // Git's modes: 120000 is a symbolic link, 160000 a submodule.
+        let kind = match entry["mode"].as_str()? {
+            "040000" => EntryKind::Directory,
+            "100644" | "100755" => EntryKind::File,
+            _ => return None,
+        };
+        Some((entry["path"].as_str()?.to_owned(), Entry { kind, id: entry["sha"].as_str()?.to_owned() }))
+    };
+    entries.filter_map(known).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::entries;
+    use crate::types::EntryKind;
+
+    #[test]
+    fn links_and_submodules_are_neither_directories_nor_files() {
+        let entry = |path: &str, mode: &str| json!({"path": path, "mode": mode, "sha": "1"});
+        let modes = [("d", "040000"), ("f", "100644"), ("x", "100755"), ("link", "120000"), ("module", "160000")];
+        let tree = json!({"tree": modes.map(|(path, mode)| entry(path, mode))});
+        let mut found: Vec<_> = entries(&tree).into_iter().map(|(path, entry)| (path, entry.kind)).collect();
+        found.sort_by(|one, other| one.0.cmp(&other.0));
+        let expected = [("d", EntryKind::Directory), ("f", EntryKind::File), ("x", EntryKind::File)];
+        assert_eq!(found, expected.map(|(path, kind)| (path.to_owned(), kind)));
+    }
 }

@@ -5,6 +5,7 @@ mod execute;
 pub mod plan;
 mod prove;
 mod read;
+mod sources;
 
 use std::collections::HashMap;
 use std::sync::Arc;

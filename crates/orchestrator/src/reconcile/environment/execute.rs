@@ -20,7 +20,7 @@ use stagely_store::work::kind;
 use stagely_store::{Scope, Tx};
 
 use super::plan::{Op, Snapshot};
-use super::{bug, deploy, prove, read};
+use super::{bug, deploy, prove, read, sources};
 use crate::context::{Context, called, hosted, stored};
 use crate::failures::failure;
 use crate::surface;
@@ -152,8 +152,7 @@ async fn ask_builds(context: &Context, fence: &Fence, snapshot: &Snapshot) -> Re
     let doing = "ask for builds";
     let short = run.sha.get(..12).unwrap_or(&run.sha);
     let repo = context.repo(env.project).await?;
-    let contexts: Vec<&str> = spec.targets.iter().map(|target| target.context.as_str()).collect();
-    let sources = context.forge.directory_ids(&repo, &run.sha, &contexts).await.map_err(hosted(doing))?;
+    let sources = sources::of_targets(context, &repo, &run.sha, &spec.targets).await;
     let earlier = context.store.list_newest_images(env.id).await.map_err(stored(doing))?;
     let mut jobs = Vec::new();
     for (target, source) in spec.targets.iter().zip(sources) {
