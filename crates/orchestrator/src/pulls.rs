@@ -83,7 +83,7 @@ pub async fn apply(context: &Context, tx: &Tx, project: &Project, number: i64, s
     let applied = |reason: &str| Verdict { applied: true, reason: reason.to_owned() };
     let ignored = |reason: &str| Verdict { applied: false, reason: reason.to_owned() };
     if known.as_ref().map(|env| (env.id, env.generation)) != seen.before {
-        return Err(Failure::new(ErrorClass::Transient, doing, "the environment changed meanwhile"));
+        return Err(changed_meanwhile(doing));
     }
     let refusal = seen.refusal;
     let Some(pull) = seen.pull else {
@@ -119,7 +119,7 @@ pub async fn apply(context: &Context, tx: &Tx, project: &Project, number: i64, s
         (PullRequestState::Open, Some(env)) => {
             let outcome = tx.wish_commit(env.id, env.generation, &facts).await.map_err(stored(doing))?;
             if outcome == Outcome::Stale {
-                return Err(Failure::new(ErrorClass::Transient, doing, "the environment changed meanwhile"));
+                return Err(changed_meanwhile(doing));
             }
             tx.wake(kind::ENVIRONMENT, env.id.uuid()).await.map_err(stored(doing))?;
             Ok(applied("a new commit"))
@@ -145,14 +145,20 @@ pub async fn apply(context: &Context, tx: &Tx, project: &Project, number: i64, s
     }
 }
 
+fn changed_meanwhile(doing: &'static str) -> Failure {
+    Failure::new(ErrorClass::Transient, doing, "the environment changed meanwhile")
+}
+
 async fn close(tx: &Tx, env: &Environment, reason: &str) -> Result<Verdict, Failure> {
     let doing = "close an environment";
-    let outcome = tx.wish_absent(env.id, None, reason).await.map_err(stored(doing))?;
+    if env.desired == Presence::Absent {
+        return Ok(Verdict { applied: false, reason: "the environment is being removed already".to_owned() });
+    }
+    if tx.wish_absent(env.id, Some(env.generation), reason).await.map_err(stored(doing))? == Outcome::Stale {
+        return Err(changed_meanwhile(doing));
+    }
     tx.wake(kind::ENVIRONMENT, env.id.uuid()).await.map_err(stored(doing))?;
-    Ok(match outcome {
-        Outcome::Written => Verdict { applied: true, reason: reason.to_owned() },
-        Outcome::Stale => Verdict { applied: false, reason: "the environment is being removed already".to_owned() },
-    })
+    Ok(Verdict { applied: true, reason: reason.to_owned() })
 }
 
 /// Twelve characters without look-alikes: 59 random bits, so that nobody guesses a preview's host.

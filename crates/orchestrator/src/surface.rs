@@ -4,13 +4,15 @@
 use stagely_domain::environment::State;
 use stagely_domain::failure::Failure as RunFailure;
 use stagely_domain::ingress;
+use stagely_domain::machine;
 use stagely_domain::route::{self, Entry, Notice, Rule, Target};
 use stagely_domain::run;
 use stagely_domain::spec::Resolved;
 use stagely_forge::{Check, CheckStatus, Conclusion, Deployment, DeploymentState, markdown};
 use stagely_reconcile::{ErrorClass, Failure};
 use stagely_store::Tx;
-use stagely_store::environments::Environment;
+use stagely_store::environments::{Environment, Power, Presence};
+use stagely_store::machines::Machine;
 use stagely_store::posts::{Kind, Post};
 use stagely_store::work::kind;
 
@@ -31,7 +33,8 @@ pub fn reason(snapshot: &Snapshot) -> Option<String> {
 /// What went wrong: with the run, or after it with the machine that was live.
 fn failure(snapshot: &Snapshot) -> Option<&RunFailure> {
     let of_run = snapshot.run.as_ref().and_then(|run| run.failure.as_ref());
-    let lost = snapshot.newest.as_ref().filter(|_| snapshot.machine().is_none());
+    let is_kept = snapshot.env.desired == Presence::Present;
+    let lost = snapshot.newest.as_ref().filter(|_| is_kept && snapshot.machine().is_none());
     of_run.or_else(|| lost.and_then(|machine| machine.failure.as_ref()))
 }
 
@@ -123,27 +126,30 @@ fn routes(context: &Context, snapshot: &Snapshot, state: State) -> Vec<Entry> {
         entries
     };
     match state {
-        State::Live | State::Unreachable => {
-            // A machine that was woken may have another address.
-            let machine = snapshot.machine();
-            let mut entries = snapshot.routes.clone();
-            for entry in &mut entries {
-                if let (Some(target), Some(machine)) = (&mut entry.target, machine) {
-                    target.machine = machine.id;
-                    target.address = machine.address.clone().unwrap_or_else(|| target.address.clone());
-                    (entry.state, entry.notice) = (route::State::Ready, notice(env, ""));
-                }
-            }
-            entries
-        }
+        State::Live | State::Unreachable => awake_routes(snapshot),
         State::Sleeping | State::Asleep => page(route::State::Asleep, "This preview is asleep. It wakes up now."),
         State::Waking => page(route::State::Waiting, "This preview is waking up."),
-        // What is being replaced goes on serving until its replacement is there.
-        _ if snapshot.serves() && !deploy_failed(snapshot) => Vec::new(),
+        // What is being replaced goes on serving until its replacement is there, and also when none came.
+        _ if snapshot.serves() && !deploy_failed(snapshot) => awake_routes(snapshot),
         State::Failed => page(route::State::Failed, &reason(snapshot).unwrap_or_default()),
         State::Destroying | State::Destroyed => Vec::new(),
         _ => page(route::State::Waiting, phrase(state)),
     }
+}
+
+/// The routes that lead to the machine if it is awake, at the address that it has now.
+fn awake_routes(snapshot: &Snapshot) -> Vec<Entry> {
+    let is_awake = |machine: &&Machine| machine.state == machine::State::Enrolled && machine.power == Power::Awake;
+    let Some(machine) = snapshot.machine().filter(is_awake) else { return Vec::new() };
+    let mut entries = snapshot.routes.clone();
+    for entry in &mut entries {
+        if let Some(target) = &mut entry.target {
+            target.machine = machine.id;
+            target.address = machine.address.clone().unwrap_or_else(|| target.address.clone());
+            (entry.state, entry.notice) = (route::State::Ready, notice(&snapshot.env, ""));
+        }
+    }
+    entries
 }
 
 /// Whether the failure came after the agent had begun to replace what was live.

@@ -6,8 +6,9 @@ use std::time::Duration;
 use stagely_cache::Cache;
 use stagely_cloud::testing::FakeCloud;
 use stagely_domain::clock::SystemClock;
-use stagely_domain::id::DeliveryId;
+use stagely_domain::id::{DeliveryId, EnvironmentId};
 use stagely_domain::secret::Secret;
+use stagely_store::environments::{Outcome, Power};
 use stagely_store::testing::TestDb;
 use stagely_store::work::kind;
 use stagely_store::{NewDelivery, Received};
@@ -152,6 +153,42 @@ impl Stack {
         self.world.inside().built - before
     }
 
+    /// The only machine is not there any more, and somebody looks.
+    pub async fn lose_the_machine(&self) {
+        let [machine] = self.cloud.inner.machines()[..] else { panic!("one machine") };
+        self.cloud.inner.power_off(machine);
+        let tx = self.world.db.store().begin().await.unwrap();
+        tx.wake(kind::MACHINE, machine.uuid()).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+
+    /// As if the preview had been live for ten minutes.
+    pub async fn age(&self) {
+        self.world.db.execute("UPDATE workflow_runs SET live_at = live_at - interval '10 minutes'").await;
+    }
+
+    /// Live again, on another machine.
+    pub async fn replaced(&self) {
+        let replacements = "SELECT count(*) FROM workflow_runs WHERE cause = 'machine_lost' AND live_at IS NOT NULL";
+        self.wait("a replacement", async || self.world.db.text(replacements).await == "1").await;
+        self.live().await;
+        assert_eq!(self.cloud.ever(), 2);
+    }
+
+    /// What an idle preview is told, or one that is visited again.
+    pub async fn power(&self, power: Power) {
+        let tx = self.world.db.store().begin().await.unwrap();
+        let id = self.world.db.text("SELECT id FROM environments WHERE gone_at IS NULL").await.parse().unwrap();
+        assert_eq!(tx.wish_power(EnvironmentId::from_uuid(id), power).await.unwrap(), Outcome::Written);
+        tx.wake(kind::ENVIRONMENT, id).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+
+    /// Whether a visitor is brought to the only machine.
+    pub async fn is_served(&self) -> bool {
+        edge::is_served(&self.hostname().await, &self.cache, &self.world.cloud).await
+    }
+
     /// The webhook was looked at.
     pub async fn decided(&self, id: DeliveryId) {
         let sql = format!("SELECT decision FROM inbox WHERE id = '{}'", id.uuid());
@@ -195,7 +232,7 @@ impl Stack {
         .await;
         let hostname = self.hostname().await;
         assert!(self.comment().contains(&format!("**https://{hostname}**")), "{}", self.comment());
-        assert!(edge::is_served(&hostname, &self.cache, &self.world.cloud).await, "{hostname} is not served");
+        assert!(self.is_served().await, "{hostname} is not served");
         assert_eq!(self.cloud.inner.machines().len(), 1);
     }
 
@@ -215,8 +252,7 @@ impl Stack {
         ] {
             assert_eq!(self.world.db.text(&format!("SELECT count(*) FROM {wrong}")).await, "0", "{wrong}");
         }
-        let hostname = self.hostname().await;
-        assert!(!edge::is_served(&hostname, &self.cache, &self.world.cloud).await);
+        assert!(!self.is_served().await);
         assert_eq!(host().violations(), Vec::<String>::new());
     }
 

@@ -5,8 +5,9 @@ use std::time::Duration;
 use stagely_cloud::ErrorKind;
 use stagely_domain::failure::{Code, Failure};
 use stagely_forge::testing::Status;
+use stagely_store::environments::Power;
 
-use crate::git_host::{REPO, host};
+use crate::git_host::{self, REPO, host};
 use crate::stack::Stack;
 use crate::world::Hold;
 
@@ -187,5 +188,94 @@ async fn a_close_that_nobody_told_us_of_is_noticed() {
     stack.kill();
     stack.gone().await;
     assert!(stack.comment().contains("Preview: Removed"), "{}", stack.comment());
+    stack.end().await;
+}
+
+#[tokio::test]
+async fn a_live_preview_that_loses_its_machine_gets_another_but_no_more_time() {
+    let stack = Stack::start().await;
+    stack.open().await;
+    stack.live().await;
+    stack.age().await;
+    let end = "SELECT expires_at FROM environments";
+    let promised = stack.world.db.text(end).await;
+    stack.lose_the_machine().await;
+    stack.replaced().await;
+    let causes = "SELECT string_agg(cause, ' ' ORDER BY generation) FROM workflow_runs";
+    assert_eq!(stack.world.db.text(causes).await, "opened machine_lost");
+    assert_eq!(stack.world.db.text(end).await, promised);
+    stack.close().await;
+    stack.gone().await;
+    stack.end().await;
+}
+
+#[tokio::test]
+async fn a_machine_that_is_lost_at_once_is_not_replaced_and_nothing_is_said_to_be_live() {
+    let stack = Stack::start().await;
+    stack.open().await;
+    stack.live().await;
+    stack.lose_the_machine().await;
+    stack.says("Preview: Failed").await;
+    let comment = stack.comment();
+    assert!(comment.contains("the machine is not there any more") && !comment.contains("still live"), "{comment}");
+    assert!(!stack.is_served().await && stack.cloud.ever() == 1);
+    stack.push().await;
+    stack.live().await;
+    stack.close().await;
+    stack.gone().await;
+    assert!(!stack.comment().contains("not there any more"), "{}", stack.comment());
+    stack.end().await;
+}
+
+#[tokio::test]
+async fn a_preview_that_loses_its_machine_asleep_gets_another_at_the_next_visit() {
+    let stack = Stack::start().await;
+    stack.open().await;
+    stack.live().await;
+    stack.age().await;
+    stack.power(Power::Asleep).await;
+    stack.says("Preview: Asleep").await;
+    stack.lose_the_machine().await;
+    let lost = "SELECT count(*) FROM machines WHERE gone_at IS NOT NULL";
+    stack.wait("the loss to be noticed", async || stack.world.db.text(lost).await == "1").await;
+    assert!(stack.comment().contains("Preview: Asleep") && stack.cloud.ever() == 1, "{}", stack.comment());
+    stack.power(Power::Awake).await;
+    stack.replaced().await;
+    stack.close().await;
+    stack.gone().await;
+    stack.end().await;
+}
+
+#[tokio::test]
+async fn a_preview_that_loses_its_machine_while_waking_gets_another() {
+    let stack = Stack::start().await;
+    stack.open().await;
+    stack.live().await;
+    stack.age().await;
+    stack.power(Power::Asleep).await;
+    stack.says("Preview: Asleep").await;
+    let [machine] = stack.cloud.inner.machines()[..] else { panic!("one machine") };
+    stack.cloud.inner.power_off(machine);
+    stack.power(Power::Awake).await;
+    stack.replaced().await;
+    stack.close().await;
+    stack.gone().await;
+    stack.end().await;
+}
+
+#[tokio::test]
+async fn a_push_that_fails_before_anything_is_replaced_wakes_what_slept() {
+    let stack = Stack::start().await;
+    stack.open().await;
+    stack.live().await;
+    stack.power(Power::Asleep).await;
+    stack.says("Preview: Asleep").await;
+    git_host::commit(&stack.branch, &[("stagely.yaml", b"previw: {}\n")]).await;
+    stack.deliver("synchronize").await;
+    stack.says("The commit before it is still live").await;
+    stack.wait("the commit before it", async || stack.is_served().await).await;
+    assert_eq!(stack.cloud.ever(), 1);
+    stack.close().await;
+    stack.gone().await;
     stack.end().await;
 }

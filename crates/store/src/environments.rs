@@ -216,6 +216,22 @@ impl Tx {
         Ok(Outcome::of(rows))
     }
 
+    /// Wishes for the same commit once more: a new generation and nothing else, neither time nor power.
+    ///
+    /// # Errors
+    /// The database's error.
+    pub async fn wish_again(&self, id: EnvironmentId, generation: i64) -> Result<Outcome> {
+        let rows = self
+            .run(
+                "wish for a commit again",
+                "UPDATE environments SET generation = generation + 1, state = 'queued', reason = NULL, updated_at = now() \
+                 WHERE id = $1 AND generation = $2 AND desired = 'present'",
+                [id.uuid().into(), generation.into()],
+            )
+            .await?;
+        Ok(Outcome::of(rows))
+    }
+
     /// Wishes the environment away. `generation` is what the decision was made on; `None` decides for any.
     ///
     /// # Errors

@@ -23,7 +23,7 @@ pub struct Run<S> {
     pub generation: i64,
     /// The commit.
     pub sha: String,
-    /// Why it was begun: `opened`, `push`, `redeploy`.
+    /// Why it was begun: `opened`, `push`, `machine_lost`.
     pub cause: String,
     /// Where it stands.
     pub state: State,

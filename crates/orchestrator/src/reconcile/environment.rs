@@ -100,9 +100,9 @@ impl Environments {
         if self.compared.lock().await.get(&id).is_some_and(|last| now - *last < COMPARE) {
             return;
         }
-        match self.compare(&snapshot.env).await {
-            Ok(()) => drop(self.compared.lock().await.insert(id, now)),
-            Err(failure) => tracing::warn!(env.id = %id, error = failure.chain(), "{id} was not compared"),
+        self.compared.lock().await.insert(id, now);
+        if let Err(failure) = self.compare(&snapshot.env).await {
+            tracing::warn!(env.id = %id, error = failure.chain(), "{id} was not compared");
         }
     }
 

@@ -169,6 +169,9 @@ impl Work<'_> {
 
     /// Awake or asleep as wished, at its address, and still there.
     async fn keep(&self) -> Result<Step, Failure> {
+        if self.vanished().await? {
+            return self.give_up(failure(Code::MachineLost, "run", "the machine is not there any more")).await;
+        }
         let (id, machine) = (self.machine.id, self.machine);
         let Some(provider) = machine.provider_id.clone().map(ProviderId) else { return Ok(Step::Again(LOOK)) };
         match (machine.power, machine.state) {
@@ -179,7 +182,7 @@ impl Work<'_> {
                 })
                 .await?;
                 tracing::info!(machine.id = %id, "{id} sleeps");
-                return Ok(Step::Done);
+                Ok(Step::Again(Duration::from_secs(300)))
             }
             (Power::Awake, State::Hibernated) => {
                 // Its credential may have run out while it slept: for some minutes it may come back all the same.
@@ -192,15 +195,11 @@ impl Work<'_> {
                 })
                 .await?;
                 tracing::info!(machine.id = %id, "{id} is awake");
-                return Ok(Step::Again(LOOK));
+                Ok(Step::Again(LOOK))
             }
-            (Power::Asleep, _) => return Ok(Step::Again(Duration::from_secs(300))),
-            (Power::Awake, _) => {}
+            (Power::Asleep, _) => Ok(Step::Again(Duration::from_secs(300))),
+            (Power::Awake, _) => Ok(Step::Again(LOOK)),
         }
-        if self.vanished().await? {
-            return self.give_up(failure(Code::MachineLost, "run", "the machine is not there any more")).await;
-        }
-        Ok(Step::Again(LOOK))
     }
 
     /// Removes it, and calls it gone only when the provider shows that it is.

@@ -13,7 +13,7 @@ use stagely_proto::{agent, hub};
 use stagely_reconcile::{ErrorClass, Failure, Fence};
 use stagely_store::agents::Step;
 use stagely_store::builds::NewBuildJob;
-use stagely_store::environments::{Outcome, Presence};
+use stagely_store::environments::{Environment, Outcome, Presence};
 use stagely_store::machines::NewMachine;
 use stagely_store::runs::{NewRun, PhaseEdge, Run};
 use stagely_store::work::kind;
@@ -24,6 +24,9 @@ use super::{bug, deploy, prove, read, sources};
 use crate::context::{Context, called, hosted, stored};
 use crate::failures::failure;
 use crate::surface;
+
+/// Why a run was begun that nobody asked for.
+const MACHINE_LOST: &str = "machine_lost";
 
 pub async fn execute(context: &Context, fence: &Fence, snapshot: &Snapshot, op: &Op) -> Result<(), Failure> {
     match op {
@@ -44,14 +47,7 @@ pub async fn execute(context: &Context, fence: &Fence, snapshot: &Snapshot, op: 
         }
         Op::CancelRuns => cancel_runs(context, fence, snapshot).await,
         Op::Stop => stop(context, snapshot).await,
-        Op::Replace => {
-            let env = &snapshot.env;
-            tracing::warn!(env.id = %env.id, "{} lost its machine and gets another", env.id);
-            write(context, fence, "wish for the commit again", async |tx| {
-                tx.wish_commit(env.id, env.generation, &env.pr).await.map(drop)
-            })
-            .await
-        }
+        Op::Replace => replace(context, fence, snapshot).await,
         Op::CloseRoutes => close_routes(context, fence, snapshot).await,
         Op::DropMachines => drop_machines(context, fence, snapshot).await,
         Op::Finish => finish(context, fence, snapshot).await,
@@ -72,15 +68,7 @@ async fn write(
 
 async fn begin_run(context: &Context, fence: &Fence, snapshot: &Snapshot) -> Result<(), Failure> {
     let env = &snapshot.env;
-    let cause = if env.generation == 1 { "opened" } else { "push" };
-    let run = NewRun {
-        id: RunId::generate(),
-        team: env.team,
-        environment: env.id,
-        generation: env.generation,
-        sha: env.pr.sha.clone(),
-        cause: cause.to_owned(),
-    };
+    let run = new_run(env, env.generation, if env.generation == 1 { "opened" } else { "push" });
     write(context, fence, "begin a run", async |tx| {
         tx.end_older_runs(env.id, env.generation, run::State::Superseded).await?;
         tx.insert_run(&run).await?;
@@ -90,6 +78,32 @@ async fn begin_run(context: &Context, fence: &Fence, snapshot: &Snapshot) -> Res
     })
     .await?;
     show(context, fence, snapshot, State::Queued).await
+}
+
+/// Another run of the same commit, on another machine.
+async fn replace(context: &Context, fence: &Fence, snapshot: &Snapshot) -> Result<(), Failure> {
+    let env = &snapshot.env;
+    tracing::warn!(env.id = %env.id, "{} lost its machine and gets another", env.id);
+    let run = new_run(env, env.generation + 1, MACHINE_LOST);
+    write(context, fence, "replace a lost machine", async |tx| {
+        if tx.wish_again(env.id, env.generation).await? == Outcome::Written {
+            tx.insert_run(&run).await?;
+            tx.wake(kind::FLEET, env.project.uuid()).await?;
+        }
+        Ok(())
+    })
+    .await
+}
+
+fn new_run(env: &Environment, generation: i64, cause: &str) -> NewRun {
+    NewRun {
+        id: RunId::generate(),
+        team: env.team,
+        environment: env.id,
+        generation,
+        sha: env.pr.sha.clone(),
+        cause: cause.to_owned(),
+    }
 }
 
 /// What people see, before a step that takes its time.
@@ -278,6 +292,10 @@ async fn succeed(
     write(context, fence, "record that it is live", async |tx| {
         tx.note_phase(run.id, "prove", PhaseEdge::Finished).await?;
         let _ = tx.set_run_state(run.id, run::State::Succeeded, None).await?;
+        // A replacement is no new commit: what was promised to its author stays as it is.
+        if run.cause == MACHINE_LOST {
+            return Ok(());
+        }
         tx.renew_environment(env.id, span(ttl.as_secs()), sleep_after.map(|after| span(after.as_secs()))).await
     })
     .await?;

@@ -58,7 +58,7 @@ pub enum Op {
     CancelRuns,
     /// Ask the agent to run the hooks and stop everything.
     Stop,
-    /// Wish for the commit once more: what was live has lost its machine.
+    /// Begin another run of the commit: what was live has lost its machine.
     Replace,
     /// Mark every route gone.
     CloseRoutes,
@@ -97,9 +97,14 @@ impl Snapshot {
         self.machines.iter().rev().find(|machine| machine.desired == Presence::Present)
     }
 
-    /// Whether the last thing that was brought live still stands behind the routes.
+    /// Whether what was brought live last still stands behind the routes, awake or not: a machine that is wanted.
     pub fn serves(&self) -> bool {
-        self.routes.iter().any(|route| matches!(route.state, route::State::Ready | route::State::Asleep))
+        let is_wanted = |target: &route::Target| {
+            let of_target = self.machines.iter().find(|machine| machine.id == target.machine);
+            of_target.is_some_and(|machine| machine.desired == Presence::Present)
+        };
+        let leads = |state| matches!(state, route::State::Ready | route::State::Asleep | route::State::Waiting);
+        self.routes.iter().any(|route| leads(route.state) && route.target.as_ref().is_some_and(is_wanted))
     }
 
     fn generation(&self) -> u64 {
@@ -173,11 +178,12 @@ fn advance(snapshot: &Snapshot, run: &Run<Resolved>, now: DateTime<Utc>) -> Plan
 fn keep(snapshot: &Snapshot, settled: State, now: DateTime<Utc>) -> Plan {
     let Some(machine) = snapshot.machine() else {
         let steady = snapshot.run.as_ref().and_then(|run| run.live_at).is_some_and(|live| now - live > STEADY);
-        // One that is lost again and again is left to its author.
-        return if settled == State::Live && steady {
-            step(State::Queued, Op::Replace)
-        } else {
-            wait(State::Failed, RESTING)
+        return match snapshot.env.power {
+            // One that is lost within minutes is left to its author. The others cost time that is not given anew.
+            _ if settled != State::Live || !steady => wait(State::Failed, RESTING),
+            // Nobody misses it before the next visit.
+            Power::Asleep => wait(State::Asleep, RESTING),
+            Power::Awake => step(State::Queued, Op::Replace),
         };
     };
     if machine.power != snapshot.env.power {

@@ -7,6 +7,7 @@ use stagely_domain::environment::State;
 use stagely_domain::failure::Code;
 use stagely_domain::id::{BuildJobId, CloudAccountId, EnvironmentId, MachineId, ProjectId, RunId, TeamId};
 use stagely_domain::machine::{self, Arch, Role, Size};
+use stagely_domain::route;
 use stagely_domain::run;
 use stagely_domain::spec::{RepoPath, Resolved, Spec, resolve};
 use stagely_store::agents::{Agent, Observed, Phase};
@@ -58,6 +59,17 @@ fn spec() -> Resolved {
     let text = "services:\n  web: {build: ./web, ports: ['80:3000']}\n";
     let services = compose::parse(text, &RepoPath::parse("c.yml").unwrap()).unwrap();
     resolve(Spec::default(), &services, None).unwrap()
+}
+
+/// A route to the newest machine.
+fn entry(of: &Snapshot, state: route::State) -> route::Entry {
+    let (host, notice) = ("x7k2.preview.test".to_owned(), route::Notice::default());
+    let target = of.machines.last().map(|machine| route::Target {
+        machine: machine.id,
+        address: machine.address.clone().unwrap_or_default(),
+        rules: Vec::new(),
+    });
+    route::Entry { host, version: 1, environment: of.env.id, state, target, notice }
 }
 
 fn run(snapshot: &Snapshot, state: run::State) -> Run<Resolved> {
@@ -286,8 +298,17 @@ fn a_lost_machine_is_replaced_when_the_preview_had_been_live_for_a_while() {
         failure: Some(failure(Code::MachineLost, "run", "it is not there any more")),
         ..machine(&lost, machine::State::Gone)
     };
+    lost.routes = vec![route::Entry { target: None, ..entry(&lost, route::State::Ready) }];
+    lost.machines = vec![gone.clone()];
+    lost.routes.push(entry(&lost, route::State::Ready));
     lost.newest = Some(gone);
-    let after = |minutes| plan(&lost, now() + TimeDelta::minutes(minutes));
-    assert_eq!((after(1).op, after(1).state), (None, State::Failed), "one that is lost at once is not tried for ever");
-    assert_eq!(after(10).op, Some(Op::Replace));
+    assert!(!lost.serves(), "what leads to a machine that is on its way out serves nothing");
+    let after = |of: &Snapshot, minutes| {
+        let plan = plan(of, now() + TimeDelta::minutes(minutes));
+        (plan.op, plan.state)
+    };
+    assert_eq!(after(&lost, 1), (None, State::Failed), "one that is lost at once is not tried for ever");
+    assert_eq!(after(&lost, 10), (Some(Op::Replace), State::Queued));
+    lost.env.power = Power::Asleep;
+    assert_eq!(after(&lost, 10), (None, State::Asleep), "nobody misses it");
 }

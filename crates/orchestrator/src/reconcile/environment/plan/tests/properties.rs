@@ -5,16 +5,11 @@ use stagely_domain::route;
 
 use super::{
     Agent, BuildJob, Code, DateTime, Machine, Op, Phase, Power, Presence, Run, Snapshot, State, TimeDelta, Utc, agent,
-    build, failure, job, machine, now, plan, run, snapshot, spec,
+    build, entry, failure, job, machine, now, plan, run, snapshot, spec,
 };
 
 /// Things done in one activation.
 const MAX_OPS: usize = 16;
-
-fn entry(of: &Snapshot, state: route::State) -> route::Entry {
-    let (host, notice) = ("x7k2.preview.test".to_owned(), route::Notice::default());
-    route::Entry { host, version: 1, environment: of.env.id, state, target: None, notice }
-}
 
 fn either<T: Clone + std::fmt::Debug + 'static>(of: &'static [T]) -> impl Strategy<Value = T> {
     prop::sample::select(of)
@@ -112,7 +107,9 @@ fn apply(mut after: Snapshot, op: Op, now: DateTime<Utc>) -> Snapshot {
         Op::CancelRuns => after.env.state = State::Destroying,
         Op::Replace => {
             after.env.generation += 1;
-            after.run = None;
+            let begun = super::run(&after, run::State::Pending);
+            after.run = Some(Run { spec: None, created_at: now, ..begun });
+            after.builds.clear();
         }
         Op::CloseRoutes => after.routes.iter_mut().for_each(|route| route.state = route::State::Gone),
         Op::DropMachines => after.machines.iter_mut().for_each(|machine| machine.desired = Presence::Absent),
