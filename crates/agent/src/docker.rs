@@ -22,6 +22,7 @@ pub use container::{Container, Health, Image, State};
 pub use logs::follow;
 
 const DEADLINE: Duration = Duration::from_secs(30);
+const LONGEST_LINE: usize = 64 * 1024;
 const LARGEST_ANSWER: usize = 16 * 1024 * 1024;
 
 /// Why the engine did not do it.
@@ -167,23 +168,19 @@ impl Engine {
     pub async fn pull(&self, repository: &str, digest: &str, login: &Secret, deadline: Duration) -> Result<(), Error> {
         let path = format!("/images/create?fromImage={}&tag={}", encoded(repository), encoded(digest));
         let ask = async {
-            let body = self.open_with(Method::POST, &path, Some(login)).await?;
-            let progress = Limited::new(body, LARGEST_ANSWER).collect().await;
-            progress
-                .map(http_body_util::Collected::to_bytes)
-                .map_err(|error| Error::Answer { path: path.clone(), message: error.to_string() })
+            let mut body = self.open_with(Method::POST, &path, Some(login)).await?;
+            let mut told = ErrorLine::default();
+            while let Some(frame) = body.frame().await {
+                if let Some(piece) = frame?.data_ref() {
+                    told.push(piece);
+                }
+            }
+            match told.finish() {
+                Some(message) => Err(Error::Answer { path: path.clone(), message }),
+                None => Ok(()),
+            }
         };
-        let progress = tokio::time::timeout(deadline, ask)
-            .await
-            .unwrap_or_else(|_| Err(Error::TimedOut { path: path.clone() }))?;
-        let told = |line: &[u8]| {
-            let line: serde_json::Value = serde_json::from_slice(line).ok()?;
-            line["error"].as_str().map(str::to_owned)
-        };
-        match progress.split(|byte| *byte == b'\n').find_map(told) {
-            Some(message) => Err(Error::Answer { path, message }),
-            None => Ok(()),
-        }
+        tokio::time::timeout(deadline, ask).await.unwrap_or_else(|_| Err(Error::TimedOut { path: path.clone() }))
     }
 
     /// Stops a container with a grace period and removes it; one that is gone is no error.
@@ -263,6 +260,38 @@ impl Engine {
             .and_then(|json| json["message"].as_str().map(str::to_owned))
             .unwrap_or_default();
         Err(Error::Refused { status, path: path.split('?').next().unwrap_or_default().to_owned(), message })
+    }
+}
+
+/// Looks through a pull's progress, JSON line by line, for the error that it may end with.
+#[derive(Default)]
+struct ErrorLine {
+    open: Vec<u8>,
+    found: Option<String>,
+}
+
+impl ErrorLine {
+    fn push(&mut self, piece: &[u8]) {
+        for byte in piece {
+            if *byte == b'\n' {
+                self.close();
+            } else if self.open.len() < LONGEST_LINE {
+                self.open.push(*byte);
+            }
+        }
+    }
+
+    fn finish(mut self) -> Option<String> {
+        self.close();
+        self.found
+    }
+
+    fn close(&mut self) {
+        let line: serde_json::Value = serde_json::from_slice(&self.open).unwrap_or_default();
+        self.open.clear();
+        if let Some(error) = line["error"].as_str() {
+            self.found.get_or_insert_with(|| error.to_owned());
+        }
     }
 }
 

@@ -117,8 +117,13 @@ async fn start(
     Ok(())
 }
 
-/// Asks the engine for the images that Stagely built. One that fails is tried again, and told of, by compose.
-async fn fetch_built(machine: &Machine, preview: &Preview) {
+/// Asks the engine for the images that Stagely built, until called off. One that fails is tried again, and told of, by
+/// compose.
+async fn fetch_built(machine: &Machine, preview: &Preview, cancel: &CancellationToken) {
+    let _ = cancel.run_until_cancelled(fetch_each_built(machine, preview)).await;
+}
+
+async fn fetch_each_built(machine: &Machine, preview: &Preview) {
     let Some(access) = preview.registry.as_ref().filter(|access| !access.host.is_empty()) else { return };
     // The hub writes the override as JSON, which is YAML.
     let overlaid: serde_json::Value = serde_json::from_str(&preview.override_yaml).unwrap_or_default();
@@ -150,7 +155,7 @@ async fn pull(
         |error: crate::docker::Error| Stop::from(Fault::new(Code::Internal, "pull", error.to_string()));
     machine.engine.wait_ready(Duration::from_secs(120)).await.map_err(registry_failed)?;
     // Starting the client takes longer than getting one changed layer, so both go on at once.
-    let (services, ()) = tokio::join!(compose.services(cancel), fetch_built(machine, preview));
+    let (services, ()) = tokio::join!(compose.services(cancel), fetch_built(machine, preview, cancel));
     let services = services?;
     let mut build = false;
     let mut args = vec!["pull".to_owned(), "--quiet".to_owned()];

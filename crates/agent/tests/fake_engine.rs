@@ -2,16 +2,22 @@
 
 use std::convert::Infallible;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
+use futures::stream::{BoxStream, StreamExt as _};
 use http::{Request, Response, StatusCode};
-use http_body_util::Full;
-use hyper::body::{Bytes, Incoming};
+use http_body_util::{Either, Full, StreamBody};
+use hyper::body::{Bytes, Frame, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::net::UnixListener;
 use tokio_util::task::TaskTracker;
+
+/// All at once, or piece by piece.
+type Answer = Response<Either<Full<Bytes>, StreamBody<BoxStream<'static, Result<Frame<Bytes>, Infallible>>>>>;
 
 #[derive(Clone, Default)]
 pub struct FakeEngine {
@@ -21,6 +27,8 @@ pub struct FakeEngine {
     pub pulls: Arc<Mutex<Vec<String>>>,
     /// The image that the next pull gets; without one it fails.
     pub pulled: Arc<Mutex<Option<(String, String)>>>,
+    /// Pulls tell of their progress, and go on for ever.
+    pub endless: Arc<AtomicBool>,
 }
 
 impl FakeEngine {
@@ -62,7 +70,7 @@ impl FakeEngine {
         self.images.lock().unwrap().push((name.to_owned(), image));
     }
 
-    fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    fn answer(&self, request: &Request<Incoming>) -> Answer {
         let path = request.uri().path();
         let containers = self.containers.lock().unwrap();
         let body = match path {
@@ -72,6 +80,14 @@ impl FakeEngine {
                 let login = request.headers().get("x-registry-auth").and_then(|value| value.to_str().ok());
                 let asked = format!("{} {}", request.uri().query().unwrap_or_default(), login.unwrap_or_default());
                 self.pulls.lock().unwrap().push(asked);
+                if self.endless.load(Ordering::Relaxed) {
+                    let line = Bytes::from_static(b"{\"status\":\"Downloading\"}\n");
+                    let lines = futures::stream::repeat(line).then(async |line| {
+                        tokio::time::sleep(Duration::from_millis(10)).await;
+                        Ok(Frame::data(line))
+                    });
+                    return Response::new(Either::Right(StreamBody::new(lines.boxed())));
+                }
                 // As the engine does: the status is good, and the end of the answer tells.
                 let told = match self.pulled.lock().unwrap().take() {
                     Some((name, digest)) => {
@@ -80,10 +96,11 @@ impl FakeEngine {
                     }
                     None => "{\"status\":\"Pulling\"}\n{\"error\":\"manifest unknown\"}\n",
                 };
-                return Response::new(Full::new(Bytes::from_static(told.as_bytes())));
+                return Response::new(Either::Left(Full::new(Bytes::from_static(told.as_bytes()))));
             }
             _ if path.ends_with("/logs") => {
-                return Response::new(Full::new(Bytes::from_static(b"\x01\0\0\0\0\0\0\x18token=s3cret-value, bye\n")));
+                let line = b"\x01\0\0\0\0\0\0\x18token=s3cret-value, bye\n";
+                return Response::new(Either::Left(Full::new(Bytes::from_static(line))));
             }
             _ => {
                 let images = self.images.lock().unwrap();
@@ -98,7 +115,7 @@ impl FakeEngine {
             Some(body) => (StatusCode::OK, body),
             None => (StatusCode::NOT_FOUND, json!({"message": "no such thing"})),
         };
-        let mut response = Response::new(Full::new(Bytes::from(body.to_string())));
+        let mut response = Response::new(Either::Left(Full::new(Bytes::from(body.to_string()))));
         *response.status_mut() = status;
         response
     }

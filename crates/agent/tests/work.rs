@@ -1,5 +1,6 @@
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::atomic::Ordering;
 
 use stagely_proto::agent::build_status::State;
 use stagely_proto::agent::desired::Spec;
@@ -75,23 +76,28 @@ async fn with_services() -> (Rig, FakeEngine, TcpListener) {
     (rig, engine, service)
 }
 
+const BUILT: &str = "reg:1/shop/web@sha256:1";
+
+/// The web service's image comes from the registry that Stagely pushes to.
+fn with_built_image(wish: Desired) -> Desired {
+    with(wish, |preview| {
+        preview.override_yaml = format!(r#"{{"services":{{"web":{{"image":"{BUILT}"}}}}}}"#);
+        preview.registry = Some(stagely_proto::agent::RegistryAccess {
+            host: "reg:1".to_owned(),
+            username: "u".to_owned(),
+            password: "p".to_owned(),
+            ..Default::default()
+        });
+    })
+}
+
 #[tokio::test]
 async fn images_that_stagely_built_are_asked_of_the_engine_and_left_to_compose_only_when_that_fails() {
     for works in [true, false] {
         let (rig, engine, service) = with_services().await;
         rig.fake_docker(&CONFIG.replace("shop/web@", "reg:1/shop/web@"));
-        let image = "reg:1/shop/web@sha256:1".to_owned();
-        *engine.pulled.lock().unwrap() = works.then(|| (image.clone(), image.clone()));
-        let port = service.local_addr().unwrap().port();
-        let wish = with(preview(1, &checkout(&rig), port), |preview| {
-            preview.override_yaml = format!(r#"{{"services":{{"web":{{"image":"{image}"}}}}}}"#);
-            preview.registry = Some(stagely_proto::agent::RegistryAccess {
-                host: "reg:1".to_owned(),
-                username: "u".to_owned(),
-                password: "p".to_owned(),
-                ..Default::default()
-            });
-        });
+        *engine.pulled.lock().unwrap() = works.then(|| (BUILT.to_owned(), BUILT.to_owned()));
+        let wish = with_built_image(preview(1, &checkout(&rig), service.local_addr().unwrap().port()));
         let running = rig.start();
         rig.hub.tell.send(Order::Send(wish)).await.unwrap();
         reached(&rig, 1, Phase::Running).await;
@@ -166,6 +172,22 @@ fn text_of_all(directory: &Path) -> String {
         }
     }
     text
+}
+
+#[tokio::test]
+async fn a_pull_that_does_not_end_is_called_off_by_a_newer_wish() {
+    let (rig, engine, service) = with_services().await;
+    rig.fake_docker(&CONFIG.replace("shop/web@", "reg:1/shop/web@"));
+    engine.endless.store(true, Ordering::Relaxed);
+    let checkout = checkout(&rig);
+    let port = service.local_addr().unwrap().port();
+    let running = rig.start();
+    rig.hub.tell.send(Order::Send(with_built_image(preview(1, &checkout, port)))).await.unwrap();
+    wait_for("the pull", || !engine.pulls.lock().unwrap().is_empty()).await;
+    let stopped = with(preview(2, &checkout, port), |preview| preview.set_wish(Wish::Stopped));
+    rig.hub.tell.send(Order::Send(stopped)).await.unwrap();
+    reached(&rig, 2, Phase::Stopped).await;
+    running.stop().await;
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::context;
-use super::progress::{Progress, without_transfers};
+use super::progress::Progress;
 use crate::fault::{self, Fault, Stop};
 use crate::machine::Machine;
 use crate::process::{Command, Finished};
@@ -96,7 +96,7 @@ impl<'a> Job<'a> {
         if ended.code != 0 {
             let (message, code) = progress.failure();
             let code = code.unwrap_or(ended.code);
-            return Err(failed(message).exit(code).tail(without_transfers(&ended.tail)).into());
+            return Err(failed(message).exit(code).tail(progress.tail()).into());
         }
         let (cached, total) = progress.counts();
         see(State::Pushing, cached, total);

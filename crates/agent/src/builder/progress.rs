@@ -2,8 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use crate::process::Tail;
+
 /// What has been read so far.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Progress {
     open: Vec<u8>,
     /// Step numbers (`#7`) of Dockerfile instructions.
@@ -14,6 +16,7 @@ pub struct Progress {
     error: Option<String>,
     /// Of the step that failed; older clients end without an `ERROR:` of their own.
     step_error: Option<String>,
+    tail: Tail,
 }
 
 impl Progress {
@@ -52,7 +55,17 @@ impl Progress {
         }
     }
 
+    /// The last lines that say more than a count of bytes.
+    #[must_use]
+    pub fn tail(self) -> String {
+        self.tail.text()
+    }
+
     fn line(&mut self, line: &str) {
+        if !counts_bytes(line) {
+            self.tail.push(line.as_bytes());
+            self.tail.push(b"\n");
+        }
         if let Some(rest) = line.strip_prefix('#')
             && let Some((number, text)) = rest.split_once(' ')
         {
@@ -89,29 +102,31 @@ impl Progress {
     }
 }
 
-/// The output without the lines that only count bytes (`#4 sha256:… 6.23MB / 29.80MB 0.8s`): they say nothing about a
-/// failure, and push out of its tail what does.
-#[must_use]
-pub fn without_transfers(output: &str) -> String {
-    let is_transfer = |line: &&str| {
-        let step = line.strip_prefix('#').and_then(|rest| rest.split_once(' '));
-        step.is_some_and(|(number, text)| {
-            number.bytes().all(|byte| byte.is_ascii_digit())
-                && ["sha256:", "extracting sha256:", "transferring "].iter().any(|word| text.starts_with(word))
-        })
-    };
-    output.lines().filter(|line| !is_transfer(line)).collect::<Vec<_>>().join("\n")
+/// Whether a line only counts bytes (`#4 sha256:… 6.23MB / 29.80MB 0.8s`): it says nothing about a failure, and hundreds
+/// of them push out of a tail what does.
+fn counts_bytes(line: &str) -> bool {
+    let step = line.strip_prefix('#').and_then(|rest| rest.split_once(' '));
+    step.is_some_and(|(number, text)| {
+        number.bytes().all(|byte| byte.is_ascii_digit())
+            && ["sha256:", "extracting sha256:", "transferring "].iter().any(|word| text.starts_with(word))
+    })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Progress, without_transfers};
+    use super::Progress;
+    use crate::process::TAIL_LINES;
 
     #[test]
-    fn lines_that_only_count_bytes_are_left_out_of_a_tail() {
-        let output = "#4 sha256:a5 6.23MB / 29.80MB 0.8s\n#4 extracting sha256:a5 5.0s\n#2 transferring context: 2B\n\
-            #4 DONE 19.5s\n#5 [2/2] RUN sha256:\n#5 0.3 sha256:a5 is wrong\n";
-        assert_eq!(without_transfers(output), "#4 DONE 19.5s\n#5 [2/2] RUN sha256:\n#5 0.3 sha256:a5 is wrong");
+    fn lines_that_only_count_bytes_are_left_out_of_a_tail_and_push_nothing_out_of_it() {
+        let mut progress = Progress::default();
+        progress.push(b"#4 DONE 19.5s\n#5 [2/2] RUN sha256:\n#5 0.3 sha256:a5 is wrong\n");
+        for _ in 0..TAIL_LINES {
+            let lines =
+                "#4 sha256:a5 6.23MB / 29.80MB 0.8s\n#4 extracting sha256:a5 5.0s\n#2 transferring context: 2B\n";
+            progress.push(lines.as_bytes());
+        }
+        assert_eq!(progress.tail(), "#4 DONE 19.5s\n#5 [2/2] RUN sha256:\n#5 0.3 sha256:a5 is wrong");
     }
 
     #[test]
