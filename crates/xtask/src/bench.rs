@@ -66,6 +66,10 @@ impl Samples {
         self.0.push(sample);
     }
 
+    fn count(&self) -> usize {
+        self.0.len()
+    }
+
     fn median(&self) -> Duration {
         let mut sorted = self.0.clone();
         sorted.sort_unstable();

@@ -39,15 +39,20 @@ pub async fn run(once: bool, mode: Mode) -> anyhow::Result<()> {
 /// Does something with a fresh stack and ends the stack whatever comes of it.
 pub async fn on_a_stack(mode: Mode, work: impl AsyncFnOnce(&Stack) -> anyhow::Result<()>) -> anyhow::Result<()> {
     let stack = Stack::start(mode).await?;
-    let outcome = tokio::select! {
-        outcome = work(&stack) => outcome,
-        () = interrupted() => Err(anyhow::anyhow!("interrupted")),
-    };
+    let outcome = unless_interrupted(work(&stack)).await;
     let state = stack.state.clone();
     stack.stop().await;
     // Machines outlive their control plane by design; those of a demonstration end with it.
     machine::clear(&state);
     outcome
+}
+
+/// Works until it is done or somebody wants it to end; what is to be cleared away afterwards is cleared in both cases.
+pub async fn unless_interrupted<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    tokio::select! {
+        outcome = work => outcome,
+        () = interrupted() => Err(anyhow::anyhow!("interrupted")),
+    }
 }
 
 /// SIGINT, or SIGTERM as CI sends it.

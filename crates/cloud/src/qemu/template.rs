@@ -54,15 +54,22 @@ async fn retire(config: &Config, current: &Path) -> Result<()> {
     let key = |path: &Path| path.file_stem()?.to_str()?.rsplit_once('-').map(|(_, key)| key.to_owned());
     let mut used = HashSet::new();
     for entry in std::fs::read_dir(config.state_dir.join("machines")).map_err(io)? {
-        // A machine whose facts cannot be read may be a copy of any of them.
-        let facts = Directory::new(entry.map_err(io)?.path()).facts().await?;
-        used.extend(facts.and_then(|facts| facts.template));
+        let machine = Directory::new(entry.map_err(io)?.path());
+        match machine.facts().await {
+            // The state directory may have been spelled differently when the machine was made.
+            Ok(facts) => used.extend(facts.and_then(|facts| facts.template?.file_name().map(ToOwned::to_owned))),
+            Err(error) => {
+                let path = machine.path().display();
+                tracing::warn!(%error, "{path} may be a copy of any template: none is removed");
+                return Ok(());
+            }
+        }
     }
     for entry in std::fs::read_dir(config.state_dir.join("templates")).map_err(io)? {
-        let path = entry.map_err(io)?.path();
-        if key(&path) != key(current) && !used.contains(&path) {
-            hypervisor::end(&path).await?;
-            remove_if_there(&path).await?;
+        let entry = entry.map_err(io)?;
+        if key(&entry.path()) != key(current) && !used.contains(&entry.file_name()) {
+            hypervisor::end(&entry.path()).await?;
+            remove_if_there(&entry.path()).await?;
         }
     }
     Ok(())
@@ -104,4 +111,50 @@ fn path(config: &Config, size: Size) -> Result<PathBuf> {
     }
     let key = hex::encode(&hash.finish().as_ref()[..8]);
     Ok(config.state_dir.join("templates").join(format!("{size}-{key}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use serde_json::json;
+
+    use super::retire;
+    use crate::qemu::Config;
+
+    fn left(state: &Path) -> Vec<String> {
+        let entries = std::fs::read_dir(state.join("templates")).unwrap();
+        let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[tokio::test]
+    async fn a_template_stays_while_a_machine_is_a_copy_of_it_or_may_be() {
+        let directory = tempfile::tempdir().unwrap();
+        let state = directory.path();
+        for name in ["templates/small-new", "templates/small-used", "templates/large-old", "machines/one"] {
+            std::fs::create_dir_all(state.join(name)).unwrap();
+        }
+        let facts = json!({
+            "machine": stagely_domain::id::MachineId::generate(),
+            "installation": stagely_domain::id::InstallationId::generate(),
+            "environment": null, "size": "small", "port": 1, "identified": true,
+            "expires_at": "2026-01-01T00:00:00Z", "created_at": "2026-01-01T00:00:00Z",
+            "template": state.join("../spelled/otherwise/templates/small-used"),
+        });
+        let config = Config {
+            state_dir: state.to_owned(),
+            image_dir: state.to_owned(),
+            agent_binary: state.to_owned(),
+            templates: true,
+        };
+        let current = state.join("templates/small-new");
+        std::fs::write(state.join("machines/one/machine.json"), "half a fi").unwrap();
+        retire(&config, &current).await.unwrap();
+        assert_eq!(left(state), ["large-old", "small-new", "small-used"]);
+        std::fs::write(state.join("machines/one/machine.json"), facts.to_string()).unwrap();
+        retire(&config, &current).await.unwrap();
+        assert_eq!(left(state), ["small-new", "small-used"]);
+    }
 }

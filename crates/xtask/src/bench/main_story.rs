@@ -1,6 +1,7 @@
 //! From a push to its URL, and how a machine boots.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use super::{Promise, REPETITIONS, Samples};
 use crate::control_plane::Mode;
 use crate::pull_request::PullRequest;
 use crate::stack::Stack;
-use crate::{artifacts, demo, say};
+use crate::{artifacts, demo, machine, say};
 
 /// Phases that are ours alone; the others wait for builds, boots and containers.
 const OURS: [&str; 4] = ["queue", "read", "routed", "proved"];
@@ -37,21 +38,26 @@ pub(super) async fn measure() -> anyhow::Result<Vec<Promise>> {
     Ok(promises)
 }
 
-/// Cold boots beside copies of a template, both until the agent is there.
+/// Cold boots beside copies of a template, both until the agent is there. No machine outlives it.
 async fn boots() -> anyhow::Result<Vec<Promise>> {
     let directory = tempfile::tempdir().context("make a state directory")?;
-    let config = Config {
-        state_dir: directory.path().to_owned(),
-        image_dir: artifacts::image().await?,
-        agent_binary: artifacts::agent().await?,
-        templates: true,
-    };
+    let measured = demo::unless_interrupted(boots_in(directory.path())).await;
+    machine::clear(directory.path());
+    measured
+}
+
+async fn boots_in(directory: &Path) -> anyhow::Result<Vec<Promise>> {
+    let (image_dir, agent_binary) = (artifacts::image().await?, artifacts::agent().await?);
     let (mut cold, mut restored) = (Samples::default(), Samples::default());
-    for _ in 0..REPETITIONS {
+    for turn in 0..REPETITIONS {
         // Making a template is a cold boot to the agent's first word, and the saving of its memory.
-        let state_dir = tempfile::tempdir_in(directory.path()).context("make a state directory")?;
-        let fresh =
-            Qemu::new(Config { state_dir: state_dir.path().to_owned(), ..config.clone() }, Arc::new(SystemClock))?;
+        let config = Config {
+            state_dir: directory.join("qemu").join(turn.to_string()),
+            image_dir: image_dir.clone(),
+            agent_binary: agent_binary.clone(),
+            templates: true,
+        };
+        let fresh = Qemu::new(config, Arc::new(SystemClock))?;
         let begun = Instant::now();
         fresh.prepare(Size::Small, Arch::Amd64).await?;
         cold.add(begun.elapsed());
@@ -109,12 +115,15 @@ async fn pushes(pull: &mut PullRequest<'_>, cold: Duration) -> anyhow::Result<Ve
         beside: format!("cold {:.1} s (once)", cold.as_secs_f64()),
         holds: warm.median() <= Duration::from_secs(20),
     }];
-    promises.extend(phases.into_iter().map(|(name, samples)| Promise {
-        what: format!("phase `{name}` of a warm push"),
-        wanted: "<= 300 ms".to_owned(),
-        got: samples.to_string(),
-        beside: format!("whole push {warm}"),
-        holds: samples.median() <= Duration::from_millis(300),
+    promises.extend(OURS.map(|name| {
+        let samples = phases.remove(name).unwrap_or_default();
+        Promise {
+            what: format!("phase `{name}` of a warm push"),
+            wanted: "<= 300 ms".to_owned(),
+            got: samples.to_string(),
+            beside: format!("whole push {warm}"),
+            holds: samples.count() == REPETITIONS && samples.median() <= Duration::from_millis(300),
+        }
     }));
     Ok(promises)
 }
