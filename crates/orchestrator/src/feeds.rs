@@ -1,15 +1,17 @@
 //! What comes up without a row: visits and wake-ups from the edge, pull requests that nobody told us of, and the
 //! first wake of everything that must always be due.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::TimeDelta;
-use stagely_forge::ErrorKind;
+use stagely_domain::id::ProjectId;
+use stagely_forge::{ErrorKind, FailedDelivery, PullRequest, Repo};
 use stagely_reconcile::Failure;
 use stagely_store::Scope;
 use stagely_store::environments::{Outcome, Power};
-use stagely_store::tenants::Page;
+use stagely_store::tenants::{Page, Project};
 use stagely_store::work::kind;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -82,8 +84,8 @@ pub async fn follow_edge(context: Arc<Context>, shutdown: CancellationToken) {
 /// them again by itself.
 pub async fn redeliver_lost(context: Arc<Context>, shutdown: CancellationToken) {
     loop {
-        match redeliver(&context).await {
-            Ok(()) => {}
+        match context.forge.list_failed_deliveries(context.clock.now() - REMEMBERED).await {
+            Ok(lost) => redeliver(&context, lost).await,
             // Only an App may ask; with a token the scan has to do.
             Err(error) if error.kind == ErrorKind::Invalid => return,
             Err(error) => tracing::warn!(%error, "lost deliveries were not asked for"),
@@ -95,27 +97,24 @@ pub async fn redeliver_lost(context: Arc<Context>, shutdown: CancellationToken) 
     }
 }
 
-/// One more try for each delivery of the last days that got no answer, or that we could not store. One that comes
-/// twice changes nothing: deliveries are known by their ids.
-pub async fn redeliver(context: &Context) -> stagely_forge::Result<()> {
-    for lost in context.forge.list_failed_deliveries(context.clock.now() - REMEMBERED).await? {
-        let refused = (400..500).contains(&lost.status);
-        if refused || lost.attempts >= ATTEMPTS {
-            continue;
-        }
+/// One more try for each delivery that got no answer, or that we could not store. One that comes twice changes nothing:
+/// deliveries are known by their ids.
+async fn redeliver(context: &Context, lost: Vec<FailedDelivery>) {
+    let refused = |delivery: &FailedDelivery| (400..500).contains(&delivery.status);
+    for lost in lost.iter().filter(|delivery| !refused(delivery) && delivery.attempts < ATTEMPTS) {
         match context.forge.redeliver(lost.id).await {
             Ok(()) => tracing::info!(guid = %lost.guid, event = lost.event, "asked for a lost delivery again"),
             Err(error) if error.kind == ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
+            Err(error) => tracing::warn!(guid = %lost.guid, %error, "a lost delivery was not asked for again"),
         }
     }
-    Ok(())
 }
 
 /// Looks for open pull requests without an environment, every five minutes until shutdown.
 pub async fn scan_pull_requests(context: Arc<Context>, shutdown: CancellationToken) {
+    let mut scan = Scan::new(context);
     loop {
-        if let Err(failure) = scan(&context).await {
+        if let Err(failure) = scan.look().await {
             tracing::warn!(error = failure.chain(), "open pull requests could not be compared");
         }
         tokio::select! {
@@ -125,37 +124,75 @@ pub async fn scan_pull_requests(context: Arc<Context>, shutdown: CancellationTok
     }
 }
 
-async fn scan(context: &Context) -> Result<(), Failure> {
-    let doing = "scan pull requests";
-    let mut after = None;
-    loop {
-        let page = Page { limit: 100, after };
-        let projects = context.store.list_projects(&Scope::system(doing), page).await.map_err(stored(doing))?;
-        let Some(last) = projects.last() else { return Ok(()) };
-        after = Some(last.id.uuid());
-        for project in &projects {
-            let Ok(repo) = project.repo.parse() else { continue };
-            let open = match context.forge.list_open_pull_requests(&repo).await.map_err(hosted(doing)) {
-                Ok(open) => open,
-                // One repository that cannot be read must not hide the others.
-                Err(failure) => {
+/// A look at every open pull request, and a memory of those that want no preview: they are asked again only when
+/// something about them has changed.
+pub struct Scan {
+    context: Arc<Context>,
+    unwanted: HashMap<(ProjectId, i64), PullRequest>,
+}
+
+impl Scan {
+    /// One that remembers nothing.
+    pub fn new(context: Arc<Context>) -> Self {
+        Self { context, unwanted: HashMap::new() }
+    }
+
+    /// Makes an environment for every pull request that is to have one. What cannot be read hides nothing else.
+    pub async fn look(&mut self) -> Result<(), Failure> {
+        let doing = "scan pull requests";
+        let before = std::mem::take(&mut self.unwanted);
+        let mut after = None;
+        loop {
+            let page = Page { limit: 100, after };
+            let scope = Scope::system(doing);
+            let projects = self.context.store.list_projects(&scope, page).await.map_err(stored(doing))?;
+            let Some(last) = projects.last() else { return Ok(()) };
+            after = Some(last.id.uuid());
+            for project in &projects {
+                if let Err(failure) = self.look_at_project(project, &before).await {
                     tracing::warn!(project.id = %project.id, error = failure.chain(), "{} was not scanned", project.id);
-                    continue;
                 }
-            };
-            for pull in open {
-                let number = pull.number;
-                if context.store.find_environment(project.id, number).await.map_err(stored(doing))?.is_some() {
-                    continue;
-                }
-                let seen = pulls::look(context, &repo, pull).await?;
-                let tx = context.store.begin().await.map_err(stored(doing))?;
-                let verdict = pulls::apply(context, &tx, project, number, seen).await?;
-                if verdict.applied {
-                    tracing::info!(project.id = %project.id, "pull request {number} was not told of: {}", verdict.reason);
-                }
-                tx.commit().await.map_err(stored(doing))?;
             }
         }
+    }
+
+    async fn look_at_project(
+        &mut self,
+        project: &Project,
+        before: &HashMap<(ProjectId, i64), PullRequest>,
+    ) -> Result<(), Failure> {
+        let doing = "scan a repository";
+        let Ok(repo) = project.repo.parse() else { return Ok(()) };
+        // A fork's needs approval, whatever its head says.
+        let open = self.context.forge.list_open_pull_requests(&repo).await.map_err(hosted(doing))?;
+        for pull in open.into_iter().filter(|pull| !pull.from_fork) {
+            let key = (project.id, pull.number);
+            let known = before.get(&key) == Some(&pull);
+            match if known { Ok(false) } else { self.take_up(project, &repo, pull.clone()).await } {
+                Ok(true) => {}
+                Ok(false) => drop(self.unwanted.insert(key, pull)),
+                Err(failure) => {
+                    let error = failure.chain();
+                    tracing::warn!(project.id = %project.id, error, "pull request {} was not looked at", pull.number);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the pull request has an environment now.
+    async fn take_up(&self, project: &Project, repo: &Repo, pull: PullRequest) -> Result<bool, Failure> {
+        let (doing, number, context) = ("take a pull request up", pull.number, &self.context);
+        if context.store.find_environment(project.id, number).await.map_err(stored(doing))?.is_some() {
+            return Ok(true);
+        }
+        let seen = pulls::look(context, repo, pull).await?;
+        let tx = context.store.begin().await.map_err(stored(doing))?;
+        let verdict = pulls::apply(context, &tx, project, number, seen).await?;
+        tx.commit().await.map_err(stored(doing))?;
+        if verdict.applied {
+            tracing::info!(project.id = %project.id, "pull request {number} was not told of: {}", verdict.reason);
+        }
+        Ok(verdict.applied)
     }
 }

@@ -61,16 +61,21 @@ pub async fn look(context: &Context, repo: &Repo, pull: Found) -> Result<Seen, F
         Err(error) => return Err(hosted(doing)(error)),
     };
     let changed = if triggers.look_at_paths() {
-        context.forge.changed_paths(repo, pull.number).await.map_err(hosted(doing))?
+        match context.forge.changed_paths(repo, pull.number).await {
+            Ok(changed) => Some(changed),
+            // A change that is too large to be listed touches what it likes.
+            Err(error) if error.kind == stagely_forge::ErrorKind::Invalid => None,
+            Err(error) => return Err(hosted(doing)(error)),
+        }
     } else {
-        Vec::new()
+        None
     };
     let refusal = triggers.refusal(&Facts {
         base: &pull.base,
         labels: &pull.labels,
         draft: pull.draft,
         from_fork: pull.from_fork,
-        changed: &changed,
+        changed: changed.as_deref(),
     });
     Ok(Seen { before: None, pull: Some(pull), refusal })
 }

@@ -10,6 +10,7 @@ use stagely_store::Store;
 
 use crate::config::Config;
 use crate::context::Context;
+pub use crate::feeds::Scan;
 pub use crate::reconcile::environment::Environments;
 pub use crate::reconcile::inbox::Inbox;
 pub use crate::reconcile::machine::Machines;
@@ -42,6 +43,12 @@ impl Reconcilers {
     /// The database's error.
     pub async fn wake_all(&self) -> Result<(), Failure> {
         feeds::wake_all(&self.0).await
+    }
+
+    /// A scan of open pull requests that remembers nothing yet.
+    #[must_use]
+    pub fn scan(&self) -> Scan {
+        Scan::new(Arc::clone(&self.0))
     }
 
     /// Of environments.

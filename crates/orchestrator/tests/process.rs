@@ -117,14 +117,19 @@ pub fn start(setup: Arc<Setup>, owner: String, stop: CancellationToken) -> onesh
     receiver
 }
 
-async fn run(setup: &Setup, owner: String) {
-    let shutdown = CancellationToken::new();
+/// The reconcilers of another process, of which nothing runs by itself.
+pub async fn open(setup: &Setup, shutdown: &CancellationToken) -> Reconcilers {
     let kit = Kit::bind(&setup.settings, Peer::Orchestrator, shutdown.clone()).await.unwrap();
     let (api, git) = (git_host::host().api_url(), git_host::host().git_url("127.0.0.1"));
     let forge = GitHub::new(&api, &git, Auth::Token(Secret::new(TOKEN)), Arc::new(SystemClock)).unwrap();
     let forge = Arc::new(GatedForge { inner: forge, gate: Arc::clone(&setup.gate) });
     let cloud = Arc::clone(&setup.cloud);
-    let reconcilers = Reconcilers::open(setup.config.clone(), &kit, cloud, forge).await.unwrap();
+    Reconcilers::open(setup.config.clone(), &kit, cloud, forge).await.unwrap()
+}
+
+async fn run(setup: &Setup, owner: String) {
+    let shutdown = CancellationToken::new();
+    let reconcilers = open(setup, &shutdown).await;
     let work = PgWork::new(reconcilers.store());
     let workers = TaskTracker::new();
     workers.spawn(Arc::clone(&work).listen(shutdown.clone()));

@@ -8,6 +8,7 @@ use stagely_cloud::testing::FakeCloud;
 use stagely_domain::clock::SystemClock;
 use stagely_domain::id::{DeliveryId, EnvironmentId};
 use stagely_domain::secret::Secret;
+use stagely_orchestrator::testing::Scan;
 use stagely_store::environments::{Outcome, Power};
 use stagely_store::testing::TestDb;
 use stagely_store::work::kind;
@@ -39,6 +40,7 @@ pub struct Stack {
     pub branch: String,
     pub number: i64,
     cache: Cache,
+    setup: Arc<Setup>,
     tracker: TaskTracker,
     shutdown: CancellationToken,
 }
@@ -90,8 +92,16 @@ impl Stack {
         let setup =
             Setup { settings, config, cloud: Arc::clone(&cloud), gate: Arc::clone(&gate), breaks: Arc::clone(&breaks) };
         tracker.spawn(Arc::clone(&world).turn(shutdown.clone()));
-        tracker.spawn(supervise(Arc::new(setup), Arc::clone(&world), shutdown.clone()));
-        Self { world, cloud, gate, breaks, branch, number, cache, tracker, shutdown }
+        let setup = Arc::new(setup);
+        tracker.spawn(supervise(Arc::clone(&setup), Arc::clone(&world), shutdown.clone()));
+        Self { world, cloud, gate, breaks, branch, number, cache, setup, tracker, shutdown }
+    }
+
+    /// What looks for pull requests that nobody told us of, in a project of another repository.
+    pub async fn scan(&self, repo: &str) -> Scan {
+        let project = self.world.project.uuid();
+        self.world.db.execute(&format!("UPDATE projects SET repo = '{repo}' WHERE id = '{project}'")).await;
+        process::open(&self.setup, &self.shutdown).await.scan()
     }
 
     /// Another pull request of the same project, with everything forgotten that was counted.

@@ -13,8 +13,8 @@ pub struct Facts<'p> {
     pub draft: bool,
     /// Whether its commits come from another repository.
     pub from_fork: bool,
-    /// The paths that it changes.
-    pub changed: &'p [String],
+    /// The paths that it changes; `None` when they are too many to be known.
+    pub changed: Option<&'p [String]>,
 }
 
 impl Triggers {
@@ -41,7 +41,8 @@ impl Triggers {
         if !wanted.is_empty() && !wanted.iter().any(|label| facts.labels.contains(label)) {
             return Some(format!("triggers.labels: none of the labels {} is there", wanted.join(", ")));
         }
-        if self.look_at_paths() && !facts.changed.iter().any(|path| fits(&self.paths, path)) {
+        let is_beside = |changed: &[String]| !changed.iter().any(|path| fits(&self.paths, path));
+        if self.look_at_paths() && facts.changed.is_some_and(is_beside) {
             return Some(format!("triggers.paths: nothing below {} was changed", self.paths.join(", ")));
         }
         None
@@ -88,7 +89,7 @@ mod tests {
     #[test]
     fn every_condition_refuses_with_its_name() {
         let (labels, changed) = (vec!["bug".to_owned()], vec!["web/a".to_owned()]);
-        let facts = Facts { base: "main", labels: &labels, draft: true, from_fork: true, changed: &changed };
+        let facts = Facts { base: "main", labels: &labels, draft: true, from_fork: true, changed: Some(&changed) };
         assert_eq!(Triggers::default().refusal(&facts), None);
         let list = |text: &str| vec![text.to_owned()];
         let cases = [
@@ -102,6 +103,8 @@ mod tests {
             let refusal = triggers.refusal(&facts).unwrap();
             assert!(refusal.starts_with(name), "{refusal}");
         }
+        let beside = Triggers { paths: list("api/**"), ..Triggers::default() };
+        assert_eq!(beside.refusal(&Facts { changed: None, ..facts }), None, "what is not known refuses nothing");
         let met = Triggers {
             branches: list("ma*"),
             labels: Labels { any: vec!["preview".to_owned(), "bug".to_owned()] },

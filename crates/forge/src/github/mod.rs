@@ -23,6 +23,8 @@ use http::{As, Http};
 
 /// The list is read to its end, but not for ever.
 const MAX_PAGES: u32 = 30;
+/// The most files of a pull request that GitHub lists (REST API, "List pull requests files").
+const MOST_FILES: usize = 3000;
 const PER_PAGE: &str = "per_page=100";
 
 /// For all pages of a list.
@@ -155,8 +157,12 @@ impl Forge for GitHub {
     }
 
     async fn changed_paths(&self, repo: &Repo, number: i64) -> Result<Vec<String>> {
-        let items =
-            self.pages("list changed files", repo, &format!("/repos/{repo}/pulls/{number}/files"), None).await?;
+        let doing = "list changed files";
+        let items = self.pages(doing, repo, &format!("/repos/{repo}/pulls/{number}/files"), None).await?;
+        if items.len() >= MOST_FILES {
+            let message = format!("the pull request changes {MOST_FILES} files or more: not all are told");
+            return Err(ForgeError { kind: ErrorKind::Invalid, doing, message });
+        }
         Ok(items.iter().filter_map(|item| item["filename"].as_str().map(str::to_owned)).collect())
     }
 
