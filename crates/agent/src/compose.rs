@@ -96,13 +96,16 @@ impl Compose {
     /// `docker compose <args>` for this project.
     #[must_use]
     pub fn command(&self, args: &[&str], deadline: Duration) -> Command {
-        let mut all = vec!["compose".to_owned(), "--ansi".to_owned(), "never".to_owned()];
-        all.extend(["-p".to_owned(), self.project.clone()]);
+        let (program, mut all) = match self.tools.plugin("compose") {
+            Some(plugin) => (plugin, Vec::new()),
+            None => (self.tools.docker.clone(), vec!["compose".to_owned()]),
+        };
+        all.extend(["--ansi", "never", "-p", &self.project].map(str::to_owned));
         for file in &self.files {
             all.extend(["-f".to_owned(), file.clone()]);
         }
         all.extend(args.iter().map(|arg| (*arg).to_owned()));
-        let mut command = Command::new(&self.tools.docker, all).cwd(&self.directory).deadline(deadline);
+        let mut command = Command::new(program, all).cwd(&self.directory).deadline(deadline);
         for (name, value) in &self.env {
             command = command.env(name, value);
         }

@@ -34,13 +34,32 @@ pub struct Paths {
     pub docker_socket: PathBuf,
 }
 
+/// Where the Docker client looks for plugins that were installed for everybody.
+const PLUGINS: [&str; 4] = [
+    "/usr/local/lib/docker/cli-plugins",
+    "/usr/local/libexec/docker/cli-plugins",
+    "/usr/lib/docker/cli-plugins",
+    "/usr/libexec/docker/cli-plugins",
+];
+
 /// The programs that are run, by path or by a name to look up.
 #[derive(Debug, Clone)]
 pub struct Tools {
-    /// The Docker client, with the compose plugin.
+    /// The Docker client.
     pub docker: PathBuf,
+    /// Where its plugins compose and buildx are looked for, in this order.
+    pub plugins: Vec<PathBuf>,
     /// Git.
     pub git: PathBuf,
+}
+
+impl Tools {
+    /// The program of a plugin of the Docker client, if it is found. Called through the client, each call starts two more
+    /// programs: the client, and the plugin once for who it is.
+    #[must_use]
+    pub fn plugin(&self, name: &str) -> Option<PathBuf> {
+        self.plugins.iter().map(|directory| directory.join(format!("docker-{name}"))).find(|path| path.is_file())
+    }
 }
 
 /// What the agent does once the machine must end.
@@ -80,7 +99,7 @@ impl Default for Config {
                 docker_pid: "/run/docker.pid".into(),
                 docker_socket: "/var/run/docker.sock".into(),
             },
-            tools: Tools { docker: "docker".into(), git: "git".into() },
+            tools: Tools { docker: "docker".into(), plugins: PLUGINS.map(PathBuf::from).to_vec(), git: "git".into() },
             end: End::PowerOff,
             timing: Timing::default(),
         }

@@ -1,12 +1,12 @@
-//! The Docker Engine API over its Unix socket: what the agent needs to see, and pulls. Other changes are made through
-//! `docker compose`, so that the user's file means what it means anywhere else.
+//! The Docker Engine API over its Unix socket: what the agent needs to see, pulls, and commands in containers. Other
+//! changes are made through `docker compose`, so that the user's file means what it means anywhere else.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, Request, StatusCode};
-use http_body_util::{BodyExt as _, Empty, Limited};
+use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -16,9 +16,11 @@ use tokio::net::UnixStream;
 use tokio_util::task::TaskTracker;
 
 mod container;
+mod exec;
 mod logs;
 
 pub use container::{Container, Health, Image, State};
+pub use exec::Exec;
 pub use logs::follow;
 
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -168,7 +170,7 @@ impl Engine {
     pub async fn pull(&self, repository: &str, digest: &str, login: &Secret, deadline: Duration) -> Result<(), Error> {
         let path = format!("/images/create?fromImage={}&tag={}", encoded(repository), encoded(digest));
         let ask = async {
-            let mut body = self.open_with(Method::POST, &path, Some(login)).await?;
+            let mut body = self.send(Method::POST, &path, None, Some(login)).await?;
             let mut told = ErrorLine::default();
             while let Some(frame) = body.frame().await {
                 if let Some(piece) = frame?.data_ref() {
@@ -210,14 +212,20 @@ impl Engine {
     }
 
     async fn json<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
-        let bytes = self.bytes(Method::GET, path).await?;
-        serde_json::from_slice(&bytes)
-            .map_err(|error| Error::Answer { path: path.to_owned(), message: error.to_string() })
+        understood(path, &self.bytes(Method::GET, path).await?)
+    }
+
+    async fn post<T: DeserializeOwned>(&self, path: &str, wish: &serde_json::Value) -> Result<T, Error> {
+        understood(path, &self.whole(Method::POST, path, Some(wish)).await?)
     }
 
     async fn bytes(&self, method: Method, path: &str) -> Result<Bytes, Error> {
+        self.whole(method, path, None).await
+    }
+
+    async fn whole(&self, method: Method, path: &str, wish: Option<&serde_json::Value>) -> Result<Bytes, Error> {
         let ask = async {
-            let body = self.open(method, path).await?;
+            let body = self.send(method, path, wish, None).await?;
             Limited::new(body, LARGEST_ANSWER)
                 .collect()
                 .await
@@ -229,10 +237,16 @@ impl Engine {
 
     /// Sends a request; the answer's body is read by the caller. 304 is an error like 404: nothing was done.
     async fn open(&self, method: Method, path: &str) -> Result<Incoming, Error> {
-        self.open_with(method, path, None).await
+        self.send(method, path, None, None).await
     }
 
-    async fn open_with(&self, method: Method, path: &str, login: Option<&Secret>) -> Result<Incoming, Error> {
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        wish: Option<&serde_json::Value>,
+        login: Option<&Secret>,
+    ) -> Result<Incoming, Error> {
         let stream = UnixStream::connect(&self.socket)
             .await
             .map_err(|source| Error::Connect { socket: self.socket.clone(), source })?;
@@ -242,8 +256,11 @@ impl Engine {
         if let Some(login) = login {
             request = request.header("x-registry-auth", login.reveal());
         }
+        if wish.is_some() {
+            request = request.header(http::header::CONTENT_TYPE, "application/json");
+        }
         let request = request
-            .body(Empty::<Bytes>::new())
+            .body(Full::<Bytes>::from(wish.map(ToString::to_string).unwrap_or_default()))
             .map_err(|error| Error::Answer { path: path.to_owned(), message: error.to_string() })?;
         let answer = client.send_request(request).await?;
         let status = answer.status();
@@ -261,6 +278,10 @@ impl Engine {
             .unwrap_or_default();
         Err(Error::Refused { status, path: path.split('?').next().unwrap_or_default().to_owned(), message })
     }
+}
+
+fn understood<T: DeserializeOwned>(path: &str, answer: &[u8]) -> Result<T, Error> {
+    serde_json::from_slice(answer).map_err(|error| Error::Answer { path: path.to_owned(), message: error.to_string() })
 }
 
 /// Looks through a pull's progress, JSON line by line, for the error that it may end with.

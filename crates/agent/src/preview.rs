@@ -109,7 +109,7 @@ async fn start(
     // Also after a failure: what the services printed says why.
     company.attach(machine, &preview.project_name).await;
     result?;
-    let on_start = hooks::run(machine, &compose, &preview.on_start, "on_start", cancel);
+    let on_start = hooks::run(machine, compose.project(), &preview.on_start, "on_start", cancel);
     report.step("on_start", on_start).await?;
     let healthy = ready::wait(machine, preview, cancel);
     let services = report.step("healthy", healthy).await?;
@@ -216,7 +216,7 @@ async fn stop(
         // Never checked out, or gone: the labels of what runs are enough.
         Err(_) => Compose::by_name(&machine.config, &preview.project_name)?,
     };
-    let hooks = hooks::run(machine, &compose, &preview.on_stop, "on_stop", cancel);
+    let hooks = hooks::run(machine, compose.project(), &preview.on_stop, "on_stop", cancel);
     match report.step("on_stop", hooks).await {
         Err(Stop::Failed(fault)) => {
             machine.logs.writer("compose").line(&fault.message);

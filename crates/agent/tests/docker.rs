@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use stagely_agent::docker::Engine;
+use stagely_agent::docker::{Engine, Exec};
 use stagely_proto::agent::build_status::State;
 use stagely_proto::agent::desired::Spec;
 use stagely_proto::agent::{Build, Builder, Checkout, Desired, RegistryAccess};
@@ -116,16 +116,44 @@ async fn an_image_is_built_from_a_commit_and_pushed_and_its_containers_are_seen(
     assert_eq!(broken.code, "build_failed");
     assert!(broken.message.contains("missing"), "{} {}", broken.message, rig.hub.log("build/broken"));
 
+    // A command in a running container: its output and exit code.
+    let run = |service: &str, script: &str| {
+        let status = Command::new("/usr/bin/docker")
+            .args(["-H", &format!("unix://{}", rig.config.paths.docker_socket.display())])
+            .args([
+                "run",
+                "--detach",
+                "--interactive",
+                "--network",
+                "none",
+                "--label",
+                "com.docker.compose.oneoff=False",
+            ])
+            .args(["--label", &format!("com.docker.compose.project={service}")])
+            .args(["--label", &format!("com.docker.compose.service={service}")])
+            .args(["--env", "WHO=me", image.as_str(), "-c", script])
+            .stdout(Stdio::null())
+            .status()
+            .unwrap();
+        assert!(status.success());
+    };
+    run("api", "read line");
+    let api = engine.list_containers("api").await.unwrap().remove(0);
+    let exec = Exec::new(&engine, &api.id, &["sh", "-c", "echo $WHO; echo no >&2; exit 4"]).await.unwrap();
+    let mut printed = Vec::new();
+    assert_eq!(exec.run(|bytes| printed.extend_from_slice(bytes)).await.unwrap(), 4);
+    assert_eq!(String::from_utf8(printed).unwrap(), "me\nno\n");
+    let endless = Exec::new(&engine, &api.id, &["sh", "-c", "while :; do :; done"]).await.unwrap();
+    let called_off = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        endless.kill().await;
+    };
+    let both = async { tokio::join!(endless.run(|_| ()), called_off) };
+    assert_eq!(tokio::time::timeout(Duration::from_secs(10), both).await.unwrap().0.unwrap(), 137);
+    engine.drop_container(&api.id, Duration::from_secs(1)).await.unwrap();
+
     // What runs is seen with its labels, exit code and output.
-    let status = Command::new("/usr/bin/docker")
-        .args(["-H", &format!("unix://{}", rig.config.paths.docker_socket.display())])
-        .args(["run", "--detach", "--network", "none", "--label", "com.docker.compose.project=shop"])
-        .args(["--label", "com.docker.compose.oneoff=False", "--label", "com.docker.compose.service=web"])
-        .args([image.as_str(), "-c", "echo started; exit 3"])
-        .stdout(Stdio::null())
-        .status()
-        .unwrap();
-    assert!(status.success());
+    run("shop", "echo started; exit 3");
     let ended = async {
         loop {
             let containers = engine.list_containers("shop").await.unwrap();
@@ -138,7 +166,7 @@ async fn an_image_is_built_from_a_commit_and_pushed_and_its_containers_are_seen(
         }
     };
     let container = tokio::time::timeout(Duration::from_secs(20), ended).await.unwrap();
-    assert_eq!((container.service(), container.state.exit_code), ("web", 3));
+    assert_eq!((container.service(), container.state.exit_code), ("shop", 3));
     assert_eq!(engine.log_tail(&container.id, 5).await.unwrap(), "started\n");
     engine.drop_container(&container.id, Duration::from_secs(1)).await.unwrap();
     engine.drop_container(&container.id, Duration::from_secs(1)).await.unwrap();

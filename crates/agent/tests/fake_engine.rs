@@ -2,13 +2,14 @@
 
 use std::convert::Infallible;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::stream::{BoxStream, StreamExt as _};
+use http::request::Parts;
 use http::{Request, Response, StatusCode};
-use http_body_util::{Either, Full, StreamBody};
+use http_body_util::{BodyExt as _, Either, Full, StreamBody};
 use hyper::body::{Bytes, Frame, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -29,6 +30,10 @@ pub struct FakeEngine {
     pub pulled: Arc<Mutex<Option<(String, String)>>>,
     /// Pulls tell of their progress, and go on for ever.
     pub endless: Arc<AtomicBool>,
+    /// What was run in containers: the container first, then the arguments.
+    pub execs: Arc<Mutex<Vec<Vec<String>>>>,
+    /// The exit code of what is run in containers.
+    pub exit_code: Arc<AtomicI32>,
 }
 
 impl FakeEngine {
@@ -40,9 +45,13 @@ impl FakeEngine {
             while let Ok((stream, _)) = listener.accept().await {
                 let engine = server.clone();
                 children.spawn(async move {
-                    let service = service_fn(move |request| {
-                        let answer = engine.answer(&request);
-                        async move { Ok::<_, Infallible>(answer) }
+                    let service = service_fn(move |request: Request<Incoming>| {
+                        let engine = engine.clone();
+                        async move {
+                            let (head, body) = request.into_parts();
+                            let body = body.collect().await.unwrap().to_bytes();
+                            Ok::<_, Infallible>(engine.answer(&head, &body))
+                        }
                     });
                     let _ = hyper::server::conn::http1::Builder::new()
                         .serve_connection(TokioIo::new(stream), service)
@@ -70,15 +79,15 @@ impl FakeEngine {
         self.images.lock().unwrap().push((name.to_owned(), image));
     }
 
-    fn answer(&self, request: &Request<Incoming>) -> Answer {
-        let path = request.uri().path();
+    fn answer(&self, request: &Parts, body: &[u8]) -> Answer {
+        let path = request.uri.path();
         let containers = self.containers.lock().unwrap();
         let body = match path {
             "/_ping" => Some(json!("OK")),
             "/containers/json" => Some(json!(*containers)),
             "/images/create" => {
-                let login = request.headers().get("x-registry-auth").and_then(|value| value.to_str().ok());
-                let asked = format!("{} {}", request.uri().query().unwrap_or_default(), login.unwrap_or_default());
+                let login = request.headers.get("x-registry-auth").and_then(|value| value.to_str().ok());
+                let asked = format!("{} {}", request.uri.query().unwrap_or_default(), login.unwrap_or_default());
                 self.pulls.lock().unwrap().push(asked);
                 if self.endless.load(Ordering::Relaxed) {
                     let line = Bytes::from_static(b"{\"status\":\"Downloading\"}\n");
@@ -97,6 +106,20 @@ impl FakeEngine {
                     None => "{\"status\":\"Pulling\"}\n{\"error\":\"manifest unknown\"}\n",
                 };
                 return Response::new(Either::Left(Full::new(Bytes::from_static(told.as_bytes()))));
+            }
+            _ if path.ends_with("/exec") => {
+                let wish: Value = serde_json::from_slice(body).unwrap();
+                let container = path.trim_start_matches("/containers/").trim_end_matches("/exec").to_owned();
+                let command: Vec<String> = serde_json::from_value(wish["Cmd"].clone()).unwrap();
+                self.execs.lock().unwrap().push([vec![container], command].concat());
+                Some(json!({"Id": "1"}))
+            }
+            "/exec/1/start" => {
+                let line = b"\x01\0\0\0\0\0\0\x16token is s3cret-value\n";
+                return Response::new(Either::Left(Full::new(Bytes::from_static(line))));
+            }
+            "/exec/1/json" => {
+                Some(json!({"Running": false, "ExitCode": self.exit_code.load(Ordering::Relaxed), "Pid": 0}))
             }
             _ if path.ends_with("/logs") => {
                 let line = b"\x01\0\0\0\0\0\0\x18token=s3cret-value, bye\n";

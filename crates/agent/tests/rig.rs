@@ -42,7 +42,7 @@ impl Rig {
         let hub = FakeHub::start(&tasks).await;
         let config = Config {
             paths: Paths::under(root.path()),
-            tools: Tools { docker: root.path().join("docker-client"), git: "git".into() },
+            tools: Tools { docker: root.path().join("docker-client"), plugins: Vec::new(), git: "git".into() },
             end: End::Observe,
             timing: Timing {
                 retry: Duration::from_millis(20),

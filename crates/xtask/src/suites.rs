@@ -38,6 +38,9 @@ pub async fn run(suite: Option<Suite>, only: Option<&str>) -> anyhow::Result<()>
     if wanted(Suite::E2e) {
         stories::run(only).await?;
         if only.is_none() {
+            // Those that need a Docker engine, root or Debian's packages.
+            let ignored = ["--package", "stagely-agent", "--package", "xtask", "--", "--ignored"];
+            cargo_test(&ignored, &[]).await?;
             contract().await?;
         }
     }

@@ -101,7 +101,7 @@ impl<'a> Job<'a> {
         let (cached, total) = progress.counts();
         see(State::Pushing, cached, total);
         let ended = self
-            .docker(["push", self.build.image.as_str()])
+            .client(self.machine.config.tools.docker.clone(), ["push", self.build.image.as_str()])
             .log(&mut log, cancel)
             .await
             .map_err(|error| fault::of_process(error, Code::RegistryFailed, "push"))?;
@@ -159,8 +159,6 @@ impl<'a> Job<'a> {
         if !build.stage.is_empty() {
             option("--target", build.stage.clone());
         }
-        // The image carries what the next build needs to use it as a cache.
-        option("--build-arg", "BUILDKIT_INLINE_CACHE=1".to_owned());
         let mut names: Vec<_> = build.args.iter().collect();
         names.sort();
         for (name, value) in names {
@@ -178,13 +176,16 @@ impl<'a> Job<'a> {
             option("--secret", format!("id={name},src={}", path.display()));
         }
         args.push(directory.display().to_string());
-        Ok(self.docker(args))
+        let tools = &self.machine.config.tools;
+        let program = tools.plugin("buildx").unwrap_or_else(|| tools.docker.clone());
+        // What is built is an export of a commit: there is no repository to be asked about it.
+        Ok(self.client(program, args).env("DOCKER_BUILDKIT", "1").env("BUILDX_GIT_INFO", "false"))
     }
 
-    fn docker<A: Into<String>>(&self, args: impl IntoIterator<Item = A>) -> Command {
+    /// A command of the Docker client or of its plugins.
+    fn client<A: Into<String>>(&self, program: PathBuf, args: impl IntoIterator<Item = A>) -> Command {
         let config = &self.machine.config;
-        Command::new(&config.tools.docker, args)
-            .env("DOCKER_BUILDKIT", "1")
+        Command::new(program, args)
             .env("DOCKER_CONFIG", registry::client_directory(&config.paths).display().to_string())
             .env("DOCKER_HOST", format!("unix://{}", config.paths.docker_socket.display()))
             .deadline(self.give_up.saturating_duration_since(Instant::now()))

@@ -52,13 +52,13 @@ pub(super) fn text_of(bytes: &[u8]) -> String {
 
 /// Takes the headers out.
 #[derive(Default)]
-struct Frames {
+pub(super) struct Frames {
     header: Vec<u8>,
     left: usize,
 }
 
 impl Frames {
-    fn push(&mut self, mut bytes: &[u8], mut see: impl FnMut(&[u8])) {
+    pub(super) fn push(&mut self, mut bytes: &[u8], mut see: impl FnMut(&[u8])) {
         while !bytes.is_empty() {
             if self.left > 0 {
                 let (text, rest) = bytes.split_at(self.left.min(bytes.len()));

@@ -6,16 +6,17 @@ use stagely_domain::failure::Code;
 use stagely_proto::agent::Hook;
 use tokio_util::sync::CancellationToken;
 
-use crate::compose::Compose;
-use crate::fault::{self, Fault, Stop};
+use crate::docker::{self, Exec};
+use crate::fault::{Fault, Stop};
 use crate::machine::Machine;
+use crate::process::Tail;
 
 const DEADLINE: Duration = Duration::from_secs(600);
 
 /// Runs `hooks` one after the other; the first that fails ends it. Output goes to `hook/<n>`, counted from 0.
 pub async fn run(
     machine: &Machine,
-    compose: &Compose,
+    project: &str,
     hooks: &[Hook],
     phase: &'static str,
     cancel: &CancellationToken,
@@ -23,24 +24,41 @@ pub async fn run(
     for (at, hook) in hooks.iter().enumerate() {
         let mut log = machine.logs.writer(&format!("hook/{at}"));
         log.line(&format!("$ {}", hook.command));
-        if hook.service.starts_with('-') {
-            return Err(failed(phase, hook, "is not a service's name").into());
-        }
         let deadline = match hook.timeout_secs {
             0 => DEADLINE,
             secs => Duration::from_secs(u64::from(secs)),
         };
+        let unwell = |error: docker::Error| failed(phase, hook, &format!("could not be run: {error}"));
+        let containers = machine.engine.list_containers(project).await.map_err(unwell)?;
+        let Some(container) = containers.iter().find(|one| one.service() == hook.service && one.is_running()) else {
+            return Err(failed(phase, hook, "found no running container").into());
+        };
         // The command is one argument, for the container's shell; nothing on the machine interprets it.
-        let args = ["exec", "-T", &hook.service, "sh", "-c", &hook.command];
-        let ended = compose.command(&args, deadline).log(&mut log, cancel).await.map_err(|error| {
-            match fault::of_process(error, Code::HookFailed, phase) {
-                Stop::Failed(fault) => Stop::Failed(Box::new(fault.of_service(&hook.service))),
-                Stop::Cancelled => Stop::Cancelled,
+        let exec = Exec::new(&machine.engine, &container.id, &["sh", "-c", &hook.command]).await.map_err(unwell)?;
+        let mut tail = Tail::default();
+        let running = exec.run(|bytes| {
+            log.write(bytes);
+            tail.push(bytes);
+        });
+        let ended = tokio::select! {
+            () = cancel.cancelled() => None,
+            ended = tokio::time::timeout(deadline, running) => Some(ended),
+        };
+        let code = match ended {
+            Some(Ok(ended)) => ended.map_err(unwell)?,
+            Some(Err(_)) => {
+                exec.kill().await;
+                let what = format!("took longer than {} s", deadline.as_secs());
+                return Err(failed(phase, hook, &what).tail(tail.text()).into());
             }
-        })?;
-        if ended.code != 0 {
-            let what = format!("ended with exit code {}", ended.code);
-            return Err(failed(phase, hook, &what).exit(ended.code).tail(ended.tail).into());
+            None => {
+                exec.kill().await;
+                return Err(Stop::Cancelled);
+            }
+        };
+        if code != 0 {
+            let what = format!("ended with exit code {code}");
+            return Err(failed(phase, hook, &what).exit(code).tail(tail.text()).into());
         }
     }
     Ok(())
