@@ -2,6 +2,7 @@
 
 mod artifacts;
 mod bench;
+mod broken;
 mod control_plane;
 mod demo;
 mod machine;
@@ -69,6 +70,8 @@ enum Suite {
     Unit,
     /// A real Postgres, Redis and registry.
     Integration,
+    /// The work queue broken on purpose: tests must notice.
+    Broken,
     /// Real virtual machines.
     E2e,
 }

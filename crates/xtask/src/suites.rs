@@ -6,7 +6,7 @@ use anyhow::{Context, bail};
 use tokio::process::Command;
 
 use crate::services::Services;
-use crate::{Suite, artifacts, packages, say, stories, workspace};
+use crate::{Suite, artifacts, broken, packages, say, stories, workspace};
 
 /// Crates whose tests need nothing outside.
 const UNIT: &[&str] = &[
@@ -24,14 +24,20 @@ pub async fn run(suite: Option<Suite>, only: Option<&str>) -> anyhow::Result<()>
         let packages = UNIT.iter().flat_map(|name| ["--package", name]);
         return cargo_test(&packages.collect::<Vec<_>>(), &[]).await;
     }
-    if wanted(Suite::Integration) {
+    if wanted(Suite::Integration) || wanted(Suite::Broken) {
         packages::ensure(&[("/usr/sbin/dockerd", "docker.io")]).await?;
         let services = Services::start().await?;
         let environment = [
             ("STAGELY_TEST_DATABASE_URL", services.postgres_url.as_str()),
             ("STAGELY_TEST_REDIS_URL", services.redis_url.as_str()),
         ];
-        let outcome = cargo_test(&["--workspace", "--lib", "--bins", "--tests"], &environment).await;
+        let outcome = async {
+            if wanted(Suite::Integration) {
+                cargo_test(&["--workspace", "--lib", "--bins", "--tests"], &environment).await?;
+            }
+            if wanted(Suite::Broken) { broken::run(&environment).await } else { Ok(()) }
+        };
+        let outcome = outcome.await;
         services.stop().await;
         outcome?;
     }

@@ -9,6 +9,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use stagely_cloud::{DeleteProgress, Vm};
 use stagely_domain::id::{CloudAccountId, MachineId};
 use stagely_reconcile::{Claim, Failure, Reconciler, Step};
+use stagely_store::StoreError;
 use stagely_store::environments::Presence;
 use stagely_store::machines::Machine;
 use stagely_store::work::kind;
@@ -85,7 +86,11 @@ impl Sweeps {
             let mut row = known.get(&vm.machine).map(|row| (*row).clone());
             if row.is_none() {
                 // It may be of another account, or gone by now: only no row at all makes an orphan.
-                row = context.store.get_machine(vm.machine).await.ok();
+                row = match context.store.get_machine(vm.machine).await {
+                    Ok(row) => Some(row),
+                    Err(StoreError::NotFound(_)) => None,
+                    Err(error) => return Err(stored(doing)(error)),
+                };
             }
             match judge(vm, row.as_ref(), marks.get(&vm.machine).copied(), now) {
                 Verdict::Keep => {}

@@ -1,0 +1,105 @@
+//! Tests that bite: the work queue is broken on purpose in a copy of the workspace, and the test that is there for
+//! it must fail.
+
+use std::path::Path;
+use std::process::Stdio;
+
+use anyhow::{Context, bail, ensure};
+use tokio::process::Command;
+
+use crate::{say, tell, workspace};
+
+/// One way to break the queue.
+struct Variant {
+    what: &'static str,
+    file: &'static str,
+    right: &'static str,
+    wrong: &'static str,
+    /// The test of `stagely-store` that must notice.
+    test: &'static str,
+}
+
+const VARIANTS: [Variant; 4] = [
+    Variant {
+        what: "a holder whose lease lapsed may still finish",
+        file: "crates/store/src/work.rs",
+        right: "epoch = $3",
+        wrong: "epoch >= $3",
+        test: "work::a_lease_keeps_others_away_until_it_lapses_and_the_stale_holder_is_refused",
+    },
+    Variant {
+        what: "a holder whose lease lapsed may still write",
+        file: "crates/store/src/tx.rs",
+        right: "epoch = $3 FOR UPDATE",
+        wrong: "epoch >= $3 FOR UPDATE",
+        test: "leases::a_zombie_writes_nothing_with_the_fence_and_would_without",
+    },
+    Variant {
+        what: "the fence is not held until the commit",
+        file: "crates/store/src/tx.rs",
+        right: "epoch = $3 FOR UPDATE",
+        wrong: "epoch = $3",
+        test: "leases::a_holder_that_is_writing_is_not_overtaken_between_fence_and_commit",
+    },
+    Variant {
+        what: "leases lapse by a clock that is ahead",
+        file: "crates/store/src/work.rs",
+        right: "AND lease_until <= now()",
+        wrong: "AND lease_until <= now() + interval '1 minute'",
+        test: "work::a_lease_keeps_others_away_until_it_lapses_and_the_stale_holder_is_refused",
+    },
+];
+
+/// Breaks the queue in each way; fails when a test does not notice. `environment` is what the tests need.
+pub async fn run(environment: &[(&str, &str)]) -> anyhow::Result<()> {
+    let copy = workspace().join("target/broken");
+    for variant in &VARIANTS {
+        copy_sources(&copy).await?;
+        // Whole first: a test that fails anyhow notices nothing.
+        ensure!(passes(&copy, variant.test, environment).await?, "{} fails on what is not broken", variant.test);
+        let path = copy.join(variant.file);
+        let text = std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+        ensure!(text.contains(variant.right), "{} does not contain `{}` any more", variant.file, variant.right);
+        std::fs::write(&path, text.replace(variant.right, variant.wrong))
+            .with_context(|| format!("write {}", path.display()))?;
+        if passes(&copy, variant.test, environment).await? {
+            bail!("no test noticed that {}", variant.what);
+        }
+        tell(format!("broken: {} ... noticed", variant.what));
+    }
+    Ok(())
+}
+
+/// What git knows of, as it stands in the working tree.
+async fn copy_sources(copy: &Path) -> anyhow::Result<()> {
+    let _ = std::fs::remove_dir_all(copy);
+    let mut list = Command::new("git");
+    list.args(["ls-files", "--cached", "--others", "--exclude-standard", "-z"]).current_dir(workspace());
+    let listed = list.output().await.context("run git")?;
+    let listed = String::from_utf8(listed.stdout).context("read git's list of files")?;
+    for name in listed.split('\0').filter(|name| !name.is_empty() && workspace().join(name).is_file()) {
+        let target = copy.join(name);
+        let directory = target.parent().context("every file is in a directory")?;
+        std::fs::create_dir_all(directory).with_context(|| format!("make {}", directory.display()))?;
+        std::fs::copy(workspace().join(name), &target).with_context(|| format!("copy {name}"))?;
+    }
+    Ok(())
+}
+
+/// Whether it compiles and the test passes. What does not compile is an error, and no noticing.
+async fn passes(copy: &Path, test: &str, environment: &[(&str, &str)]) -> anyhow::Result<bool> {
+    let cargo = |arguments: &[&str]| {
+        let mut command = Command::new("cargo");
+        command.current_dir(copy).args(["test", "--locked", "--quiet", "--package", "stagely-store", "--test", "main"]);
+        command.arg("--target-dir").arg(workspace().join("target")).args(arguments);
+        command.envs(environment.iter().copied()).stdin(Stdio::null());
+        command
+    };
+    say(format!("cargo test {test}, in {}", copy.display()));
+    let built = cargo(&["--no-run"]).status().await.context("run cargo")?;
+    ensure!(built.success(), "the copy in {} does not compile", copy.display());
+    let ended = cargo(&["--", "--exact", test]).output().await.context("run cargo")?;
+    let told = String::from_utf8_lossy(&ended.stdout);
+    ensure!(told.contains("running 1 test"), "there is no test {test}");
+    Ok(ended.status.success())
+}
