@@ -2,9 +2,13 @@
 //! retry, deadlines, budget) lives above, in the orchestrator. A provider is trusted with nothing it cannot
 //! show again: the machine id is its idempotency token, name and tag, and what it lists is what exists.
 
+pub mod catalogue;
 mod error;
 pub mod qemu;
 mod request;
+mod residue;
+#[allow(dead_code, reason = "rendered for the providers of paid clouds, which come next")]
+mod user_data;
 mod vm;
 
 #[cfg(feature = "testing")]
@@ -12,9 +16,11 @@ pub mod contract;
 #[cfg(feature = "testing")]
 pub mod testing;
 
+pub use catalogue::{Offering, Price};
 pub use error::{CloudError, ErrorKind};
 pub use request::{AgentConfig, AgentDownload, Capabilities, CreateRequest};
-pub use vm::{Created, DeleteProgress, Listing, ProviderId, Vm, VmState};
+pub use residue::{Residue, ResidueKind, Residues};
+pub use vm::{Created, DeleteProgress, Listing, ProviderId, SleepProgress, Vm, VmState};
 
 use async_trait::async_trait;
 use stagely_domain::id::{InstallationId, MachineId};
@@ -35,6 +41,11 @@ pub trait Cloud: Send + Sync + 'static {
     /// Makes machines of this kind quick to create (a template, a warm image). May take minutes; safe to repeat.
     async fn prepare(&self, size: Size, arch: Arch) -> Result<()>;
 
+    /// What machines can be had. Empty where size and architecture say all, as on one's own metal.
+    async fn catalogue(&self) -> Result<Vec<Offering>> {
+        Ok(Vec::new())
+    }
+
     /// Creates the machine, or finds that it was created before. Does not wait for it to boot.
     async fn create(&self, request: &CreateRequest) -> Result<Created>;
 
@@ -47,11 +58,23 @@ pub trait Cloud: Send + Sync + 'static {
     /// Removes a machine with all that it owns. One that is absent is gone.
     async fn delete(&self, id: &ProviderId) -> Result<DeleteProgress>;
 
-    /// Puts its memory on disk and stops it.
-    async fn hibernate(&self, id: &ProviderId) -> Result<()>;
+    /// Puts it to sleep in the way that stops the bill: memory on disk, stopped, or a snapshot and no machine. Called
+    /// again until it sleeps; what sleeps is still found and listed, perhaps under another id.
+    async fn hibernate(&self, id: &ProviderId) -> Result<SleepProgress>;
 
     /// Brings it back from hibernation; its address may be another.
     async fn wake(&self, id: &ProviderId) -> Result<Vm>;
+
+    /// Everything else of the installation that costs money or quota. Empty for a provider whose machines own nothing
+    /// beside themselves.
+    async fn list_residue(&self, _installation: InstallationId) -> Result<Residues> {
+        Ok(Residues { items: Vec::new(), complete: true })
+    }
+
+    /// Removes one of them. What is absent is gone.
+    async fn delete_residue(&self, _residue: &Residue) -> Result<DeleteProgress> {
+        Ok(DeleteProgress::Gone)
+    }
 
     /// The end of its console, where the provider has one.
     async fn console_tail(&self, id: &ProviderId) -> Result<Option<String>>;

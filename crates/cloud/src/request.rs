@@ -6,10 +6,12 @@ use stagely_domain::id::{EnvironmentId, InstallationId, MachineId};
 use stagely_domain::machine::{Arch, Role, Size};
 use stagely_domain::secret::Secret;
 
+use crate::catalogue::Offering;
+
 /// What a provider can do beside creating and deleting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Capabilities {
-    /// Memory can be put on disk.
+    /// It can sleep.
     pub hibernate: bool,
     /// A machine that powers itself off stops costing and is gone.
     pub power_off_deletes: bool,
@@ -34,6 +36,11 @@ pub struct CreateRequest {
     pub size: Size,
     /// On which processor.
     pub arch: Arch,
+    /// Which type in which place, chosen from the catalogue; none where the catalogue is empty.
+    pub offering: Option<Offering>,
+    /// How often other offerings were tried for this machine: part of the idempotency token where one token stands for
+    /// one type and place.
+    pub attempt: u32,
     /// Its hard end; a tag.
     pub expires_at: DateTime<Utc>,
     /// Where the agent's program is.

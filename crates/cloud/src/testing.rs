@@ -10,7 +10,7 @@ use stagely_domain::machine::{Arch, Size};
 
 use crate::{
     Capabilities, Cloud, CloudError, CreateRequest, Created, DeleteProgress, ErrorKind, Listing, ProviderId, Result,
-    Vm, VmState,
+    SleepProgress, Vm, VmState,
 };
 
 /// What the next call does instead of only its work.
@@ -144,12 +144,12 @@ impl Cloud for FakeCloud {
         })
     }
 
-    async fn hibernate(&self, id: &ProviderId) -> Result<()> {
+    async fn hibernate(&self, id: &ProviderId) -> Result<SleepProgress> {
         self.call("hibernate a machine", |inside| {
             let vm = inside.vms.values_mut().find(|vm| vm.id == *id);
             let vm = vm.ok_or_else(|| CloudError::new(ErrorKind::NotFound, "hibernate a machine", "there is none"))?;
             (vm.state, vm.address) = (VmState::Hibernated, None);
-            Ok(())
+            Ok(SleepProgress::Asleep)
         })
     }
 

@@ -62,6 +62,15 @@ pub struct Created {
     pub address: Option<String>,
 }
 
+/// How far falling asleep is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SleepProgress {
+    /// Under way; ask again.
+    InProgress,
+    /// It costs nothing but its disk any more.
+    Asleep,
+}
+
 /// How far a delete is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeleteProgress {

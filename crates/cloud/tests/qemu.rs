@@ -44,7 +44,7 @@ async fn qemu_keeps_the_contract_with_copies_of_a_template() {
     let (cold, ()) = timed(async { qemu.prepare(Size::Small, Arch::Amd64).await.unwrap() }).await;
     let request = stagely_cloud::contract::request(InstallationId::generate(), &SystemClock);
     let (restored, created) = timed(async { qemu.create(&request).await.unwrap() }).await;
-    let (asleep, ()) = timed(async { qemu.hibernate(&created.id).await.unwrap() }).await;
+    let (asleep, _) = timed(async { qemu.hibernate(&created.id).await.unwrap() }).await;
     let (awake, _) = timed(async { qemu.wake(&created.id).await.unwrap() }).await;
     qemu.delete(&created.id).await.unwrap();
     println!("cold {cold:?}, restored with its identity {restored:?}, hibernated {asleep:?}, woken {awake:?}");

@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use stagely_cloud::testing::FakeCloud;
-use stagely_cloud::{Capabilities, Cloud, CloudError, CreateRequest, Created, DeleteProgress, Listing, ProviderId, Vm};
+use stagely_cloud::{
+    Capabilities, Cloud, CloudError, CreateRequest, Created, DeleteProgress, Listing, ProviderId, SleepProgress, Vm,
+};
 use stagely_domain::id::{InstallationId, MachineId};
 use stagely_domain::machine::{Arch, Size};
 use stagely_forge::{
@@ -96,7 +98,7 @@ impl Cloud for GatedCloud {
     async fn delete(&self, id: &ProviderId) -> stagely_cloud::Result<DeleteProgress> {
         self.pass("cloud delete", self.inner.delete(id)).await
     }
-    async fn hibernate(&self, id: &ProviderId) -> stagely_cloud::Result<()> {
+    async fn hibernate(&self, id: &ProviderId) -> stagely_cloud::Result<SleepProgress> {
         self.pass("cloud hibernate", self.inner.hibernate(id)).await
     }
     async fn wake(&self, id: &ProviderId) -> stagely_cloud::Result<Vm> {

@@ -24,7 +24,8 @@ use stagely_domain::machine::{Arch, Size};
 use tokio::sync::Mutex;
 
 use crate::{
-    Capabilities, Cloud, CloudError, CreateRequest, Created, DeleteProgress, ErrorKind, Listing, ProviderId, Result, Vm,
+    Capabilities, Cloud, CloudError, CreateRequest, Created, DeleteProgress, ErrorKind, Listing, ProviderId, Result,
+    SleepProgress, Vm,
 };
 use machine::Directory;
 
@@ -155,10 +156,11 @@ impl Cloud for Qemu {
         Ok(DeleteProgress::Gone)
     }
 
-    async fn hibernate(&self, id: &ProviderId) -> Result<()> {
+    async fn hibernate(&self, id: &ProviderId) -> Result<SleepProgress> {
         let directory = self.by_provider_id(id)?;
         let _held = directory.lock().await?;
-        directory.hibernate().await
+        directory.hibernate().await?;
+        Ok(SleepProgress::Asleep)
     }
 
     async fn wake(&self, id: &ProviderId) -> Result<Vm> {

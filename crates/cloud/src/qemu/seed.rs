@@ -7,6 +7,7 @@ use fatfs::{FatType, FileSystem, FormatVolumeOptions, FsOptions};
 use serde_json::{Value, json};
 
 use crate::request::AgentConfig;
+use crate::user_data::{AGENT_UNIT, DEADLINE, NO_METADATA};
 use crate::{CloudError, ErrorKind, Result};
 
 /// What a machine is to do at its first boot.
@@ -58,7 +59,7 @@ fn user_data(boot: &Boot<'_>) -> Value {
         // Before anything else: without an enrolment the machine ends itself.
         first.push(json!(["sh", "-c", DEADLINE]));
     }
-    first.push(json!(["ip", "route", "replace", "blackhole", "169.254.169.254/32"]));
+    first.push(json!(NO_METADATA));
     json!({
         "bootcmd": first,
         "write_files": files,
@@ -74,40 +75,3 @@ fn user_data(boot: &Boot<'_>) -> Value {
         ],
     })
 }
-
-/// Ends a machine that nobody enrolled in ten minutes. `systemctl` speaks to the init process itself; `systemd-run`
-/// would wait for the message bus, which starts only after this stage of the boot.
-const DEADLINE: &str = "mkdir -p /run/systemd/system
-cat > /run/systemd/system/stagely-deadline.service <<'UNIT'
-[Unit]
-DefaultDependencies=no
-[Service]
-Type=oneshot
-ExecStart=/bin/sh -c '[ -e /run/stagely/enrolled ] || systemctl poweroff'
-UNIT
-cat > /run/systemd/system/stagely-deadline.timer <<'UNIT'
-[Unit]
-DefaultDependencies=no
-[Timer]
-OnActiveSec=600
-AccuracySec=1s
-UNIT
-systemctl daemon-reload
-systemctl start --no-block stagely-deadline.timer
-";
-
-const AGENT_UNIT: &str = "[Unit]
-Description=Stagely agent
-After=docker.service network.target
-Wants=docker.service
-
-[Service]
-ExecStart=/usr/local/bin/stagely-agent --wait-for-identity
-Restart=always
-RestartSec=1
-StandardOutput=journal+console
-OOMScoreAdjust=-900
-
-[Install]
-WantedBy=multi-user.target
-";

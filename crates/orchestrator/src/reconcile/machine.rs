@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use chrono::TimeDelta;
 use stagely_cloud::{
-    AgentConfig, AgentDownload, Cloud, CreateRequest, DeleteProgress, ErrorKind, ProviderId, Vm, VmState,
+    AgentConfig, AgentDownload, Cloud, CreateRequest, DeleteProgress, ErrorKind, ProviderId, SleepProgress, Vm, VmState,
 };
 use stagely_domain::failure::{Code, Failure as RunFailure};
 use stagely_domain::id::MachineId;
@@ -92,6 +92,8 @@ impl Work<'_> {
             role: self.machine.role,
             size: self.machine.size,
             arch: self.machine.arch,
+            offering: None,
+            attempt: 0,
             expires_at: self.machine.expires_at,
             agent: AgentDownload {
                 url: self.context.config.agent_url.replace("{arch}", &self.machine.arch.to_string()),
@@ -176,7 +178,10 @@ impl Work<'_> {
         let Some(provider) = machine.provider_id.clone().map(ProviderId) else { return Ok(Step::Again(LOOK)) };
         match (machine.power, machine.state) {
             (Power::Asleep, State::Enrolled) => {
-                self.cloud.hibernate(&provider).await.map_err(clouded("hibernate a machine"))?;
+                let progress = self.cloud.hibernate(&provider).await.map_err(clouded("hibernate a machine"))?;
+                if progress == SleepProgress::InProgress {
+                    return Ok(Step::Again(Duration::from_secs(5)));
+                }
                 self.write_and_tell("record a sleeping machine", async |tx| {
                     tx.set_machine_state(id, State::Enrolled, State::Hibernated).await.map(drop)
                 })

@@ -1,0 +1,114 @@
+//! What machines can be had, and which to ask for first. A plain function decides; providers only tell.
+
+use stagely_domain::machine::{Arch, Size};
+
+/// One type of machine in one place, as the provider tells it now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Offering {
+    /// The provider's name of the type: `cx23`, `t3.small`, `s-2vcpu-4gb`.
+    pub name: String,
+    /// The provider's name of the place: `nbg1`, `eu-central-1a`, `fra1`.
+    pub location: String,
+    /// Its processor.
+    pub arch: Arch,
+    /// Processors.
+    pub vcpus: u32,
+    /// Memory in MiB.
+    pub memory_mib: u64,
+    /// What it costs, when the provider says.
+    pub price: Option<Price>,
+    /// Whether the provider says that there is room. One that is said to be full is asked last, not never.
+    pub available: bool,
+}
+
+/// A price per hour of existence.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Price {
+    /// Millionths of the currency's unit per hour, net.
+    pub micros_per_hour: u64,
+    /// ISO 4217.
+    pub currency: String,
+}
+
+/// The offerings that are at least `size` on `arch`, in the order in which they are to be tried: the caller's locations
+/// in its order (all of them when it names none), those with room first, the cheapest first, the name at last, so that
+/// the order is the same every time.
+#[must_use]
+pub fn candidates<'o>(offerings: &'o [Offering], size: Size, arch: Arch, locations: &[String]) -> Vec<&'o Offering> {
+    let rank = |location: &str| match locations {
+        [] => Some(0),
+        // A region stands for its zones: `eu-central-1` for `eu-central-1a`.
+        named => {
+            named.iter().position(|wanted| location.strip_prefix(wanted.as_str()).is_some_and(|zone| zone.len() < 2))
+        }
+    };
+    let mut fitting: Vec<(usize, &Offering)> = offerings
+        .iter()
+        .filter(|offering| {
+            offering.arch == arch && offering.vcpus >= size.min_vcpus() && offering.memory_mib >= size.min_memory_mib()
+        })
+        .filter_map(|offering| Some((rank(&offering.location)?, offering)))
+        .collect();
+    fitting.sort_by(|(rank, one), (other_rank, other)| {
+        let price = |offering: &Offering| offering.price.as_ref().map_or(u64::MAX, |price| price.micros_per_hour);
+        (rank, !one.available, price(one), &one.name, &one.location).cmp(&(
+            other_rank,
+            !other.available,
+            price(other),
+            &other.name,
+            &other.location,
+        ))
+    });
+    fitting.into_iter().map(|(_, offering)| offering).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Offering, Price, candidates};
+    use stagely_domain::machine::{Arch, Size};
+
+    fn offering(name: &str, location: &str, vcpus: u32, gib: u64, micros: Option<u64>) -> Offering {
+        Offering {
+            name: name.to_owned(),
+            location: location.to_owned(),
+            arch: Arch::Amd64,
+            vcpus,
+            memory_mib: gib * 1024,
+            price: micros.map(|micros_per_hour| Price { micros_per_hour, currency: "EUR".to_owned() }),
+            available: true,
+        }
+    }
+
+    fn names(found: &[&Offering]) -> Vec<String> {
+        found.iter().map(|offering| format!("{}@{}", offering.name, offering.location)).collect()
+    }
+
+    #[test]
+    fn the_cheapest_that_is_big_enough_comes_first_and_full_ones_last() {
+        let full = Offering { available: false, ..offering("full", "a", 2, 4, Some(1)) };
+        let arm = Offering { arch: Arch::Arm64, ..offering("arm", "a", 8, 16, Some(1)) };
+        let all = [
+            offering("big", "a", 8, 16, Some(90)),
+            offering("unpriced", "a", 4, 8, None),
+            offering("fits", "a", 2, 4, Some(40)),
+            offering("tiny", "a", 1, 1, Some(1)),
+            full,
+            arm,
+        ];
+        let found = candidates(&all, Size::Medium, Arch::Amd64, &[]);
+        assert_eq!(names(&found), ["fits@a", "big@a", "unpriced@a", "full@a"]);
+    }
+
+    #[test]
+    fn named_places_are_tried_in_their_order_and_a_region_stands_for_its_zones() {
+        let all = [
+            offering("x", "eu-central-1b", 2, 4, Some(1)),
+            offering("x", "eu-west-1a", 2, 4, Some(2)),
+            offering("x", "eu-west-12a", 2, 4, Some(1)),
+            offering("x", "fra1", 2, 4, Some(1)),
+        ];
+        let places = ["fra1".to_owned(), "eu-west-1".to_owned(), "eu-central-1".to_owned()];
+        let found = candidates(&all, Size::Small, Arch::Amd64, &places);
+        assert_eq!(names(&found), ["x@fra1", "x@eu-west-1a", "x@eu-central-1b"]);
+    }
+}

@@ -1,0 +1,51 @@
+//! What machines can leave behind, and what costs money or quota without being one.
+
+use chrono::{DateTime, Utc};
+use stagely_domain::id::{InstallationId, MachineId};
+
+/// Something at the provider that carries our installation's tag and is not a machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Residue {
+    /// What it is.
+    pub kind: ResidueKind,
+    /// The provider's id.
+    pub id: String,
+    /// Whose it is, from its tags.
+    pub installation: InstallationId,
+    /// The machine it belongs or belonged to, from its tags; none for what all machines share.
+    pub machine: Option<MachineId>,
+    /// When it was made, where the provider says.
+    pub created_at: Option<DateTime<Utc>>,
+    /// Whether a person has said that it must stay.
+    pub hold: bool,
+}
+
+/// The kinds that providers bill or count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ResidueKind {
+    /// A disk.
+    Volume,
+    /// A copy of a disk.
+    Snapshot,
+    /// A machine image.
+    Image,
+    /// A public address.
+    Address,
+    /// A network interface.
+    Interface,
+    /// An SSH key.
+    Key,
+    /// A firewall or security group.
+    Firewall,
+    /// A request for a spot machine.
+    SpotRequest,
+}
+
+/// A list of them and whether it is whole. Nothing may be concluded from what a partial list lacks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Residues {
+    /// What was found.
+    pub items: Vec<Residue>,
+    /// Whether every page of every kind was read.
+    pub complete: bool,
+}
