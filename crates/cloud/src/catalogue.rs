@@ -1,34 +1,7 @@
 //! What machines can be had, and which to ask for first. A plain function decides; providers only tell.
 
 use stagely_domain::machine::{Arch, Size};
-
-/// One type of machine in one place, as the provider tells it now.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Offering {
-    /// The provider's name of the type: `cx23`, `t3.small`, `s-2vcpu-4gb`.
-    pub name: String,
-    /// The provider's name of the place: `nbg1`, `eu-central-1a`, `fra1`.
-    pub location: String,
-    /// Its processor.
-    pub arch: Arch,
-    /// Processors.
-    pub vcpus: u32,
-    /// Memory in MiB.
-    pub memory_mib: u64,
-    /// What it costs, when the provider says.
-    pub price: Option<Price>,
-    /// Whether the provider says that there is room. One that is said to be full is asked last, not never.
-    pub available: bool,
-}
-
-/// A price per hour of existence.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Price {
-    /// Millionths of the currency's unit per hour, net.
-    pub micros_per_hour: u64,
-    /// ISO 4217.
-    pub currency: String,
-}
+pub use stagely_domain::offering::{Offering, Price};
 
 /// The offerings that are at least `size` on `arch`, in the order in which they are to be tried: the caller's locations
 /// in its order (all of them when it names none), those with room first, the cheapest first, the name at last, so that

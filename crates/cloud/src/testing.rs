@@ -9,8 +9,8 @@ use stagely_domain::id::{InstallationId, MachineId};
 use stagely_domain::machine::{Arch, Size};
 
 use crate::{
-    Capabilities, Cloud, CloudError, CreateRequest, Created, DeleteProgress, ErrorKind, Listing, ProviderId, Result,
-    SleepProgress, Vm, VmState,
+    Capabilities, Cloud, CloudError, CreateRequest, Created, DeleteProgress, ErrorKind, Listing, Offering, ProviderId,
+    Result, SleepProgress, Vm, VmState,
 };
 
 /// What the next call does instead of only its work.
@@ -34,6 +34,10 @@ struct Inside {
     faults: VecDeque<Fault>,
     creates: u32,
     incomplete: bool,
+    offerings: Vec<Offering>,
+    /// Names of types that there is no room for.
+    full: Vec<String>,
+    created_as: HashMap<MachineId, Offering>,
 }
 
 impl FakeCloud {
@@ -51,6 +55,21 @@ impl FakeCloud {
     /// Makes every list partial, or whole again.
     pub fn set_incomplete(&self, incomplete: bool) {
         self.inside().incomplete = incomplete;
+    }
+
+    /// What it sells from now on.
+    pub fn sell(&self, offerings: Vec<Offering>) {
+        self.inside().offerings = offerings;
+    }
+
+    /// The names of the types that there is no room for from now on.
+    pub fn fill(&self, full: &[&str]) {
+        self.inside().full = full.iter().map(|name| (*name).to_owned()).collect();
+    }
+
+    /// As what a machine was created.
+    pub fn created_as(&self, machine: MachineId) -> Option<Offering> {
+        self.inside().created_as.get(&machine).cloned()
     }
 
     /// A machine ends itself.
@@ -104,8 +123,18 @@ impl Cloud for FakeCloud {
         Ok(())
     }
 
+    async fn catalogue(&self) -> Result<Vec<Offering>> {
+        self.call("read the catalogue", |inside| Ok(inside.offerings.clone()))
+    }
+
     async fn create(&self, request: &CreateRequest) -> Result<Created> {
         self.call("create a machine", |inside| {
+            if let Some(offering) = &request.offering {
+                if inside.full.contains(&offering.name) {
+                    return Err(CloudError::new(ErrorKind::Capacity, "create a machine", "there is no room"));
+                }
+                inside.created_as.insert(request.machine, offering.clone());
+            }
             let (next, now) = (inside.creates, self.clock.now());
             let vm = inside.vms.entry(request.machine).or_insert_with(|| Vm {
                 id: ProviderId(request.machine.label()),

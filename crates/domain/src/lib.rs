@@ -10,6 +10,7 @@ pub mod id;
 pub mod ingress;
 pub mod machine;
 pub mod mask;
+pub mod offering;
 pub mod role;
 pub mod route;
 pub mod run;

@@ -1,22 +1,49 @@
-//! The providers of the accounts in use.
+//! The accounts in use: each one's provider, where it may make machines, and what it can make.
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
-use stagely_cloud::Cloud;
+use stagely_cloud::catalogue::candidates;
+use stagely_cloud::{Cloud, CloudError, Offering};
 use stagely_domain::id::CloudAccountId;
 use stagely_domain::machine::Provider;
 use stagely_reconcile::{ErrorClass, Failure};
+use stagely_store::machines::Machine;
+use stagely_store::tenants::CloudAccount;
 use stagely_store::{Scope, Store};
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 
 use crate::context::stored;
+
+/// How long a provider's word on types, prices and room is believed.
+const CATALOGUE: Duration = Duration::from_secs(3600);
 
 /// One client per account. Everything on this host is one `qemu`.
 pub struct Clouds {
     store: Store,
     qemu: Arc<dyn Cloud>,
-    open: Mutex<HashMap<CloudAccountId, Arc<dyn Cloud>>>,
+    open: Mutex<HashMap<CloudAccountId, Arc<Account>>>,
+}
+
+/// An account that was opened.
+pub struct Account {
+    pub cloud: Arc<dyn Cloud>,
+    /// Where it may make machines, the best first; everywhere when it is empty.
+    locations: Vec<String>,
+    catalogue: Mutex<Option<(Instant, Arc<Vec<Offering>>)>>,
+}
+
+/// Which type in which place a machine is to be created as.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Choice {
+    /// This one.
+    Offering(Offering),
+    /// The provider has no catalogue: size and architecture say all.
+    Any,
+    /// Everything that fits was tried, or nothing does.
+    Nothing,
 }
 
 impl Clouds {
@@ -29,21 +56,56 @@ impl Clouds {
         Arc::clone(&self.qemu)
     }
 
-    /// The provider of an account.
-    pub async fn of(&self, account: CloudAccountId) -> Result<Arc<dyn Cloud>, Failure> {
-        if let Some(cloud) = self.open.lock().await.get(&account) {
-            return Ok(Arc::clone(cloud));
+    /// An account.
+    pub async fn of(&self, account: CloudAccountId) -> Result<Arc<Account>, Failure> {
+        if let Some(account) = self.open.lock().await.get(&account) {
+            return Ok(Arc::clone(account));
         }
         let doing = "open a cloud account";
         let row = self.store.get_cloud_account(&Scope::system(doing), account).await.map_err(stored(doing))?;
+        let opened = Arc::new(self.open(&row)?);
+        self.open.lock().await.insert(account, Arc::clone(&opened));
+        Ok(opened)
+    }
+
+    fn open(&self, row: &CloudAccount) -> Result<Account, Failure> {
         let cloud = match row.kind {
             Provider::Qemu => Arc::clone(&self.qemu),
             kind => {
                 let message = format!("{kind:?} accounts are not available in this version");
-                return Err(Failure::new(ErrorClass::Permanent, doing, message));
+                return Err(Failure::new(ErrorClass::Permanent, "open a cloud account", message));
             }
         };
-        self.open.lock().await.insert(account, Arc::clone(&cloud));
-        Ok(cloud)
+        let locations = serde_json::from_value(row.settings["locations"].clone()).unwrap_or_default();
+        Ok(Account { cloud, locations, catalogue: Mutex::default() })
+    }
+}
+
+impl Account {
+    /// What `machine` is to be created as: what was chosen before, until the provider refused it, or else the best that was
+    /// not tried yet.
+    pub async fn choose(&self, machine: &Machine) -> Result<Choice, CloudError> {
+        if let Some(chosen) = &machine.offering {
+            return Ok(Choice::Offering(chosen.clone()));
+        }
+        let offerings = self.offerings().await?;
+        if offerings.is_empty() {
+            return Ok(Choice::Any);
+        }
+        let fitting = candidates(&offerings, machine.size, machine.arch, &self.locations);
+        let untried = fitting.into_iter().find(|offering| !machine.tried.contains(&offering.to_string()));
+        Ok(untried.cloned().map_or(Choice::Nothing, Choice::Offering))
+    }
+
+    async fn offerings(&self) -> Result<Arc<Vec<Offering>>, CloudError> {
+        let mut catalogue = self.catalogue.lock().await;
+        if let Some((read_at, offerings)) = &*catalogue
+            && read_at.elapsed() < CATALOGUE
+        {
+            return Ok(Arc::clone(offerings));
+        }
+        let offerings = Arc::new(self.cloud.catalogue().await?);
+        *catalogue = Some((Instant::now(), Arc::clone(&offerings)));
+        Ok(offerings)
     }
 }

@@ -7,7 +7,8 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use stagely_cloud::testing::FakeCloud;
 use stagely_cloud::{
-    Capabilities, Cloud, CloudError, CreateRequest, Created, DeleteProgress, Listing, ProviderId, SleepProgress, Vm,
+    Capabilities, Cloud, CloudError, CreateRequest, Created, DeleteProgress, Listing, Offering, ProviderId,
+    SleepProgress, Vm,
 };
 use stagely_domain::id::{InstallationId, MachineId};
 use stagely_domain::machine::{Arch, Size};
@@ -77,6 +78,9 @@ impl Cloud for GatedCloud {
     }
     async fn prepare(&self, size: Size, arch: Arch) -> stagely_cloud::Result<()> {
         self.inner.prepare(size, arch).await
+    }
+    async fn catalogue(&self) -> stagely_cloud::Result<Vec<Offering>> {
+        self.pass("cloud catalogue", self.inner.catalogue()).await
     }
     async fn create(&self, request: &CreateRequest) -> stagely_cloud::Result<Created> {
         let refused = {

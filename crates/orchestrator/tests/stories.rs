@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use stagely_cloud::ErrorKind;
 use stagely_domain::failure::{Code, Failure};
+use stagely_domain::machine::Arch;
+use stagely_domain::offering::{Offering, Price};
 use stagely_forge::testing::Status;
 use stagely_store::environments::Power;
 
@@ -116,6 +118,41 @@ async fn a_machine_that_cannot_be_had_is_said_on_the_pull_request() {
     stack.cloud.refuses.lock().unwrap().0 = None;
     stack.push().await;
     stack.live().await;
+    stack.close().await;
+    stack.gone().await;
+    stack.end().await;
+}
+
+fn offering(name: &str, micros_per_hour: u64) -> Offering {
+    let price = Some(Price { micros_per_hour, currency: "EUR".to_owned() });
+    let (name, location) = (name.to_owned(), "nbg1".to_owned());
+    Offering { name, location, arch: Arch::Amd64, vcpus: 4, memory_mib: 8192, price, available: true }
+}
+
+#[tokio::test]
+async fn a_machine_that_there_is_no_room_for_is_had_as_another_type() {
+    let stack = Stack::start().await;
+    stack.cloud.inner.sell(vec![offering("dear", 30), offering("cheap", 10), offering("fair", 20)]);
+    stack.cloud.inner.fill(&["cheap"]);
+    stack.open().await;
+    stack.live().await;
+    let [machine] = stack.cloud.inner.machines()[..] else { panic!("one machine") };
+    assert_eq!(stack.cloud.inner.created_as(machine), Some(offering("fair", 20)));
+    assert_eq!(stack.world.db.text("SELECT tried FROM machines").await, r#"["cheap in nbg1"]"#);
+    stack.close().await;
+    stack.gone().await;
+    stack.end().await;
+}
+
+#[tokio::test]
+async fn a_cloud_without_any_room_is_named_with_all_that_was_tried() {
+    let stack = Stack::start().await;
+    stack.cloud.inner.sell(vec![offering("dear", 30), offering("cheap", 10)]);
+    stack.cloud.inner.fill(&["cheap", "dear"]);
+    stack.open().await;
+    stack.says("Preview: Failed").await;
+    assert!(stack.comment().contains("tried cheap in nbg1, dear in nbg1"), "{}", stack.comment());
+    assert_eq!(stack.cloud.ever(), 0);
     stack.close().await;
     stack.gone().await;
     stack.end().await;

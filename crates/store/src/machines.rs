@@ -6,6 +6,7 @@ use sea_orm::{ColumnTrait, Condition, EntityTrait, QueryFilter, QueryOrder};
 use stagely_domain::failure::Failure;
 use stagely_domain::id::{CloudAccountId, EnvironmentId, MachineId, ProjectId, TeamId};
 use stagely_domain::machine::{Arch, Role, Size, State};
+use stagely_domain::offering::Offering;
 
 use crate::entity::machines;
 use crate::environments::{Outcome, Power, Presence};
@@ -36,6 +37,10 @@ pub struct Machine {
     pub power: Power,
     /// Where it stands.
     pub state: State,
+    /// Which type in which place it is created as; `None` where a provider has no catalogue, or before the choice.
+    pub offering: Option<Offering>,
+    /// What had no room for it, in the order in which it was tried.
+    pub tried: Vec<String>,
     /// The provider's id.
     pub provider_id: Option<String>,
     /// `ip:port` of its ingress.
@@ -168,14 +173,33 @@ impl Tx {
         Ok(Outcome::of(rows))
     }
 
-    /// Records that the create call is about to be made and may take effect until `deadline` from now.
+    /// Records that the call is about to be made that creates it as `offering`, and may take effect until `deadline` from
+    /// now.
     ///
     /// # Errors
     /// The database's error.
-    pub async fn machine_creating(&self, id: MachineId, deadline: TimeDelta) -> Result<Outcome> {
+    pub async fn machine_creating(
+        &self,
+        id: MachineId,
+        deadline: TimeDelta,
+        offering: Option<&Offering>,
+    ) -> Result<Outcome> {
         let sql = "UPDATE machines SET state = 'creating', create_deadline = now() + make_interval(secs => $2), \
-                   absent_seen_at = NULL WHERE id = $1 AND desired = 'present' AND state IN ('intended', 'creating')";
-        Ok(Outcome::of(self.run("record a create", sql, [id.uuid().into(), deadline.num_seconds().into()]).await?))
+                   offering = $3, absent_seen_at = NULL \
+                   WHERE id = $1 AND desired = 'present' AND state IN ('intended', 'creating')";
+        let offering = offering.and_then(|offering| serde_json::to_value(offering).ok());
+        let values = [id.uuid().into(), deadline.num_seconds().into(), offering.into()];
+        Ok(Outcome::of(self.run("record a create", sql, values).await?))
+    }
+
+    /// Records that there was certainly no room for it as `offering`: another one may be tried.
+    ///
+    /// # Errors
+    /// The database's error.
+    pub async fn machine_refused(&self, id: MachineId, offering: &Offering) -> Result<Outcome> {
+        let sql = "UPDATE machines SET tried = tried || to_jsonb($2::text), offering = NULL \
+                   WHERE id = $1 AND state = 'creating' AND NOT tried @> to_jsonb($2::text)";
+        Ok(Outcome::of(self.run("record a full place", sql, [id.uuid().into(), offering.to_string().into()]).await?))
     }
 
     /// Records what the provider answered.
@@ -258,6 +282,8 @@ fn machine(row: machines::Model) -> Result<Machine> {
         desired: word::parse("machines", id, "desired", &row.desired)?,
         power: word::parse("machines", id, "desired_power", &row.desired_power)?,
         state: word::parse("machines", id, "state", &row.state)?,
+        offering: word::json("machines", id, "offering", row.offering)?,
+        tried: word::json("machines", id, "tried", Some(row.tried))?.unwrap_or_default(),
         provider_id: row.provider_id,
         address: row.address,
         failure: word::json("machines", id, "failure", row.failure)?,

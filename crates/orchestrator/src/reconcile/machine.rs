@@ -19,6 +19,7 @@ use stagely_store::machines::Machine;
 use stagely_store::work::kind;
 use stagely_store::{StoreError, Tx};
 
+use crate::clouds::{Account, Choice};
 use crate::context::{Context, called, clouded, stored};
 use crate::failures::failure;
 
@@ -44,8 +45,8 @@ impl Reconciler for Machines {
             Err(StoreError::NotFound(_)) => return Ok(Step::Done),
             Err(error) => return Err(stored("read a machine")(error)),
         };
-        let cloud = context.clouds.of(machine.account).await?;
-        let work = Work { context, fence: &claim.fence, machine: &machine, cloud };
+        let account = context.clouds.of(machine.account).await?;
+        let work = Work { context, fence: &claim.fence, machine: &machine, cloud: &*account.cloud, account: &account };
         match (machine.desired, machine.state) {
             (_, State::Gone) => Ok(Step::Done),
             (Presence::Absent, _) => work.remove().await.map_err(Failure::never_parks),
@@ -67,7 +68,8 @@ struct Work<'w> {
     context: &'w Context,
     fence: &'w Fence,
     machine: &'w Machine,
-    cloud: Arc<dyn Cloud>,
+    account: &'w Account,
+    cloud: &'w dyn Cloud,
 }
 
 impl Work<'_> {
@@ -78,9 +80,15 @@ impl Work<'_> {
             let message = format!("this cloud account has no {} machines", self.machine.arch);
             return self.give_up(failure(Code::MachineFailed, "boot", message)).await;
         }
+        let offering = match self.account.choose(self.machine).await.map_err(clouded("read what machines there are"))? {
+            Choice::Any => None,
+            Choice::Offering(offering) => Some(offering),
+            Choice::Nothing => return self.give_up(no_room(self.machine)).await,
+        };
         let request = PrepareEnrolmentRequest { machine_id: id.to_string() };
         let prepared = self.context.hub.clone().prepare_enrolment(request).await.map_err(called(doing))?.into_inner();
-        let intent = self.write(doing, async |tx| tx.machine_creating(id, CREATE_LIMIT).await).await?;
+        let chosen = offering.as_ref();
+        let intent = self.write(doing, async |tx| tx.machine_creating(id, CREATE_LIMIT, chosen).await).await?;
         if intent == Outcome::Stale {
             return Ok(Step::Again(Duration::ZERO));
         }
@@ -92,8 +100,8 @@ impl Work<'_> {
             role: self.machine.role,
             size: self.machine.size,
             arch: self.machine.arch,
-            offering: None,
-            attempt: 0,
+            offering: offering.clone(),
+            attempt: u32::try_from(self.machine.tried.len()).unwrap_or(u32::MAX),
             expires_at: self.machine.expires_at,
             agent: AgentDownload {
                 url: self.context.config.agent_url.replace("{arch}", &self.machine.arch.to_string()),
@@ -116,6 +124,17 @@ impl Work<'_> {
                 })
                 .await?;
                 tracing::info!(machine.id = %id, "{id} is placed");
+                Ok(Step::Again(Duration::ZERO))
+            }
+            // Certainly nothing was made: another type or place may have room.
+            Err(error) if error.kind == ErrorKind::Capacity && !error.ambiguous && offering.is_some() => {
+                tracing::info!(machine.id = %id, %error, "no room for {id} as {}", chosen.map(ToString::to_string).unwrap_or_default());
+                let _ = self
+                    .write(doing, async |tx| match chosen {
+                        Some(offering) => tx.machine_refused(id, offering).await,
+                        None => Ok(Outcome::Stale),
+                    })
+                    .await?;
                 Ok(Step::Again(Duration::ZERO))
             }
             // Being told to come later is no refusal, however often.
@@ -154,7 +173,7 @@ impl Work<'_> {
                 RunFailure { log_tail: console.unwrap_or_default(), ..failure(Code::MachineLost, "boot", message) };
             return self.give_up(failure).await;
         }
-        if self.vanished().await? {
+        if has_ended(&self.find().await?) {
             return self
                 .give_up(failure(Code::MachineLost, "boot", "the machine ended before its agent enrolled"))
                 .await;
@@ -171,40 +190,62 @@ impl Work<'_> {
 
     /// Awake or asleep as wished, at its address, and still there.
     async fn keep(&self) -> Result<Step, Failure> {
-        if self.vanished().await? {
-            return self.give_up(failure(Code::MachineLost, "run", "the machine is not there any more")).await;
+        let machine = self.machine;
+        let vms = self.find().await?;
+        // What is being put to sleep may be stopped for that.
+        let is_awake = (machine.power, machine.state) == (Power::Awake, State::Enrolled);
+        let is_lost = if is_awake { has_ended(&vms) } else { vms.is_empty() };
+        if is_lost {
+            return self.give_up(lost()).await;
         }
-        let (id, machine) = (self.machine.id, self.machine);
-        let Some(provider) = machine.provider_id.clone().map(ProviderId) else { return Ok(Step::Again(LOOK)) };
         match (machine.power, machine.state) {
-            (Power::Asleep, State::Enrolled) => {
-                let progress = self.cloud.hibernate(&provider).await.map_err(clouded("hibernate a machine"))?;
-                if progress == SleepProgress::InProgress {
-                    return Ok(Step::Again(Duration::from_secs(5)));
-                }
-                self.write_and_tell("record a sleeping machine", async |tx| {
-                    tx.set_machine_state(id, State::Enrolled, State::Hibernated).await.map(drop)
-                })
-                .await?;
-                tracing::info!(machine.id = %id, "{id} sleeps");
-                Ok(Step::Again(Duration::from_secs(300)))
-            }
-            (Power::Awake, State::Hibernated) => {
-                // Its credential may have run out while it slept: for some minutes it may come back all the same.
-                let request = PrepareEnrolmentRequest { machine_id: id.to_string() };
-                self.context.hub.clone().prepare_enrolment(request).await.map_err(called("wake a machine"))?;
-                let vm = self.cloud.wake(&provider).await.map_err(clouded("wake a machine"))?;
-                self.write_and_tell("record a woken machine", async |tx| {
-                    let _ = tx.machine_placed(id, &vm.id.0, vm.address.as_deref()).await?;
-                    tx.set_machine_state(id, State::Hibernated, State::Enrolled).await.map(drop)
-                })
-                .await?;
-                tracing::info!(machine.id = %id, "{id} is awake");
-                Ok(Step::Again(LOOK))
-            }
+            (Power::Asleep, State::Enrolled) => self.fall_asleep(&vms).await,
+            (Power::Awake, State::Hibernated) => self.wake_up(&vms).await,
             (Power::Asleep, _) => Ok(Step::Again(Duration::from_secs(300))),
             (Power::Awake, _) => Ok(Step::Again(LOOK)),
         }
+    }
+
+    async fn fall_asleep(&self, vms: &[Vm]) -> Result<Step, Failure> {
+        let (doing, id) = ("hibernate a machine", self.machine.id);
+        // Asleep it may be under another id; what is still there besides is put to sleep.
+        let awake = vms.iter().find(|vm| vm.state != VmState::Hibernated);
+        if let Some(vm) = awake {
+            match self.cloud.hibernate(&vm.id).await {
+                Ok(SleepProgress::Asleep) => {}
+                Ok(SleepProgress::InProgress) => return Ok(Step::Again(Duration::from_secs(5))),
+                Err(error) if error.kind == ErrorKind::NotFound => return self.give_up(lost()).await,
+                Err(error) => return Err(clouded(doing)(error)),
+            }
+        }
+        self.write_and_tell("record a sleeping machine", async |tx| {
+            tx.set_machine_state(id, State::Enrolled, State::Hibernated).await.map(drop)
+        })
+        .await?;
+        tracing::info!(machine.id = %id, "{id} sleeps");
+        Ok(Step::Again(Duration::from_secs(300)))
+    }
+
+    async fn wake_up(&self, vms: &[Vm]) -> Result<Step, Failure> {
+        let (doing, id) = ("wake a machine", self.machine.id);
+        let Some(asleep) = vms.iter().find(|vm| vm.state == VmState::Hibernated).or(vms.first()) else {
+            return self.give_up(lost()).await;
+        };
+        // Its credential may have run out while it slept: for some minutes it may come back all the same.
+        let request = PrepareEnrolmentRequest { machine_id: id.to_string() };
+        self.context.hub.clone().prepare_enrolment(request).await.map_err(called(doing))?;
+        let vm = match self.cloud.wake(&asleep.id).await {
+            Ok(vm) => vm,
+            Err(error) if error.kind == ErrorKind::NotFound => return self.give_up(lost()).await,
+            Err(error) => return Err(clouded(doing)(error)),
+        };
+        self.write_and_tell("record a woken machine", async |tx| {
+            let _ = tx.machine_placed(id, &vm.id.0, vm.address.as_deref()).await?;
+            tx.set_machine_state(id, State::Hibernated, State::Enrolled).await.map(drop)
+        })
+        .await?;
+        tracing::info!(machine.id = %id, "{id} is awake");
+        Ok(Step::Again(LOOK))
     }
 
     /// Removes it, and calls it gone only when the provider shows that it is.
@@ -265,10 +306,9 @@ impl Work<'_> {
         Ok(Step::Again(Duration::ZERO))
     }
 
-    /// Whether the provider shows no machine, or one that ended by itself. An error is no answer.
-    async fn vanished(&self) -> Result<bool, Failure> {
-        let vms = self.cloud.find(self.machine.id).await.map_err(clouded("look for a machine"))?;
-        Ok(vms.iter().all(|vm: &Vm| vm.state == VmState::Stopped))
+    /// What the provider shows of it. An error is no answer.
+    async fn find(&self) -> Result<Vec<Vm>, Failure> {
+        self.cloud.find(self.machine.id).await.map_err(clouded("look for a machine"))
     }
 
     async fn write(
@@ -300,6 +340,25 @@ impl Work<'_> {
         .await
         .map(drop)
     }
+}
+
+/// Whether there is no machine any more, or one that ended by itself.
+fn has_ended(vms: &[Vm]) -> bool {
+    vms.iter().all(|vm| vm.state == VmState::Stopped)
+}
+
+fn lost() -> RunFailure {
+    failure(Code::MachineLost, "run", "the machine is not there any more")
+}
+
+/// What the run is told when no type in no place had room.
+fn no_room(machine: &Machine) -> RunFailure {
+    let (size, arch) = (machine.size, machine.arch);
+    let message = match machine.tried.as_slice() {
+        [] => format!("this cloud account has no {size} {arch} machines in its locations"),
+        tried => format!("the cloud has no room for a {size} {arch} machine; tried {}", tried.join(", ")),
+    };
+    failure(Code::MachineFailed, "boot", message)
 }
 
 async fn agent_sha256(context: &Context) -> Result<String, Failure> {

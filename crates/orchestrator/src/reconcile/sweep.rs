@@ -72,7 +72,7 @@ impl Sweeps {
     pub async fn sweep(&self, account: CloudAccountId) -> Result<Findings, Failure> {
         let doing = "sweep a cloud account";
         let context = &self.context;
-        let cloud = context.clouds.of(account).await?;
+        let cloud = Arc::clone(&context.clouds.of(account).await?.cloud);
         // The cloud first: a row is committed before its machine is made, so whatever is listed has its row by now.
         let listing = cloud.list(context.installation).await.map_err(clouded(doing))?;
         let rows = context.store.list_account_machines(account).await.map_err(stored(doing))?;

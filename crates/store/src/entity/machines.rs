@@ -33,6 +33,8 @@ pub struct Model {
     pub enrolled_at: Option<DateTime<Utc>>,
     pub drop_at: Option<DateTime<Utc>>,
     pub gone_at: Option<DateTime<Utc>>,
+    pub offering: Option<Json>,
+    pub tried: Json,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

@@ -101,6 +101,8 @@ fn machine(snapshot: &Snapshot, state: machine::State) -> Machine {
         desired: Presence::Present,
         power: Power::Awake,
         state,
+        offering: None,
+        tried: Vec::new(),
         provider_id: None,
         address: Some("127.0.0.1:1".into()),
         failure: None,

@@ -1,0 +1,39 @@
+//! What a cloud sells: one type of machine in one place.
+
+use serde::{Deserialize, Serialize};
+
+use crate::machine::Arch;
+
+/// One type of machine in one place, as the provider tells it now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Offering {
+    /// The provider's name of the type: `cx23`, `t3.small`, `s-2vcpu-4gb`.
+    pub name: String,
+    /// The provider's name of the place: `nbg1`, `eu-central-1a`, `fra1`.
+    pub location: String,
+    /// Its processor.
+    pub arch: Arch,
+    /// Processors.
+    pub vcpus: u32,
+    /// Memory in MiB.
+    pub memory_mib: u64,
+    /// What it costs, when the provider says.
+    pub price: Option<Price>,
+    /// Whether the provider says that there is room. One that is said to be full is asked last, not never.
+    pub available: bool,
+}
+
+impl std::fmt::Display for Offering {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} in {}", self.name, self.location)
+    }
+}
+
+/// A price per hour of existence.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Price {
+    /// Millionths of the currency's unit per hour, net.
+    pub micros_per_hour: u64,
+    /// ISO 4217.
+    pub currency: String,
+}

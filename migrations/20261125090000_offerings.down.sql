@@ -1,0 +1,3 @@
+ALTER TABLE machines
+    DROP COLUMN tried,
+    DROP COLUMN offering;
