@@ -29,7 +29,7 @@ use anyhow::Context;
 use stagely_domain::clock::Clock;
 use stagely_domain::secret::Secret;
 use stagely_proto::orchestrator::orchestrator_client::OrchestratorClient;
-use stagely_runtime::config::{Common, PreviewUrl};
+use stagely_runtime::config::PreviewUrl;
 use stagely_runtime::grpc::Channel;
 use stagely_runtime::registry_credential::Minter;
 use stagely_runtime::{Kit, Peer, Service};
@@ -115,7 +115,7 @@ impl Service for Api {
     async fn build(config: Config, kit: &Kit) -> anyhow::Result<Self> {
         let common = &kit.settings.common;
         let store = Store::connect(kit.settings.database_url()?.reveal(), config.database_connections).await?;
-        let keys = key_ring(common)?;
+        let keys = KeyRing::configured(common.encryption_keys.as_ref(), common.encryption_key.as_ref())?;
         let key = registry::SigningKey::ensure(&store, &keys, kit.clock.now()).await.context("registry signing key")?;
         let agents = agent_binaries::AgentBinaries::read(&config.agent_binaries).await?;
         let listener =
@@ -152,14 +152,5 @@ impl Service for Api {
             served = server => served.context("serve the API"),
             () = late => Ok(()),
         }
-    }
-}
-
-/// The key ring of the configuration.
-fn key_ring(common: &Common) -> anyhow::Result<KeyRing> {
-    match (&common.encryption_keys, &common.encryption_key) {
-        (Some(keys), _) => Ok(KeyRing::several(keys)?),
-        (None, Some(key)) => Ok(KeyRing::single(key)?),
-        (None, None) => anyhow::bail!("ENCRYPTION_KEY is not set: give 32 bytes in hexadecimal (openssl rand -hex 32)"),
     }
 }

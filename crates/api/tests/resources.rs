@@ -33,12 +33,35 @@ async fn a_team_sets_up_an_account_and_a_project_and_takes_them_down() {
     stand.stop().await;
 }
 
+fn hetzner(credentials: serde_json::Value) -> serde_json::Value {
+    let settings = json!({ "locations": ["nbg1"], "ingress_from": ["203.0.113.7/32"] });
+    json!({ "name": "eu", "kind": "hetzner", "settings": settings, "credentials": credentials })
+}
+
+#[tokio::test]
+async fn an_accounts_credentials_are_asked_of_the_cloud_sealed_and_never_shown_again() {
+    let stand = Stand::start().await;
+    let world = stand.world("own").await;
+    let (status, made) =
+        stand.post("/api/v1/cloud-accounts", &world.admin, hetzner(json!({ "token": "s3cret" }))).await;
+    assert_eq!(status, 201, "{made}");
+    assert_eq!((&made["has_credentials"], &made["settings"]["locations"]), (&json!(true), &json!(["nbg1"])));
+    let (_, listed) = stand.get("/api/v1/cloud-accounts", &world.viewer).await;
+    assert!(!format!("{made}{listed}").contains("s3cret"));
+    let plain = "SELECT count(*) FROM cloud_providers WHERE position('s3cret'::bytea IN credentials_sealed) > 0";
+    assert_eq!(stand.db.text(plain).await, "0");
+    stand.stop().await;
+}
+
 #[tokio::test]
 async fn bad_bodies_are_told_what_is_wrong() {
     let stand = Stand::start().await;
     let (own, other) = (stand.world("own").await, stand.world("other").await);
     let cases = [
-        ("/api/v1/cloud-accounts", json!({ "name": "eu", "kind": "hetzner" }), 422, "not available in this version"),
+        ("/api/v1/cloud-accounts", json!({ "name": "eu", "kind": "hetzner" }), 422, "`settings.ingress_from`"),
+        ("/api/v1/cloud-accounts", hetzner(json!({})), 422, "`credentials.token` is missing"),
+        ("/api/v1/cloud-accounts", hetzner(json!({ "token": "t", "key": "k" })), 422, "`credentials.key` is unknown"),
+        ("/api/v1/cloud-accounts", hetzner(json!({ "token": "bad" })), 422, "the token is not valid"),
         ("/api/v1/cloud-accounts", json!({ "name": "No!", "kind": "qemu" }), 422, "`name`"),
         ("/api/v1/cloud-accounts", json!({ "name": "eu", "kind": "azure" }), 422, "azure"),
         ("/api/v1/cloud-accounts", json!({ "name": "eu", "kind": "qemu", "x": 1 }), 422, "unknown field `x`"),

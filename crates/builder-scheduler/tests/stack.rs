@@ -304,6 +304,12 @@ impl Orchestrator for Peers {
     async fn sweep(&self, _: Request<orchestrator::SweepRequest>) -> Answer<orchestrator::SweepResponse> {
         unused()
     }
+    async fn verify_account(
+        &self,
+        _: Request<orchestrator::VerifyAccountRequest>,
+    ) -> Answer<orchestrator::VerifyAccountResponse> {
+        unused()
+    }
 }
 
 #[tonic::async_trait]

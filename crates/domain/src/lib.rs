@@ -1,6 +1,7 @@
 //! The words and rules of Stagely: ids, value types, `stagely.yaml`, state machines. No I/O and
 //! nothing asynchronous lives here, so every rule can be tested as a plain function.
 
+pub mod account;
 pub mod build;
 pub mod clock;
 pub mod compose;

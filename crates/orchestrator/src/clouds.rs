@@ -10,12 +10,13 @@ use stagely_domain::id::CloudAccountId;
 use stagely_domain::machine::Provider;
 use stagely_reconcile::{ErrorClass, Failure};
 use stagely_store::machines::Machine;
+use stagely_store::seal::KeyRing;
 use stagely_store::tenants::CloudAccount;
 use stagely_store::{Scope, Store};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use crate::context::stored;
+use crate::context::{clouded, stored};
 
 /// How long a provider's word on types, prices and room is believed.
 const CATALOGUE: Duration = Duration::from_secs(3600);
@@ -23,6 +24,7 @@ const CATALOGUE: Duration = Duration::from_secs(3600);
 /// One client per account. Everything on this host is one `qemu`.
 pub struct Clouds {
     store: Store,
+    keys: KeyRing,
     qemu: Arc<dyn Cloud>,
     open: Mutex<HashMap<CloudAccountId, Arc<Account>>>,
 }
@@ -47,8 +49,8 @@ pub enum Choice {
 }
 
 impl Clouds {
-    pub fn new(store: Store, qemu: Arc<dyn Cloud>) -> Self {
-        Self { store, qemu, open: Mutex::default() }
+    pub fn new(store: Store, keys: KeyRing, qemu: Arc<dyn Cloud>) -> Self {
+        Self { store, keys, qemu, open: Mutex::default() }
     }
 
     /// The provider of this host.
@@ -68,6 +70,12 @@ impl Clouds {
         Ok(opened)
     }
 
+    /// Asks the provider whether the account works; the failure is for the account's owner.
+    pub async fn verify(&self, row: &CloudAccount) -> Result<(), Failure> {
+        let account = self.open(row)?;
+        account.cloud.check_access().await.map_err(clouded("verify a cloud account"))
+    }
+
     fn open(&self, row: &CloudAccount) -> Result<Account, Failure> {
         let cloud = match row.kind {
             Provider::Qemu => Arc::clone(&self.qemu),
@@ -76,8 +84,7 @@ impl Clouds {
                 return Err(Failure::new(ErrorClass::Permanent, "open a cloud account", message));
             }
         };
-        let locations = serde_json::from_value(row.settings["locations"].clone()).unwrap_or_default();
-        Ok(Account { cloud, locations, catalogue: Mutex::default() })
+        Ok(Account { cloud, locations: row.settings.locations.clone(), catalogue: Mutex::default() })
     }
 }
 

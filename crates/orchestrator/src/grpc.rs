@@ -9,6 +9,7 @@ use stagely_proto::orchestrator as wire;
 use stagely_proto::orchestrator::orchestrator_server::Orchestrator as Api;
 use stagely_store::environments::{Environment, Outcome, Power, Presence};
 use stagely_store::machines::NewMachine;
+use stagely_store::tenants::CloudAccount;
 use stagely_store::work::kind;
 use stagely_store::{Scope, StoreError, Tx};
 use tonic::{Request, Response, Status};
@@ -146,6 +147,27 @@ impl Api for Server {
             total.complete &= found.complete;
         }
         Ok(Response::new(total))
+    }
+
+    async fn verify_account(
+        &self,
+        request: Request<wire::VerifyAccountRequest>,
+    ) -> Answer<wire::VerifyAccountResponse> {
+        let request = request.into_inner();
+        let sealed = request.credentials_sealed;
+        let account = CloudAccount {
+            id: parse(&request.account_id)?,
+            team: parse(&request.team_id)?,
+            name: String::new(),
+            kind: word(&request.kind)?,
+            settings: serde_json::from_str(&request.settings).map_err(|_| Status::invalid_argument("settings"))?,
+            credentials_sealed: (!sealed.is_empty()).then_some(sealed),
+        };
+        let problem = match self.context.clouds.verify(&account).await {
+            Ok(()) => String::new(),
+            Err(failure) => failure.chain(),
+        };
+        Ok(Response::new(wire::VerifyAccountResponse { problem }))
     }
 }
 

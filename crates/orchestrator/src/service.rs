@@ -18,6 +18,7 @@ use stagely_runtime::config::Peer;
 use stagely_runtime::registry_credential::Minter;
 use stagely_runtime::{Kit, Service};
 use stagely_store::Store;
+use stagely_store::seal::KeyRing;
 use stagely_store::work::PgWork;
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
@@ -109,6 +110,7 @@ pub async fn open(
 ) -> anyhow::Result<Arc<Context>> {
     let common = &kit.settings.common;
     let store = Store::connect(kit.settings.database_url()?.reveal(), config.database_connections).await?;
+    let keys = KeyRing::configured(common.encryption_keys.as_ref(), common.encryption_key.as_ref())?;
     let registry_ca_pem = match &config.registry_ca_file {
         Some(file) => tokio::fs::read_to_string(file).await.with_context(|| format!("read {}", file.display()))?,
         None => String::new(),
@@ -117,7 +119,7 @@ pub async fn open(
         installation: store.ensure_installation().await?,
         cache: Cache::connect(kit.settings.redis_url()?.reveal(), &config.redis_prefix).await?,
         forge,
-        clouds: Clouds::new(store.clone(), qemu),
+        clouds: Clouds::new(store.clone(), keys, qemu),
         hub: HubClient::new(kit.connect(Peer::AgentHub)?),
         clock: Arc::clone(&kit.clock),
         preview_domain: common.preview_domain.clone(),

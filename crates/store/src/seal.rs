@@ -37,6 +37,9 @@ pub enum KeyRingError {
     /// Not 32 bytes in hexadecimal.
     #[error("{0} must be 32 bytes in hexadecimal (64 digits): make one with `openssl rand -hex 32`")]
     Malformed(&'static str),
+    /// Neither one key nor several.
+    #[error("ENCRYPTION_KEY is not set: give 32 bytes in hexadecimal (openssl rand -hex 32)")]
+    Missing,
     /// The same id twice, or an id that cannot be stored.
     #[error("ENCRYPTION_KEYS must be `id:hex,…` with distinct ids of 1 to 32 letters and digits")]
     Ids,
@@ -50,6 +53,18 @@ pub struct KeyRing {
 }
 
 impl KeyRing {
+    /// The ring of the configuration: `ENCRYPTION_KEYS` where it is set, `ENCRYPTION_KEY` otherwise.
+    ///
+    /// # Errors
+    /// When neither is set or one is malformed.
+    pub fn configured(several: Option<&Secret>, single: Option<&Secret>) -> std::result::Result<Self, KeyRingError> {
+        match (several, single) {
+            (Some(keys), _) => Self::several(keys),
+            (None, Some(key)) => Self::single(key),
+            (None, None) => Err(KeyRingError::Missing),
+        }
+    }
+
     /// A ring of one key, `ENCRYPTION_KEY`, called `default`.
     ///
     /// # Errors

@@ -1,11 +1,13 @@
 //! Teams, projects and cloud accounts: what everything else hangs on. Updated by the API.
 
 use sea_orm::{ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, QueryFilter, QueryOrder, QuerySelect, Statement};
+use stagely_domain::account::Settings;
 use stagely_domain::id::{CloudAccountId, InstallationId, ProjectId, TeamId};
 use stagely_domain::machine::Provider;
 use uuid::Uuid;
 
 use crate::entity::{cloud_providers, installation, projects, teams};
+use crate::seal::Place;
 use crate::{Result, Scope, Store, StoreError, Tx, word};
 
 /// A repository that Stagely watches.
@@ -35,9 +37,18 @@ pub struct CloudAccount {
     /// Which cloud.
     pub kind: Provider,
     /// Regions and the like.
-    pub settings: serde_json::Value,
-    /// Credentials, sealed for (`cloud_providers`, `credentials_sealed`, id, team).
+    pub settings: Settings,
+    /// Credentials, sealed for [`CloudAccount::place`].
     pub credentials_sealed: Option<Vec<u8>>,
+}
+
+impl CloudAccount {
+    /// Where the credentials of an account are sealed for.
+    #[must_use]
+    pub fn place(id: CloudAccountId, team: TeamId) -> Place<'static> {
+        let (table, column) = ("cloud_providers", "credentials_sealed");
+        Place { table, column, row: id.uuid(), team: Some(team), detail: "" }
+    }
 }
 
 /// A part of a list: at most `limit` rows after `after`.
@@ -196,7 +207,7 @@ impl Tx {
                     account.team.uuid().into(),
                     account.name.clone().into(),
                     word::text(account.kind).into(),
-                    account.settings.clone().into(),
+                    serde_json::to_value(&account.settings).unwrap_or_default().into(),
                     account.credentials_sealed.clone().into(),
                 ],
             )
@@ -241,7 +252,7 @@ fn account(row: cloud_providers::Model) -> Result<CloudAccount> {
         team: TeamId::from_uuid(row.team_id),
         name: row.name,
         kind: word::parse("cloud_providers", id, "kind", &row.kind)?,
-        settings: row.settings,
+        settings: word::json("cloud_providers", id, "settings", Some(row.settings))?.unwrap_or_default(),
         credentials_sealed: row.credentials_sealed,
     })
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use sea_orm::{ConnectionTrait, DbBackend, Statement};
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{ConnectOptions, Connection};
+use stagely_domain::account::Settings;
 use stagely_domain::id::{CloudAccountId, ProjectId, TeamId};
 use stagely_domain::machine::Provider;
 use uuid::Uuid;
@@ -95,7 +96,7 @@ impl TestDb {
             team,
             name: "metal".to_owned(),
             kind: Provider::Qemu,
-            settings: serde_json::json!({}),
+            settings: Settings::default(),
             credentials_sealed: None,
         };
         tx.insert_cloud_account(&account).await.expect("insert an account");

@@ -1,10 +1,15 @@
 //! Cloud accounts: where machines are made. Credentials go in and never come out.
 
+use std::collections::BTreeMap;
+
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
+use stagely_domain::account::{Credentials, Settings};
 use stagely_domain::id::CloudAccountId;
 use stagely_domain::machine::Provider;
+use stagely_domain::secret::Secret;
+use stagely_proto::orchestrator::VerifyAccountRequest;
 use stagely_store::tenants;
 
 use crate::App;
@@ -22,6 +27,8 @@ pub struct CloudAccount {
     pub name: String,
     /// Which cloud.
     pub kind: Provider,
+    /// Where and how it makes machines.
+    pub settings: Settings,
     /// Whether credentials are stored.
     pub has_credentials: bool,
 }
@@ -34,6 +41,14 @@ pub struct NewCloudAccount {
     pub name: String,
     /// Which cloud.
     pub kind: Provider,
+    /// Where and how it makes machines.
+    #[serde(default)]
+    pub settings: Settings,
+    /// `token` for DigitalOcean and Hetzner Cloud; `access_key_id`, `secret_access_key` and perhaps `role_arn` and
+    /// `external_id` for AWS; none for a metal host.
+    #[serde(default)]
+    #[schemars(with = "BTreeMap<String, String>")]
+    pub credentials: BTreeMap<String, Secret>,
 }
 
 /// `GET /api/v1/cloud-accounts`
@@ -48,27 +63,22 @@ pub async fn create(
     State(app): State<App>,
     Json(new): Json<NewCloudAccount>,
 ) -> Result<(StatusCode, axum::Json<CloudAccount>)> {
-    if new.kind != Provider::Qemu {
-        return Err(ApiError::Unprocessable {
-            code: "not_available",
-            detail: "this kind of account is not available in this version; `qemu` is".to_owned(),
-        });
-    }
+    let invalid = |detail: String| ApiError::Unprocessable { code: "invalid_cloud_account", detail };
     if !is_name(&new.name) {
-        return Err(ApiError::Unprocessable {
-            code: "invalid_cloud_account",
-            detail: "`name` must have 1 to 63 lower-case letters, digits and hyphens, and begin with a letter"
-                .to_owned(),
-        });
+        let rule = "`name` must have 1 to 63 lower-case letters, digits and hyphens, and begin with a letter";
+        return Err(invalid(rule.to_owned()));
     }
-    let account = tenants::CloudAccount {
-        id: CloudAccountId::generate(),
-        team: caller.team(),
-        name: new.name,
-        kind: new.kind,
-        settings: serde_json::json!({}),
-        credentials_sealed: None,
+    new.settings.check(new.kind).map_err(invalid)?;
+    let credentials = Credentials::new(new.kind, new.credentials).map_err(invalid)?;
+    let (id, team) = (CloudAccountId::generate(), caller.team());
+    let place = tenants::CloudAccount::place(id, team);
+    let credentials_sealed = match credentials.is_empty() {
+        true => None,
+        false => Some(app.keys.seal(&place, credentials.to_text().reveal().as_bytes())?),
     };
+    let account =
+        tenants::CloudAccount { id, team, name: new.name, kind: new.kind, settings: new.settings, credentials_sealed };
+    verify(&app, &account).await?;
     let tx = app.store.begin().await?;
     tx.insert_cloud_account(&account).await?;
     let detail = serde_json::json!({ "name": account.name, "kind": account.kind });
@@ -112,6 +122,23 @@ pub async fn delete(
     Ok(StatusCode::NO_CONTENT)
 }
 
+/// Asks the provider, through the one service that talks to clouds.
+async fn verify(app: &App, account: &tenants::CloudAccount) -> Result<()> {
+    let json = |value: serde_json::Result<serde_json::Value>| value.unwrap_or_default();
+    let request = VerifyAccountRequest {
+        account_id: account.id.to_string(),
+        team_id: account.team.to_string(),
+        kind: json(serde_json::to_value(account.kind)).as_str().unwrap_or_default().to_owned(),
+        settings: json(serde_json::to_value(&account.settings)).to_string(),
+        credentials_sealed: account.credentials_sealed.clone().unwrap_or_default(),
+    };
+    let verified = app.orchestrator.clone().verify_account(request).await?;
+    match verified.into_inner().problem {
+        problem if problem.is_empty() => Ok(()),
+        detail => Err(ApiError::Unprocessable { code: "cloud_account_refused", detail }),
+    }
+}
+
 fn is_name(name: &str) -> bool {
     (1..=63).contains(&name.len())
         && name.starts_with(|c: char| c.is_ascii_lowercase())
@@ -120,6 +147,7 @@ fn is_name(name: &str) -> bool {
 
 impl From<tenants::CloudAccount> for CloudAccount {
     fn from(row: tenants::CloudAccount) -> Self {
-        Self { id: row.id, name: row.name, kind: row.kind, has_credentials: row.credentials_sealed.is_some() }
+        let has_credentials = row.credentials_sealed.is_some();
+        Self { id: row.id, name: row.name, kind: row.kind, settings: row.settings, has_credentials }
     }
 }

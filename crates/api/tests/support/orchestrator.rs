@@ -4,12 +4,15 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
+use stagely_domain::secret::Secret;
 use stagely_proto::orchestrator::orchestrator_server::{Orchestrator, OrchestratorServer};
 use stagely_proto::orchestrator::{
     AcquireMachineRequest, AcquireMachineResponse, CloneAccessRequest, CloneAccessResponse, EnvironmentRequest,
     EnvironmentResponse, ExpireRequest, ExpireResponse, PinRequest, ReleaseMachineRequest, ReleaseMachineResponse,
-    ReplayRequest, ReplayResponse, SweepRequest, SweepResponse,
+    ReplayRequest, ReplayResponse, SweepRequest, SweepResponse, VerifyAccountRequest, VerifyAccountResponse,
 };
+use stagely_store::seal::KeyRing;
+use stagely_store::tenants::CloudAccount;
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
@@ -111,5 +114,21 @@ impl Orchestrator for FakeOrchestrator {
 
     async fn sweep(&self, _: Request<SweepRequest>) -> Result<Response<SweepResponse>, Status> {
         Err(Status::unimplemented("the API never asks"))
+    }
+
+    /// Opens what was sealed, as the orchestrator does, and finds fault with the token `bad`.
+    async fn verify_account(
+        &self,
+        request: Request<VerifyAccountRequest>,
+    ) -> Result<Response<VerifyAccountResponse>, Status> {
+        let request = request.into_inner();
+        let (id, team) = (request.account_id.parse().unwrap(), request.team_id.parse().unwrap());
+        let keys = KeyRing::single(&Secret::new(super::KEY)).unwrap();
+        let is_bad = !request.credentials_sealed.is_empty() && {
+            let opened = keys.open_text(&CloudAccount::place(id, team), &request.credentials_sealed).unwrap();
+            opened.reveal() == r#"{"token":"bad"}"#
+        };
+        let problem = if is_bad { "the token is not valid".to_owned() } else { String::new() };
+        Ok(Response::new(VerifyAccountResponse { problem }))
     }
 }

@@ -1,0 +1,153 @@
+//! What a cloud account holds besides its name: where machines are made, and what proves who asks for them.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::machine::Provider;
+use crate::secret::Secret;
+
+/// Where and how machines are made in an account. All of it is shown to members.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(rename = "CloudAccountSettings")]
+pub struct Settings {
+    /// The places in which machines may be made, in the provider's names, the best first. Empty: anywhere.
+    pub locations: Vec<String>,
+    /// The image that machines boot, in the provider's name. Default: the provider's Debian 13.
+    pub image: Option<String>,
+    /// The networks from which the edge proxy reaches machines, in CIDR notation; a firewall keeps all others away.
+    pub ingress_from: Vec<String>,
+}
+
+impl Settings {
+    /// Whether an account of this kind can work with them.
+    ///
+    /// # Errors
+    /// What is wrong, naming the field.
+    pub fn check(&self, kind: Provider) -> Result<(), String> {
+        if kind == Provider::Qemu {
+            let nothing = *self == Self::default();
+            return nothing.then_some(()).ok_or_else(|| "`settings`: a `qemu` account has none".to_owned());
+        }
+        if self.ingress_from.is_empty() {
+            let fix = "give the networks from which your edge proxy connects, such as [\"203.0.113.7/32\"]";
+            return Err(format!("`settings.ingress_from`: {fix}"));
+        }
+        match self.ingress_from.iter().find(|network| !is_network(network)) {
+            Some(wrong) => Err(format!("`settings.ingress_from`: {wrong:?} is no network in CIDR notation")),
+            None => Ok(()),
+        }
+    }
+}
+
+/// `address/prefix` (RFC 4632, section 3.1; RFC 4291, section 2.3).
+fn is_network(text: &str) -> bool {
+    let Some((address, prefix)) = text.split_once('/') else { return false };
+    let longest = match address.parse() {
+        Ok(IpAddr::V4(_)) => 32,
+        Ok(IpAddr::V6(_)) => 128,
+        Err(_) => return false,
+    };
+    prefix.parse::<u8>().is_ok_and(|prefix| prefix <= longest)
+}
+
+/// What proves to the provider who asks, by name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Credentials(BTreeMap<String, Secret>);
+
+impl Credentials {
+    /// Takes what was given for an account of this kind.
+    ///
+    /// # Errors
+    /// Which name is missing or unknown; never a value.
+    pub fn new(kind: Provider, given: BTreeMap<String, Secret>) -> Result<Self, String> {
+        let (needed, possible): (&[&str], &[&str]) = match kind {
+            Provider::Qemu => (&[], &[]),
+            Provider::Hetzner | Provider::Digitalocean => (&["token"], &[]),
+            Provider::Aws => (&["access_key_id", "secret_access_key"], &["role_arn", "external_id"]),
+        };
+        let lacks = |name: &&&str| given.get(**name).is_none_or(Secret::is_empty);
+        if let Some(name) = needed.iter().find(lacks) {
+            return Err(format!("`credentials.{name}` is missing"));
+        }
+        let is_known = |name: &str| needed.contains(&name) || possible.contains(&name);
+        match given.keys().find(|name| !is_known(name)) {
+            Some(name) => Err(format!("`credentials.{name}` is unknown for this kind of account")),
+            None => Ok(Self(given)),
+        }
+    }
+
+    /// One of them.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&Secret> {
+        self.0.get(name)
+    }
+
+    /// Whether there are none, as for a metal host.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// All of them as one text, to be sealed.
+    #[must_use]
+    pub fn to_text(&self) -> Secret {
+        let plain: BTreeMap<&str, &str> = self.0.iter().map(|(name, value)| (name.as_str(), value.reveal())).collect();
+        // A map of texts always has a form in JSON.
+        Secret::new(serde_json::to_string(&plain).unwrap_or_default())
+    }
+
+    /// Reads what [`Credentials::to_text`] wrote.
+    ///
+    /// # Errors
+    /// As [`Credentials::new`]; a text of another form counts as empty.
+    pub fn from_text(kind: Provider, text: &Secret) -> Result<Self, String> {
+        Self::new(kind, serde_json::from_str(text.reveal()).unwrap_or_default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::{Credentials, Settings};
+    use crate::machine::Provider;
+    use crate::secret::Secret;
+
+    fn given(names: &[&str]) -> BTreeMap<String, Secret> {
+        names.iter().map(|name| ((*name).to_owned(), Secret::new("v"))).collect()
+    }
+
+    #[test]
+    fn each_kind_needs_its_own_credentials_and_takes_no_others() {
+        for (kind, names) in [
+            (Provider::Qemu, &[][..]),
+            (Provider::Hetzner, &["token"]),
+            (Provider::Digitalocean, &["token"]),
+            (Provider::Aws, &["access_key_id", "secret_access_key"]),
+            (Provider::Aws, &["access_key_id", "secret_access_key", "role_arn", "external_id"]),
+        ] {
+            let credentials = Credentials::new(kind, given(names)).unwrap();
+            assert_eq!(Credentials::from_text(kind, &credentials.to_text()), Ok(credentials));
+        }
+        let wrong = |kind, names: &[&str]| Credentials::new(kind, given(names)).unwrap_err();
+        assert_eq!(wrong(Provider::Hetzner, &[]), "`credentials.token` is missing");
+        assert_eq!(wrong(Provider::Aws, &["access_key_id"]), "`credentials.secret_access_key` is missing");
+        assert_eq!(wrong(Provider::Qemu, &["token"]), "`credentials.token` is unknown for this kind of account");
+    }
+
+    #[test]
+    fn a_network_is_an_address_and_a_prefix() {
+        let with = |network: &str| Settings { ingress_from: vec![network.to_owned()], ..Settings::default() };
+        for right in ["203.0.113.7/32", "0.0.0.0/0", "2001:db8::/48"] {
+            assert_eq!(with(right).check(Provider::Hetzner), Ok(()), "{right}");
+        }
+        for wrong in ["203.0.113.7", "203.0.113.7/33", "example.com/8", "/8", "::/129"] {
+            assert!(with(wrong).check(Provider::Hetzner).is_err(), "{wrong}");
+        }
+        assert!(Settings::default().check(Provider::Aws).unwrap_err().contains("ingress_from"));
+        assert_eq!(Settings::default().check(Provider::Qemu), Ok(()));
+    }
+}
