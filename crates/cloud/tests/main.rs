@@ -2,4 +2,5 @@
 #![allow(clippy::unwrap_used)]
 
 mod fake;
+mod fault_proxy;
 mod qemu;
