@@ -3,4 +3,5 @@
 
 mod fake;
 mod fault_proxy;
+mod hetzner;
 mod qemu;
