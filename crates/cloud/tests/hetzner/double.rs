@@ -230,10 +230,6 @@ impl Project {
             return refuse(422, "invalid_input", "id is required");
         }
         let found: Result<Vec<Value>, Refused> = ids.iter().map(|id| self.action(number(id)?)).collect();
-        query_all().page("actions", found?)
+        Ok((200, json!({"actions": found?})))
     }
-}
-
-const fn query_all() -> Query<'static> {
-    Query("per_page=50")
 }

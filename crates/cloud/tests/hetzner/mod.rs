@@ -3,6 +3,7 @@
 mod access;
 mod creating;
 mod double;
+mod independent;
 mod interrupted;
 mod leftovers;
 mod listing;

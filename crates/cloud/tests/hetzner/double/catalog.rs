@@ -99,7 +99,6 @@ pub fn pricing() -> Value {
         "primary_ips": [{"type": "ipv4", "prices": prices}],
         "server_backup": {"percentage": "20.00"},
         "server_types": types,
-        "traffic": {"price_per_tb": money},
         "volume": {"price_per_gb_month": money},
     })
 }

@@ -117,9 +117,13 @@ impl Project {
             return refuse(404, "not_found", "firewall not found");
         }
         let arch = catalog::server_type(kind)["architecture"].clone();
-        let wanted = text(body, "image")?;
+        // By name or by id, and the id as a number or in words.
+        let wanted = match &body["image"] {
+            Value::Number(id) => id.to_string(),
+            _ => text(body, "image")?.to_owned(),
+        };
         let image = self.images.iter().find(|(id, image)| {
-            (image.shown["name"] == wanted || id.to_string() == wanted) && image.shown["architecture"] == arch
+            (image.shown["name"] == *wanted || id.to_string() == wanted) && image.shown["architecture"] == arch
         });
         let Some((_, image)) = image else { return refuse(422, "invalid_input", "image: not found") };
         if image.shown["status"] != "available" {
