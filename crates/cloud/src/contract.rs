@@ -6,7 +6,10 @@ use stagely_domain::id::{EnvironmentId, InstallationId, MachineId};
 use stagely_domain::machine::{Arch, Role, Size};
 use stagely_domain::secret::Secret;
 
-use crate::{AgentConfig, AgentDownload, Cloud, CreateRequest, DeleteProgress, ErrorKind, ProviderId, VmState};
+use crate::catalogue::candidates;
+use crate::{
+    AgentConfig, AgentDownload, Cloud, CreateRequest, DeleteProgress, ErrorKind, ProviderId, SleepProgress, VmState,
+};
 
 /// A request for a small machine of `installation`.
 #[must_use]
@@ -33,6 +36,43 @@ pub fn request(installation: InstallationId, clock: &dyn Clock) -> CreateRequest
             ingress_port: 7443,
         },
     }
+}
+
+/// The same, of the cheapest type that the provider has in its catalogue.
+///
+/// # Panics
+/// When the catalogue cannot be read.
+pub async fn offered(cloud: &dyn Cloud, installation: InstallationId, clock: &dyn Clock) -> CreateRequest {
+    let request = request(installation, clock);
+    let offerings = cloud.catalogue().await.expect("the catalogue");
+    let offering = candidates(&offerings, request.size, request.arch, &[]).first().copied().cloned();
+    CreateRequest { offering, ..request }
+}
+
+/// Puts a machine to sleep, however many calls that takes.
+///
+/// # Panics
+/// When it fails, or does not end.
+pub async fn put_to_sleep(cloud: &dyn Cloud, id: &ProviderId) {
+    for _ in 0..120 {
+        if cloud.hibernate(id).await.expect("hibernate") == SleepProgress::Asleep {
+            return;
+        }
+    }
+    panic!("{id} does not fall asleep");
+}
+
+/// Deletes a machine, however many calls that takes.
+///
+/// # Panics
+/// When it fails, or does not end.
+pub async fn delete(cloud: &dyn Cloud, id: &ProviderId) {
+    for _ in 0..120 {
+        if cloud.delete(id).await.expect("delete") == DeleteProgress::Gone {
+            return;
+        }
+    }
+    panic!("{id} does not go");
 }
 
 /// Runs every case.
@@ -62,7 +102,7 @@ async fn what_is_absent_is_gone(cloud: &dyn Cloud) {
 }
 
 async fn a_machine_is_created_once_and_shows_its_tags(cloud: &dyn Cloud, clock: &dyn Clock) {
-    let request = request(InstallationId::generate(), clock);
+    let request = offered(cloud, InstallationId::generate(), clock).await;
     let first = cloud.create(&request).await.expect("create");
     let again = cloud.create(&request).await.expect("create again");
     assert_eq!(first.id, again.id, "the same request is the same machine");
@@ -76,30 +116,24 @@ async fn a_machine_is_created_once_and_shows_its_tags(cloud: &dyn Cloud, clock: 
     );
     assert_eq!(cloud.find(request.machine).await.expect("find").len(), 1);
     if cloud.capabilities().hibernate {
-        cloud.hibernate(&first.id).await.expect("hibernate");
-        cloud.hibernate(&first.id).await.expect("hibernating what sleeps changes nothing");
+        put_to_sleep(cloud, &first.id).await;
+        let again = cloud.hibernate(&first.id).await.expect("hibernating what sleeps changes nothing");
+        assert_eq!(again, SleepProgress::Asleep);
         assert_eq!(cloud.find(request.machine).await.expect("find")[0].state, VmState::Hibernated);
         assert_eq!(cloud.wake(&first.id).await.expect("wake").state, VmState::Running);
         assert_eq!(cloud.wake(&first.id).await.expect("waking what is awake changes nothing").state, VmState::Running);
     }
-    let mut progress = DeleteProgress::InProgress;
-    for _ in 0..120 {
-        progress = cloud.delete(&first.id).await.expect("delete");
-        if progress == DeleteProgress::Gone {
-            break;
-        }
-    }
-    assert_eq!(progress, DeleteProgress::Gone);
+    delete(cloud, &first.id).await;
     assert_eq!(cloud.list(request.installation).await.expect("list").vms, []);
     assert_eq!(cloud.delete(&first.id).await.expect("delete again"), DeleteProgress::Gone);
 }
 
 async fn another_installations_machine_is_neither_listed_nor_adopted(cloud: &dyn Cloud, clock: &dyn Clock) {
-    let request = request(InstallationId::generate(), clock);
+    let request = offered(cloud, InstallationId::generate(), clock).await;
     let created = cloud.create(&request).await.expect("create");
     let other = InstallationId::generate();
     assert_eq!(cloud.list(other).await.expect("list").vms, []);
     let stolen = CreateRequest { installation: other, ..request };
     assert_eq!(cloud.create(&stolen).await.expect_err("foreign").kind, ErrorKind::Exists);
-    cloud.delete(&created.id).await.expect("delete");
+    delete(cloud, &created.id).await;
 }

@@ -4,10 +4,10 @@
 
 pub mod catalogue;
 mod error;
+pub mod hetzner;
 pub mod qemu;
 mod request;
 mod residue;
-#[allow(dead_code, reason = "rendered for the providers of paid clouds, which come next")]
 mod user_data;
 mod vm;
 

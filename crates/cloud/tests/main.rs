@@ -2,4 +2,6 @@
 #![allow(clippy::unwrap_used)]
 
 mod fake;
+mod fault_proxy;
+mod hetzner;
 mod qemu;

@@ -1,0 +1,141 @@
+//! What our labels say, on machines and on what belongs to them.
+
+use std::str::FromStr;
+
+use chrono::{DateTime, Utc};
+use stagely_domain::id::{EnvironmentId, InstallationId, MachineId};
+use stagely_domain::machine::Role;
+
+use crate::CreateRequest;
+use crate::hetzner::wire::Labels;
+
+pub(super) const INSTALLATION: &str = "stagely-installation";
+pub(super) const MACHINE: &str = "stagely-machine";
+const ENVIRONMENT: &str = "stagely-environment";
+const ROLE: &str = "stagely-role";
+/// In seconds since 1970.
+const EXPIRES: &str = "stagely-expires";
+/// Where the agent's ingress listens.
+const PORT: &str = "stagely-port";
+/// The type and place to which a sleeping machine returns.
+const TYPE: &str = "stagely-type";
+const LOCATION: &str = "stagely-location";
+/// On a snapshot: the server that it is a copy of.
+const SERVER: &str = "stagely-server";
+/// Set by a person on what must stay.
+const HOLD: &str = "stagely-hold";
+
+/// All that a machine is. Every value is an id, a number or a name of the provider's: none needs quoting.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Tags {
+    pub(super) machine: MachineId,
+    pub(super) installation: InstallationId,
+    pub(super) environment: Option<EnvironmentId>,
+    pub(super) expires_at: DateTime<Utc>,
+    pub(super) port: u16,
+    /// Type and location.
+    pub(super) place: Option<(String, String)>,
+    /// The server that this is a snapshot of.
+    pub(super) server: Option<u64>,
+    pub(super) role: Option<String>,
+}
+
+impl Tags {
+    /// What a machine that is asked for will be.
+    pub(super) fn of(request: &CreateRequest, server_type: &str, location: &str) -> Self {
+        let role = match request.role {
+            Role::Preview => "preview",
+            Role::Builder => "builder",
+        };
+        Self {
+            machine: request.machine,
+            installation: request.installation,
+            environment: request.environment,
+            expires_at: request.expires_at,
+            port: request.config.ingress_port,
+            place: Some((server_type.to_owned(), location.to_owned())),
+            server: None,
+            role: Some(role.to_owned()),
+        }
+    }
+
+    /// What a server or snapshot says of itself; `None` when it is not ours, or was changed so that it cannot be told.
+    pub(super) fn read(labels: &Labels) -> Option<Self> {
+        Some(Self {
+            machine: value(labels, MACHINE)?,
+            installation: value(labels, INSTALLATION)?,
+            environment: value(labels, ENVIRONMENT),
+            expires_at: DateTime::from_timestamp(value(labels, EXPIRES)?, 0)?,
+            port: value(labels, PORT)?,
+            place: labels.get(TYPE).cloned().zip(labels.get(LOCATION).cloned()),
+            server: value(labels, SERVER),
+            role: labels.get(ROLE).cloned(),
+        })
+    }
+
+    pub(super) fn labels(&self) -> Labels {
+        let (kind, location) = self.place.clone().unzip();
+        let all = [
+            (MACHINE, Some(self.machine.to_string())),
+            (INSTALLATION, Some(self.installation.to_string())),
+            (ENVIRONMENT, self.environment.map(|environment| environment.to_string())),
+            (EXPIRES, Some(self.expires_at.timestamp().to_string())),
+            (PORT, Some(self.port.to_string())),
+            (TYPE, kind),
+            (LOCATION, location),
+            (SERVER, self.server.map(|server| server.to_string())),
+            (ROLE, self.role.clone()),
+        ];
+        all.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
+    }
+}
+
+/// Selects what carries this label.
+pub(super) fn selector(name: &str, value: impl ToString) -> String {
+    format!("{name}={}", value.to_string())
+}
+
+/// What is only the installation's.
+pub(super) fn shared(installation: InstallationId) -> Labels {
+    Labels::from([(INSTALLATION.to_owned(), installation.to_string())])
+}
+
+pub(super) fn installation(labels: &Labels) -> Option<InstallationId> {
+    value(labels, INSTALLATION)
+}
+
+pub(super) fn machine(labels: &Labels) -> Option<MachineId> {
+    value(labels, MACHINE)
+}
+
+pub(super) fn is_held(labels: &Labels) -> bool {
+    labels.contains_key(HOLD)
+}
+
+fn value<T: FromStr>(labels: &Labels, name: &str) -> Option<T> {
+    labels.get(name)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use stagely_domain::clock::SystemClock;
+    use stagely_domain::id::InstallationId;
+
+    use super::Tags;
+    use crate::contract::request;
+
+    #[test]
+    fn labels_say_it_all_and_are_legal() {
+        let request = request(InstallationId::generate(), &SystemClock);
+        let tags = Tags { server: Some(4711), ..Tags::of(&request, "cx23", "nbg1") };
+        let labels = tags.labels();
+        assert_eq!(Tags::read(&labels), Some(tags));
+        for value in labels.values() {
+            let legal = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+            assert!(value.len() <= 63 && value.chars().all(legal), "{value}");
+        }
+        let mut damaged = labels;
+        damaged.insert("stagely-expires".to_owned(), "soon".to_owned());
+        assert_eq!(Tags::read(&damaged), None);
+    }
+}

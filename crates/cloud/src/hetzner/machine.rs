@@ -1,0 +1,182 @@
+//! One machine as the provider shows it: a server, snapshots of it, or both while it falls asleep or wakes.
+
+use std::collections::HashMap;
+
+use stagely_domain::id::{InstallationId, MachineId};
+
+use crate::hetzner::http::{Http, Progress};
+use crate::hetzner::labels::{self, Tags};
+use crate::hetzner::wire::{Image, Server};
+use crate::{ErrorKind, Listing, ProviderId, Result, Vm, VmState};
+
+/// All that carries a machine's id.
+#[derive(Debug, Default)]
+pub(super) struct Machine {
+    /// Names are unique in a project, so there is at most one.
+    pub(super) server: Option<(Server, Tags)>,
+    pub(super) snapshots: Vec<(Image, Tags)>,
+}
+
+/// Looks for everything of a machine.
+pub(super) async fn look(http: &Http, doing: &'static str, id: MachineId) -> Result<Machine> {
+    let mut machine = server_only(http, doing, id).await?;
+    let selector = labels::selector(labels::MACHINE, id);
+    let query = [("type", "snapshot"), ("label_selector", &*selector)];
+    machine.snapshots = ours(http.list::<Image>(doing, "images", &query).await?, |image| &image.labels, id);
+    machine.snapshots.sort_by_key(|(image, _)| image.id);
+    Ok(machine)
+}
+
+/// The same with half the requests, for who needs no snapshots.
+async fn server_only(http: &Http, doing: &'static str, id: MachineId) -> Result<Machine> {
+    let selector = labels::selector(labels::MACHINE, id);
+    let servers: Vec<Server> = http.list(doing, "servers", &[("label_selector", &*selector)]).await?;
+    let server = ours(servers, |server| &server.labels, id).pop();
+    Ok(Machine { server, snapshots: Vec::new() })
+}
+
+fn ours<T>(found: Vec<T>, labels: impl Fn(&T) -> &HashMap<String, String>, id: MachineId) -> Vec<(T, Tags)> {
+    let tagged = found.into_iter().filter_map(|item| Tags::read(labels(&item)).map(|tags| (item, tags)));
+    tagged.filter(|(_, tags)| tags.machine == id).collect()
+}
+
+/// As the orchestrator sees it; `None` when there is nothing of it.
+pub(super) async fn find(http: &Http, id: MachineId) -> Result<Option<Vm>> {
+    let doing = "find a machine";
+    let machine = server_only(http, doing, id).await?;
+    // Only what is off may be asleep: for the rest the server says all.
+    let awake = machine.server.as_ref().is_some_and(|(server, _)| !matches!(&*server.status, "off" | "deleting"));
+    let machine = if awake { machine } else { look(http, doing, id).await? };
+    Ok(machine.vm())
+}
+
+/// Every machine of an installation, sleeping ones too.
+pub(super) async fn list(http: &Http, installation: InstallationId) -> Result<Listing> {
+    let doing = "list machines";
+    let selector = labels::selector(labels::INSTALLATION, installation);
+    // Snapshots first: what wakes in between is then seen twice and not missed, and what falls asleep has its server
+    // until its snapshot is whole.
+    let query = [("type", "snapshot"), ("label_selector", &*selector)];
+    let images: Vec<Image> = http.list(doing, "images", &query).await?;
+    let servers: Vec<Server> = http.list(doing, "servers", &[("label_selector", &*selector)]).await?;
+    let (mut machines, mut complete) = (HashMap::<MachineId, Machine>::new(), true);
+    for server in servers {
+        match Tags::read(&server.labels) {
+            Some(tags) if tags.installation == installation => {
+                let id = tags.machine;
+                machines.entry(id).or_default().server = Some((server, tags));
+            }
+            Some(_) => {}
+            None => {
+                tracing::warn!("server {} carries our label, and cannot be read: it is not listed", server.id);
+                complete = false;
+            }
+        }
+    }
+    for image in images {
+        if let Some(tags) = Tags::read(&image.labels).filter(|tags| tags.installation == installation) {
+            machines.entry(tags.machine).or_default().snapshots.push((image, tags));
+        }
+    }
+    Ok(Listing { vms: machines.values().filter_map(Machine::vm).collect(), complete })
+}
+
+impl Machine {
+    /// Snapshots that were taken of the server that exists now: it is falling asleep.
+    pub(super) fn own(&self) -> impl Iterator<Item = &(Image, Tags)> {
+        let server = self.server.as_ref().map(|(server, _)| server.id);
+        self.snapshots.iter().filter(move |(_, tags)| tags.server.is_some() && tags.server == server)
+    }
+
+    /// Snapshots of a server before this one: it has woken, and they are of the past.
+    pub(super) fn past(&self) -> impl Iterator<Item = &(Image, Tags)> {
+        let server = self.server.as_ref().map(|(server, _)| server.id);
+        self.snapshots.iter().filter(move |(_, tags)| server.is_some() && tags.server != server)
+    }
+
+    /// What it sleeps in: the newest whole snapshot.
+    pub(super) fn bed(&self) -> Option<&(Image, Tags)> {
+        self.snapshots.iter().rev().find(|(image, _)| image.status == "available").or(self.snapshots.last())
+    }
+
+    pub(super) fn vm(&self) -> Option<Vm> {
+        let Some((server, tags)) = &self.server else {
+            let (image, tags) = self.bed()?;
+            return Some(vm(tags, VmState::Hibernated, None, image.created));
+        };
+        let state = match &*server.status {
+            "off" if self.own().next().is_some() => VmState::Hibernated,
+            "deleting" if self.own().any(|(image, _)| image.status == "available") => VmState::Hibernated,
+            "running" | "stopping" => VmState::Running,
+            "initializing" | "starting" => VmState::Pending,
+            "off" => VmState::Stopped,
+            "deleting" => VmState::Deleting,
+            other => VmState::Other(other.to_owned()),
+        };
+        let address = server.ip().filter(|_| state != VmState::Hibernated);
+        Some(vm(tags, state, address, server.created))
+    }
+}
+
+fn vm(tags: &Tags, state: VmState, ip: Option<&str>, created: Option<chrono::DateTime<chrono::Utc>>) -> Vm {
+    Vm {
+        id: ProviderId(tags.machine.label()),
+        machine: tags.machine,
+        installation: tags.installation,
+        environment: tags.environment,
+        state,
+        address: ip.map(|ip| format!("{ip}:{}", tags.port)),
+        expires_at: tags.expires_at,
+        created_at: created.unwrap_or_default(),
+    }
+}
+
+/// Removes a snapshot; one that is absent is gone.
+pub(super) async fn drop_snapshot(http: &Http, doing: &'static str, id: u64) -> Result<()> {
+    http.delete(doing, &format!("images/{id}")).await.map(drop)
+}
+
+/// Removes everything of it. True when there was nothing any more.
+pub(super) async fn remove(http: &Http, id: MachineId) -> Result<bool> {
+    let doing = "delete a machine";
+    let machine = look(http, doing, id).await?;
+    if machine.server.is_none() && machine.snapshots.is_empty() {
+        return Ok(true);
+    }
+    if let Some((server, _)) = &machine.server
+        && !remove_server(http, doing, server).await?
+    {
+        return Ok(false);
+    }
+    for (image, _) in &machine.snapshots {
+        match drop_snapshot(http, doing, image.id).await {
+            Err(error) if error.kind == ErrorKind::Conflict => return Ok(false),
+            outcome => outcome?,
+        }
+    }
+    let left = look(http, doing, id).await?;
+    Ok(left.server.is_none() && left.snapshots.is_empty())
+}
+
+/// Removes a server and follows that for a while. False when it must be asked again.
+pub(super) async fn remove_server(http: &Http, doing: &'static str, server: &Server) -> Result<bool> {
+    match http.delete(doing, &format!("servers/{}", server.id)).await {
+        Ok(None) => Ok(true),
+        Ok(Some(answer)) => match http.follow(doing, &answer).await? {
+            Progress::Failed(error) => Err(error),
+            progress => Ok(matches!(progress, Progress::Done)),
+        },
+        // Something else goes on with it, perhaps the delete of a call before: that is waited out.
+        Err(error) if error.kind == ErrorKind::Conflict => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Removes the server of a machine, and leaves its snapshots. True when there is none any more.
+pub(super) async fn remove_server_of(http: &Http, id: MachineId) -> Result<bool> {
+    let doing = "remove a server that was not placed";
+    match server_only(http, doing, id).await?.server {
+        Some((server, _)) => remove_server(http, doing, &server).await,
+        None => Ok(true),
+    }
+}

@@ -1,0 +1,172 @@
+//! Sleep: a server that is off costs as much as one that runs, so a sleeping machine is a snapshot and no server.
+//!
+//! Falling asleep: shut down, snapshot (which names its server), delete the server. Waking: a new server from the snapshot,
+//! delete the snapshot. Both look first and do what is missing, so that they may end anywhere and be called again:
+//! the server goes only when its snapshot is whole, and a snapshot only when its server runs.
+
+use hcloud::models::CreateImageFromServerRequest;
+use hcloud::models::create_image_from_server_request::Type;
+use serde_json::json;
+use stagely_domain::id::MachineId;
+use tokio::time::{Instant, sleep};
+
+use crate::hetzner::create::Order;
+use crate::hetzner::labels::Tags;
+use crate::hetzner::machine::{self, Machine};
+use crate::hetzner::wire::{Image, Server};
+use crate::hetzner::{Hetzner, Progress};
+use crate::user_data::NO_METADATA;
+use crate::{CloudError, ErrorKind, Result, SleepProgress, Vm};
+
+const HIBERNATE: &str = "hibernate a machine";
+const WAKE: &str = "wake a machine";
+
+impl Hetzner {
+    /// One or more steps towards sleep.
+    pub(super) async fn fall_asleep(&self, id: MachineId) -> Result<SleepProgress> {
+        let machine = machine::look(&self.http, HIBERNATE, id).await?;
+        let Some((server, tags)) = &machine.server else {
+            return match machine.bed() {
+                Some((image, _)) if image.status == "available" => Ok(SleepProgress::Asleep),
+                Some(_) => Ok(SleepProgress::InProgress),
+                None => Err(CloudError::new(ErrorKind::NotFound, HIBERNATE, "there is none")),
+            };
+        };
+        let step = match &*server.status {
+            "off" => self.leave(&machine, server, tags).await,
+            "running" => self.turn_off(&machine, server, tags).await,
+            // It starts, stops or goes: nothing to do but wait.
+            _ => Ok(SleepProgress::InProgress),
+        };
+        match step {
+            Err(error) if error.kind == ErrorKind::Conflict => Ok(SleepProgress::InProgress),
+            step => step,
+        }
+    }
+
+    /// From running to off, and on.
+    async fn turn_off(&self, machine: &Machine, server: &Server, tags: &Tags) -> Result<SleepProgress> {
+        // It has run since they were taken: they are of the past.
+        for (image, _) in &machine.snapshots {
+            machine::drop_snapshot(&self.http, HIBERNATE, image.id).await?;
+        }
+        self.http.act(HIBERNATE, &format!("servers/{}/actions/shutdown", server.id)).await?;
+        if !self.reaches(HIBERNATE, server.id, "off").await? {
+            // It does not listen; what is not on its disk by now is lost, as at any power cut.
+            let answer = self.http.act(HIBERNATE, &format!("servers/{}/actions/poweroff", server.id)).await?;
+            if !matches!(self.http.follow(HIBERNATE, &answer).await?, Progress::Done) {
+                return Ok(SleepProgress::InProgress);
+            }
+        }
+        self.leave(&Machine { server: Some((server.clone(), tags.clone())), snapshots: Vec::new() }, server, tags).await
+    }
+
+    /// From off to a snapshot and no server.
+    async fn leave(&self, machine: &Machine, server: &Server, tags: &Tags) -> Result<SleepProgress> {
+        let whole = |image: &&(Image, Tags)| image.0.status == "available";
+        let Some((kept, _)) = machine.own().filter(whole).last() else {
+            if machine.own().any(|(image, _)| image.status == "creating") {
+                return Ok(SleepProgress::InProgress);
+            }
+            return self.snapshot(server, tags).await;
+        };
+        if !machine::remove_server(&self.http, HIBERNATE, server).await? {
+            return Ok(SleepProgress::InProgress);
+        }
+        // Of two that a lost answer made, one is enough; so are those of the past.
+        for (image, _) in machine.snapshots.iter().filter(|(image, _)| image.id != kept.id) {
+            machine::drop_snapshot(&self.http, HIBERNATE, image.id).await?;
+        }
+        Ok(SleepProgress::Asleep)
+    }
+
+    async fn snapshot(&self, server: &Server, tags: &Tags) -> Result<SleepProgress> {
+        let body = CreateImageFromServerRequest {
+            description: Some(format!("sleep of {}", server.name)),
+            labels: Some(Tags { server: Some(server.id), ..tags.clone() }.labels()),
+            r#type: Some(Type::Snapshot),
+        };
+        let answer = self.http.post(HIBERNATE, &format!("servers/{}/actions/create_image", server.id), &body).await?;
+        match self.http.follow(HIBERNATE, &answer).await? {
+            Progress::Failed(error) => Err(error),
+            // The look of the next call decides, not this answer.
+            Progress::Done | Progress::Going => Ok(SleepProgress::InProgress),
+        }
+    }
+
+    /// Brings it back, or tells that it is not yet there.
+    pub(super) async fn rise(&self, id: MachineId) -> Result<Vm> {
+        let machine = machine::look(&self.http, WAKE, id).await?;
+        match (&machine.server, machine.bed()) {
+            (Some((server, _)), _) => self.stand_up(&machine, server).await?,
+            (None, Some((image, _))) if image.status != "available" => {
+                return Err(CloudError::new(ErrorKind::Conflict, WAKE, "its snapshot is not whole yet"));
+            }
+            (None, Some((image, tags))) => self.leave_bed(&machine, image, tags).await?,
+            (None, None) => return Err(CloudError::new(ErrorKind::NotFound, WAKE, "there is none")),
+        }
+        let awake = machine::find(&self.http, id).await?;
+        awake.ok_or_else(|| CloudError::new(ErrorKind::NotFound, WAKE, "it went away while it woke"))
+    }
+
+    /// A server is there: it fell asleep only half-way, or it has been made from its snapshot.
+    async fn stand_up(&self, machine: &Machine, server: &Server) -> Result<()> {
+        if server.status == "off" {
+            // What was taken of it is of the past as soon as it runs again.
+            for (image, _) in machine.own() {
+                machine::drop_snapshot(&self.http, WAKE, image.id).await?;
+            }
+            self.http.act(WAKE, &format!("servers/{}/actions/poweron", server.id)).await?;
+        }
+        self.runs(server.id).await?;
+        for (image, _) in &machine.snapshots {
+            machine::drop_snapshot(&self.http, WAKE, image.id).await?;
+        }
+        Ok(())
+    }
+
+    /// A new server from the snapshot, in the place that it had.
+    async fn leave_bed(&self, machine: &Machine, image: &Image, tags: &Tags) -> Result<()> {
+        let Some((server_type, location)) = &tags.place else {
+            return Err(CloudError::new(ErrorKind::Invalid, WAKE, "its snapshot does not say where it was"));
+        };
+        let order = Order {
+            tags: &Tags { server: None, ..tags.clone() },
+            server_type,
+            location,
+            image: image.id.to_string(),
+            // All that it knew is on its disk; only what is said at each boot must be said again.
+            user_data: format!("#cloud-config\n{}\n", json!({ "bootcmd": [NO_METADATA] })),
+        };
+        let placed = self.place(&order).await?;
+        self.runs(placed.server.id).await?;
+        for (image, _) in &machine.snapshots {
+            machine::drop_snapshot(&self.http, WAKE, image.id).await?;
+        }
+        Ok(())
+    }
+
+    async fn runs(&self, server: u64) -> Result<()> {
+        if self.reaches(WAKE, server, "running").await? {
+            return Ok(());
+        }
+        Err(CloudError::new(ErrorKind::Conflict, WAKE, "it is being made from its snapshot; ask again"))
+    }
+
+    /// Waits for a while until a server has this status.
+    async fn reaches(&self, doing: &'static str, server: u64, status: &str) -> Result<bool> {
+        let timing = self.http.timing();
+        let (until, mut pause) = (Instant::now() + timing.action, timing.poll);
+        loop {
+            let answer = self.http.get(doing, &format!("servers/{server}"), &[]).await?;
+            if answer.pointer("/server/status").and_then(|found| found.as_str()) == Some(status) {
+                return Ok(true);
+            }
+            if Instant::now() + pause > until {
+                return Ok(false);
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(timing.poll * 5);
+        }
+    }
+}

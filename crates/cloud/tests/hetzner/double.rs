@@ -1,0 +1,235 @@
+//! Hetzner Cloud in memory, on loopback: projects with tokens, servers, snapshots, firewalls and addresses; actions that
+//! progress whenever somebody looks; pages, limits and refusals as the provider has them. Tests steer it.
+
+pub mod catalog;
+pub mod server;
+pub mod world;
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::{HeaderMap, Method, StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+
+use self::world::{LIMIT, Project, Refused, World, now_secs, refuse};
+
+/// The token of the first project.
+pub const TOKEN: &str = "token-of-the-first-project";
+/// Another token of it, that may only read.
+pub const READ_ONLY: &str = "token-that-may-only-read";
+/// The token of another project.
+pub const OTHER_TOKEN: &str = "token-of-another-project";
+
+pub struct Double {
+    address: SocketAddr,
+    world: Arc<Mutex<World>>,
+    _serving: JoinSet<()>,
+}
+
+impl Double {
+    pub async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let world = Arc::new(Mutex::new(World::default()));
+        let app = Router::new().fallback(handle).with_state(Arc::clone(&world));
+        let mut serving = JoinSet::new();
+        serving.spawn(async move { axum::serve(listener, app).await.unwrap() });
+        Self { address, world, _serving: serving }
+    }
+
+    /// `http://127.0.0.1:port`, before the version.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Looks into it, or steers it.
+    pub fn world(&self) -> MutexGuard<'_, World> {
+        lock(&self.world)
+    }
+}
+
+fn lock(world: &Mutex<World>) -> MutexGuard<'_, World> {
+    world.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn handle(
+    State(world): State<Arc<Mutex<World>>>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let mut world = lock(&world);
+    let (outcome, left) = world.answer(&method, &uri, &headers, &body);
+    let (status, value) = match outcome {
+        Ok((status, value)) => (status, value),
+        Err(Refused { status, code, message }) => {
+            (status, json!({"error": {"code": code, "message": message, "details": null}}))
+        }
+    };
+    let status = StatusCode::from_u16(status).unwrap();
+    let limits = [
+        ("ratelimit-limit", LIMIT.to_string()),
+        ("ratelimit-remaining", left.to_string()),
+        ("ratelimit-reset", (now_secs() + i64::from(LIMIT - left)).to_string()),
+    ];
+    match status {
+        StatusCode::NO_CONTENT => (status, limits).into_response(),
+        _ => (status, limits, axum::Json(value)).into_response(),
+    }
+}
+
+impl World {
+    /// The answer, and how many requests the project has left.
+    fn answer(
+        &mut self,
+        method: &Method,
+        uri: &Uri,
+        headers: &HeaderMap,
+        body: &[u8],
+    ) -> (Result<(u16, Value), Refused>, u32) {
+        let token = headers.get("authorization").and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let token = token.strip_prefix("Bearer ").unwrap_or_default();
+        let Some((project, read_only)) = self.tokens.get(token).copied() else {
+            return (refuse(401, "unauthorized", "unable to authenticate"), LIMIT);
+        };
+        let left = &mut self.projects[project].left;
+        if *left == 0 {
+            return (refuse(429, "rate_limit_exceeded", "limit of 3600 requests per hour reached"), 0);
+        }
+        *left -= 1;
+        let left = *left;
+        self.requests.push(format!("{method} {uri}"));
+        if read_only && method != Method::GET {
+            return (refuse(403, "token_readonly", "token is only allowed to perform GET requests"), left);
+        }
+        if let Some((status, code)) = self.refuse_next.pop_front() {
+            return (refuse(status, code, format!("told to refuse; your token is {token}")), left);
+        }
+        (self.route(project, method, uri, body), left)
+    }
+
+    fn route(&mut self, project: usize, method: &Method, uri: &Uri, body: &[u8]) -> Result<(u16, Value), Refused> {
+        let path: Vec<&str> = uri.path().trim_matches('/').split('/').collect();
+        let Some(("v1", path)) = path.split_first().map(|(version, path)| (*version, path)) else {
+            return refuse(404, "not_found", "no such version");
+        };
+        let query = Query(uri.query().unwrap_or_default());
+        let body = match body {
+            [] => json!({}),
+            bytes => serde_json::from_slice(bytes).or_else(|_| refuse(400, "json_error", "no JSON"))?,
+        };
+        let knobs = &mut self.knobs;
+        let project = &mut self.projects[project];
+        if method == Method::GET {
+            // Time passes when somebody looks.
+            project.tick(knobs);
+        }
+        match (method.as_str(), path) {
+            ("GET", ["server_types"]) => query.page("server_types", catalog::server_types(&query)),
+            ("GET", ["locations"]) => query.page("locations", catalog::locations()),
+            ("GET", ["pricing"]) => Ok((200, json!({"pricing": catalog::pricing()}))),
+            ("GET", ["actions"]) => project.some_actions(&query),
+            ("GET", ["actions", id]) => Ok((200, json!({"action": project.action(number(id)?)?}))),
+            ("GET", ["servers"]) => query.page("servers", project.servers_json(knobs)),
+            ("POST", ["servers"]) => project.create_server(knobs, &body),
+            ("GET", ["servers", id]) => Ok((200, json!({"server": project.server(number(id)?)?.json(knobs)}))),
+            ("DELETE", ["servers", id]) => project.delete_server(knobs, number(id)?),
+            ("POST", ["servers", id, "actions", what]) => project.act(knobs, number(id)?, what, &body),
+            ("GET", ["images"]) => query.page("images", project.images_json()),
+            ("POST", ["firewalls"]) => project.create_firewall(knobs, &body),
+            ("POST", ["firewalls", id, "actions", "set_rules"]) => project.set_rules(number(id)?, &body),
+            ("GET", [kind]) => query.page(kind, project.things(kind)?),
+            ("GET", [kind, id]) => project.thing(kind, number(id)?),
+            ("DELETE", [kind, id]) => project.delete_thing(kind, number(id)?),
+            _ => refuse(404, "not_found", "no such route"),
+        }
+    }
+}
+
+fn number(text: &str) -> Result<u64, Refused> {
+    text.parse().or_else(|_| refuse(422, "invalid_input", "an id is a number"))
+}
+
+/// A query string.
+pub struct Query<'q>(&'q str);
+
+impl Query<'_> {
+    pub fn all(&self, name: &str) -> Vec<String> {
+        let pairs = self.0.split('&').filter_map(|pair| pair.split_once('='));
+        pairs.filter(|(found, _)| *found == name).map(|(_, value)| decode(value)).collect()
+    }
+
+    pub fn get(&self, name: &str) -> Option<String> {
+        self.all(name).pop()
+    }
+
+    /// One page of what fits the filters, as every list is given.
+    fn page(&self, key: &str, mut items: Vec<Value>) -> Result<(u16, Value), Refused> {
+        if let Some(selector) = self.get("label_selector") {
+            items.retain(|item| selects(&selector, &item["labels"]));
+        }
+        for filter in ["name", "type", "status", "architecture"] {
+            let wanted = self.all(filter);
+            items.retain(|item| wanted.is_empty() || wanted.iter().any(|value| item[filter] == **value));
+        }
+        let number = |name: &str, default: usize| {
+            let text = self.get(name).unwrap_or_else(|| default.to_string());
+            text.parse::<usize>().ok().filter(|number| *number > 0)
+        };
+        let (Some(page), Some(per_page)) = (number("page", 1), number("per_page", 25).filter(|size| *size <= 50))
+        else {
+            return refuse(422, "invalid_input", "page or per_page is out of range");
+        };
+        let (total, last) = (items.len(), items.len().div_ceil(per_page).max(1));
+        let shown: Vec<Value> = items.into_iter().skip((page - 1) * per_page).take(per_page).collect();
+        let pagination = json!({
+            "page": page, "per_page": per_page, "previous_page": (page > 1).then(|| page - 1),
+            "next_page": (page < last).then(|| page + 1), "last_page": last, "total_entries": total,
+        });
+        Ok((200, json!({key: shown, "meta": {"pagination": pagination}})))
+    }
+}
+
+fn decode(text: &str) -> String {
+    let (mut bytes, mut rest) = (Vec::new(), text.as_bytes().iter());
+    while let Some(byte) = rest.next() {
+        match byte {
+            b'+' => bytes.push(b' '),
+            b'%' => {
+                let hex: Vec<u8> = rest.by_ref().take(2).copied().collect();
+                bytes.extend(hex::decode(hex).unwrap());
+            }
+            byte => bytes.push(*byte),
+        }
+    }
+    String::from_utf8(bytes).unwrap()
+}
+
+/// `a=b`, `a==b`, `a`, `!a`, and any of them joined by commas.
+fn selects(selector: &str, labels: &Value) -> bool {
+    selector.split(',').all(|part| match part.replace("==", "=").split_once('=') {
+        Some((name, value)) => labels[name.trim()] == value.trim(),
+        None => match part.strip_prefix('!') {
+            Some(name) => labels.get(name).is_none(),
+            None => labels.get(part).is_some(),
+        },
+    })
+}
+
+impl Project {
+    fn some_actions(&self, query: &Query<'_>) -> Result<(u16, Value), Refused> {
+        let ids = query.all("id");
+        if ids.is_empty() {
+            return refuse(422, "invalid_input", "id is required");
+        }
+        let found: Result<Vec<Value>, Refused> = ids.iter().map(|id| self.action(number(id)?)).collect();
+        Ok((200, json!({"actions": found?})))
+    }
+}

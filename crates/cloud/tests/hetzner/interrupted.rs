@@ -1,0 +1,156 @@
+//! Every request of every operation is lost once, before or after its effect. Whatever is then asked again ends as if
+//! nothing had happened: nothing doubled, nothing left, and nothing of the past on a disk.
+
+use stagely_cloud::contract::put_to_sleep;
+use stagely_cloud::{Cloud, Created, DeleteProgress, SleepProgress};
+
+use super::double::world::Bill;
+use super::{NOTHING, ONE_ASLEEP, ONE_AWAKE, Rig, is_passing};
+use crate::fault_proxy::Fault;
+
+/// More requests than any operation takes.
+const MOST: usize = 60;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    Sleep,
+    Wake,
+    Delete,
+}
+
+fn faults() -> [Fault; 4] {
+    [Fault::ResetBefore, Fault::LoseAnswer, Fault::Truncate, Fault::html(502)]
+}
+
+/// One call; true when it was the last that is needed.
+async fn once(rig: &Rig, created: &Created, step: Step) -> bool {
+    let outcome = match step {
+        Step::Sleep => rig.cloud.hibernate(&created.id).await.map(|progress| progress == SleepProgress::Asleep),
+        Step::Wake => rig.cloud.wake(&created.id).await.map(|_| true),
+        Step::Delete => rig.cloud.delete(&created.id).await.map(|progress| progress == DeleteProgress::Gone),
+    };
+    outcome.unwrap_or_else(|error| {
+        assert!(is_passing(error.kind), "{step:?}: {error}");
+        false
+    })
+}
+
+/// Calls until nothing is left to do.
+async fn through(rig: &Rig, created: &Created, step: Step) {
+    for _ in 0..MOST {
+        if once(rig, created, step).await {
+            return;
+        }
+    }
+    panic!("{step:?} does not end");
+}
+
+const fn after(step: Step) -> Bill {
+    match step {
+        Step::Sleep => ONE_ASLEEP,
+        Step::Wake => ONE_AWAKE,
+        Step::Delete => NOTHING,
+    }
+}
+
+#[tokio::test]
+async fn a_create_that_is_interrupted_anywhere_makes_one_machine() {
+    for fault in faults() {
+        for nth in 1..=MOST {
+            let rig = Rig::start().await;
+            let request = rig.request().await;
+            rig.proxy.harm_nth(nth, fault.clone());
+            let first = rig.cloud.create(&request).await;
+            let harmed = rig.proxy.calm();
+            if let Err(error) = first {
+                assert!(is_passing(error.kind), "{error}");
+                assert!(rig.bill() == NOTHING || error.ambiguous, "request {nth}, {fault:?}: {error}");
+            }
+            let created = rig.cloud.create(&request).await.unwrap();
+            assert_eq!(rig.bill(), ONE_AWAKE, "request {nth}, {fault:?}");
+            through(&rig, &created, Step::Delete).await;
+            assert_eq!(rig.bill(), NOTHING);
+            if harmed == 0 {
+                break;
+            }
+            assert_ne!(nth, MOST);
+        }
+    }
+}
+
+#[tokio::test]
+async fn sleep_wake_and_delete_that_are_interrupted_anywhere_end_as_if_nothing_had_happened() {
+    for (from_asleep, step) in [(false, Step::Sleep), (true, Step::Wake), (false, Step::Delete), (true, Step::Delete)] {
+        for fault in faults() {
+            for nth in 1..=MOST {
+                let rig = Rig::start().await;
+                let (request, created) = rig.running("work").await;
+                if from_asleep {
+                    put_to_sleep(&rig.cloud, &created.id).await;
+                }
+                rig.proxy.harm_nth(nth, fault.clone());
+                through(&rig, &created, step).await;
+                let harmed = rig.proxy.calm();
+                assert_eq!(rig.bill(), after(step), "{step:?}, request {nth}, {fault:?}");
+                // Asking once more changes nothing.
+                through(&rig, &created, step).await;
+                assert_eq!(rig.bill(), after(step), "{step:?}, request {nth}, {fault:?}");
+                let there = usize::from(step != Step::Delete);
+                assert_eq!(rig.cloud.list(request.installation).await.unwrap().vms.len(), there);
+                if step == Step::Sleep {
+                    through(&rig, &created, Step::Wake).await;
+                }
+                assert_eq!(rig.disk(), if there == 1 { "work" } else { "" });
+                if harmed == 0 {
+                    break;
+                }
+                assert_ne!(nth, MOST);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn whoever_changes_his_mind_half_way_loses_nothing_and_leaves_nothing() {
+    let turns = [
+        (false, Step::Sleep, Step::Wake),
+        (false, Step::Sleep, Step::Delete),
+        (true, Step::Wake, Step::Sleep),
+        (true, Step::Wake, Step::Delete),
+    ];
+    for (from_asleep, begun, then) in turns {
+        for fault in [Fault::ResetBefore, Fault::LoseAnswer] {
+            for nth in 1..=MOST {
+                let rig = Rig::start().await;
+                let (_, created) = rig.running("work").await;
+                if from_asleep {
+                    put_to_sleep(&rig.cloud, &created.id).await;
+                }
+                // From the nth request on nothing passes: the call ends there, as a process does that is killed.
+                rig.proxy.harm_nth(nth, fault.clone());
+                rig.proxy.also_harm_when(move |seen| seen.nth > nth, Fault::ResetBefore);
+                let done = once(&rig, &created, begun).await;
+                let harmed = rig.proxy.calm();
+                through(&rig, &created, then).await;
+                assert_eq!(rig.bill(), after(then), "{begun:?} then {then:?}, request {nth}, {fault:?}");
+                if then == Step::Delete {
+                    assert!(harmed > 0 || nth > 1);
+                } else {
+                    // Sleep once more, with something newer on the disk: that is what comes back.
+                    through(&rig, &created, Step::Wake).await;
+                    assert_eq!(rig.disk(), "work");
+                    rig.write("newer");
+                    through(&rig, &created, Step::Sleep).await;
+                    assert_eq!(rig.bill(), ONE_ASLEEP);
+                    through(&rig, &created, Step::Wake).await;
+                    assert_eq!((rig.bill(), &*rig.disk()), (ONE_AWAKE, "newer"));
+                }
+                if harmed == 0 {
+                    assert!(done || begun == Step::Sleep);
+                    break;
+                }
+                assert_ne!(nth, MOST);
+            }
+        }
+    }
+}

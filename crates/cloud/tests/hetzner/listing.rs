@@ -1,0 +1,80 @@
+//! Lists: every page, nobody else's machines, and what can be had.
+
+use serde_json::json;
+use stagely_cloud::catalogue::candidates;
+use stagely_cloud::{Cloud, CreateRequest, ErrorKind};
+use stagely_domain::id::{InstallationId, MachineId};
+use stagely_domain::machine::{Arch, Size};
+
+use super::Rig;
+use super::double::TOKEN;
+use crate::fault_proxy::Fault;
+
+#[tokio::test]
+async fn a_list_longer_than_a_page_is_whole_or_an_error() {
+    for count in [50, 51, 201] {
+        let rig = Rig::start().await;
+        let first = rig.request().await;
+        for _ in 0..count {
+            let request = CreateRequest { machine: MachineId::generate(), ..first.clone() };
+            rig.cloud.create(&request).await.unwrap();
+        }
+        let listing = rig.cloud.list(first.installation).await.unwrap();
+        assert_eq!((listing.vms.len(), listing.complete), (count, true));
+        if count > 50 {
+            rig.proxy.harm_when(|seen| seen.path.contains("page=2"), Fault::html(502));
+            assert_eq!(rig.cloud.list(first.installation).await.unwrap_err().kind, ErrorKind::Unavailable);
+        }
+    }
+}
+
+#[tokio::test]
+async fn pages_that_turn_in_a_circle_end_in_an_error() {
+    let rig = Rig::start().await;
+    let body = json!({"images": [], "servers": [], "meta": {"pagination": {"next_page": 1}}}).to_string();
+    rig.proxy.harm_when(|_| true, Fault::Answer { status: 200, headers: vec![], body });
+    assert_eq!(rig.cloud.list(InstallationId::generate()).await.unwrap_err().kind, ErrorKind::Protocol);
+}
+
+#[tokio::test]
+async fn a_machine_whose_labels_were_damaged_makes_the_list_incomplete() {
+    let rig = Rig::start().await;
+    let (request, _) = rig.running("").await;
+    for server in rig.double.world().projects[0].servers.values_mut() {
+        server.labels["stagely-expires"] = json!("soon");
+    }
+    let listing = rig.cloud.list(request.installation).await.unwrap();
+    assert_eq!((listing.vms.len(), listing.complete), (0, false));
+}
+
+#[tokio::test]
+async fn two_installations_in_one_project_do_not_see_each_other() {
+    let rig = Rig::start().await;
+    let (one, _) = rig.running("").await;
+    let (other, _) = rig.running("").await;
+    for request in [one, other] {
+        let listing = rig.cloud.list(request.installation).await.unwrap();
+        assert_eq!(listing.vms.iter().map(|vm| vm.machine).collect::<Vec<_>>(), [request.machine]);
+    }
+}
+
+#[tokio::test]
+async fn the_catalogue_has_prices_places_and_what_is_gone() {
+    let rig = Rig::start().await;
+    let all = rig.cloud.catalogue().await.unwrap();
+    let find = |name: &str, location: &str| {
+        all.iter().find(|offering| (&*offering.name, &*offering.location) == (name, location)).unwrap()
+    };
+    let small = find("cx23", "nbg1");
+    assert_eq!((small.vcpus, small.memory_mib, small.arch, small.available), (2, 4096, Arch::Amd64, true));
+    let price = small.price.clone().unwrap();
+    assert_eq!((price.micros_per_hour, &*price.currency), (4810, "EUR"));
+    assert!(!find("cx22", "fsn1").available, "it was withdrawn");
+    assert_eq!(candidates(&all, Size::Large, Arch::Arm64, &[])[0].name, "cax21");
+    assert!(!all.iter().any(|offering| offering.name.starts_with("cax") && offering.location == "hel1"));
+    let mut here = super::config(&rig.double.url(), TOKEN);
+    here.locations = vec!["hel1".to_owned()];
+    let here = stagely_cloud::hetzner::Hetzner::new(here, std::sync::Arc::new(stagely_domain::clock::SystemClock));
+    let fewer = here.unwrap().catalogue().await.unwrap();
+    assert!(!fewer.is_empty() && fewer.iter().all(|offering| offering.location == "hel1"));
+}
