@@ -5,9 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use stagely_cloud::catalogue::candidates;
+use stagely_cloud::hetzner::{self, Hetzner};
 use stagely_cloud::{Cloud, CloudError, Offering};
+use stagely_domain::account::Credentials;
+use stagely_domain::clock::Clock;
 use stagely_domain::id::CloudAccountId;
 use stagely_domain::machine::Provider;
+use stagely_domain::secret::Secret;
 use stagely_reconcile::{ErrorClass, Failure};
 use stagely_store::machines::Machine;
 use stagely_store::seal::KeyRing;
@@ -16,15 +20,20 @@ use stagely_store::{Scope, Store};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
+use crate::config::CloudApis;
 use crate::context::{clouded, stored};
 
 /// How long a provider's word on types, prices and room is believed.
 const CATALOGUE: Duration = Duration::from_secs(3600);
 
+const OPEN: &str = "open a cloud account";
+
 /// One client per account. Everything on this host is one `qemu`.
 pub struct Clouds {
     store: Store,
     keys: KeyRing,
+    clock: Arc<dyn Clock>,
+    apis: CloudApis,
     qemu: Arc<dyn Cloud>,
     open: Mutex<HashMap<CloudAccountId, Arc<Account>>>,
 }
@@ -49,8 +58,8 @@ pub enum Choice {
 }
 
 impl Clouds {
-    pub fn new(store: Store, keys: KeyRing, qemu: Arc<dyn Cloud>) -> Self {
-        Self { store, keys, qemu, open: Mutex::default() }
+    pub fn new(store: Store, keys: KeyRing, clock: Arc<dyn Clock>, apis: CloudApis, qemu: Arc<dyn Cloud>) -> Self {
+        Self { store, keys, clock, apis, qemu, open: Mutex::default() }
     }
 
     /// The provider of this host.
@@ -63,8 +72,7 @@ impl Clouds {
         if let Some(account) = self.open.lock().await.get(&account) {
             return Ok(Arc::clone(account));
         }
-        let doing = "open a cloud account";
-        let row = self.store.get_cloud_account(&Scope::system(doing), account).await.map_err(stored(doing))?;
+        let row = self.store.get_cloud_account(&Scope::system(OPEN), account).await.map_err(stored(OPEN))?;
         let opened = Arc::new(self.open(&row)?);
         self.open.lock().await.insert(account, Arc::clone(&opened));
         Ok(opened)
@@ -77,14 +85,34 @@ impl Clouds {
     }
 
     fn open(&self, row: &CloudAccount) -> Result<Account, Failure> {
-        let cloud = match row.kind {
+        let settings = &row.settings;
+        let cloud: Arc<dyn Cloud> = match row.kind {
             Provider::Qemu => Arc::clone(&self.qemu),
+            Provider::Hetzner => {
+                let config = hetzner::Config {
+                    api_url: self.apis.hetzner.clone().unwrap_or_else(|| hetzner::API_URL.to_owned()),
+                    token: self.credential(row, "token")?,
+                    locations: settings.locations.clone(),
+                    image: settings.image.clone().unwrap_or_else(|| hetzner::IMAGE.to_owned()),
+                    ingress_from: settings.ingress_from.clone(),
+                    timing: hetzner::Timing::default(),
+                };
+                Arc::new(Hetzner::new(config, Arc::clone(&self.clock)).map_err(clouded(OPEN))?)
+            }
             kind => {
                 let message = format!("{kind:?} accounts are not available in this version");
-                return Err(Failure::new(ErrorClass::Permanent, "open a cloud account", message));
+                return Err(Failure::new(ErrorClass::Permanent, OPEN, message));
             }
         };
-        Ok(Account { cloud, locations: row.settings.locations.clone(), catalogue: Mutex::default() })
+        Ok(Account { cloud, locations: settings.locations.clone(), catalogue: Mutex::default() })
+    }
+
+    fn credential(&self, row: &CloudAccount, name: &'static str) -> Result<Secret, Failure> {
+        let broken = |message: String| Failure::new(ErrorClass::Permanent, OPEN, message);
+        let sealed = row.credentials_sealed.as_deref().unwrap_or_default();
+        let text = self.keys.open_text(&CloudAccount::place(row.id, row.team), sealed).map_err(stored(OPEN))?;
+        let credentials = Credentials::from_text(row.kind, &text).map_err(broken)?;
+        credentials.get(name).cloned().ok_or_else(|| broken(format!("it has no `{name}`")))
     }
 }
 

@@ -17,6 +17,9 @@ pub struct Config {
     pub agent_binary: PathBuf,
     /// The `qemu` provider.
     pub qemu: Qemu,
+    /// Where the clouds' APIs are, when not where their providers have them.
+    #[serde(default)]
+    pub clouds: CloudApis,
     /// `host:port` of the registry, as machines reach it.
     pub registry_host: String,
     /// The CA of the registry, in PEM; sent to machines.
@@ -69,6 +72,14 @@ pub struct Qemu {
     /// Whether machines are copies of a template that is booted once.
     #[serde(default = "yes")]
     pub templates: bool,
+}
+
+/// Where the clouds' APIs are.
+#[derive(Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CloudApis {
+    /// Hetzner Cloud's, with its version: `HCLOUD_ENDPOINT`.
+    pub hetzner: Option<String>,
 }
 
 const fn yes() -> bool {

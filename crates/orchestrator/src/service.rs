@@ -119,7 +119,7 @@ pub async fn open(
         installation: store.ensure_installation().await?,
         cache: Cache::connect(kit.settings.redis_url()?.reveal(), &config.redis_prefix).await?,
         forge,
-        clouds: Clouds::new(store.clone(), keys, qemu),
+        clouds: Clouds::new(store.clone(), keys, Arc::clone(&kit.clock), config.clouds.clone(), qemu),
         hub: HubClient::new(kit.connect(Peer::AgentHub)?),
         clock: Arc::clone(&kit.clock),
         preview_domain: common.preview_domain.clone(),

@@ -173,10 +173,20 @@ impl Work<'_> {
                 RunFailure { log_tail: console.unwrap_or_default(), ..failure(Code::MachineLost, "boot", message) };
             return self.give_up(failure).await;
         }
-        if has_ended(&self.find().await?) {
+        let vms = self.find().await?;
+        if has_ended(&vms) {
             return self
                 .give_up(failure(Code::MachineLost, "boot", "the machine ended before its agent enrolled"))
                 .await;
+        }
+        // Some providers know the address only some seconds after the create.
+        if self.machine.address.is_none()
+            && let Some(vm) = vms.iter().find(|vm| vm.address.is_some())
+        {
+            self.write_and_tell(doing, async |tx| {
+                tx.machine_placed(id, &vm.id.0, vm.address.as_deref()).await.map(drop)
+            })
+            .await?;
         }
         Ok(Step::Again(Duration::from_secs(5)))
     }
