@@ -4,6 +4,8 @@
 //! delete the snapshot. Both look first and do what is missing, so that they may end anywhere and be called again:
 //! the server goes only when its snapshot is whole, and a snapshot only when its server runs.
 
+use std::time::Duration;
+
 use hcloud::models::CreateImageFromServerRequest;
 use hcloud::models::create_image_from_server_request::Type;
 use serde_json::json;
@@ -20,6 +22,8 @@ use crate::{CloudError, ErrorKind, Result, SleepProgress, Vm};
 
 const HIBERNATE: &str = "hibernate a machine";
 const WAKE: &str = "wake a machine";
+/// How many times as long as other things a machine may take to shut down: its services have work to save.
+const SHUTDOWN: u32 = 3;
 
 impl Hetzner {
     /// One or more steps towards sleep.
@@ -51,7 +55,8 @@ impl Hetzner {
             machine::drop_snapshot(&self.http, HIBERNATE, image.id).await?;
         }
         self.http.act(HIBERNATE, &format!("servers/{}/actions/shutdown", server.id)).await?;
-        if !self.reaches(HIBERNATE, server.id, "off").await? {
+        let limit = self.http.timing().action * SHUTDOWN;
+        if !self.reaches(HIBERNATE, server.id, "off", limit).await? {
             // It does not listen; what is not on its disk by now is lost, as at any power cut.
             let answer = self.http.act(HIBERNATE, &format!("servers/{}/actions/poweroff", server.id)).await?;
             if !matches!(self.http.follow(HIBERNATE, &answer).await?, Progress::Done) {
@@ -147,16 +152,17 @@ impl Hetzner {
     }
 
     async fn runs(&self, server: u64) -> Result<()> {
-        if self.reaches(WAKE, server, "running").await? {
+        let limit = self.http.timing().action;
+        if self.reaches(WAKE, server, "running", limit).await? {
             return Ok(());
         }
         Err(CloudError::new(ErrorKind::Conflict, WAKE, "it is being made from its snapshot; ask again"))
     }
 
     /// Waits for a while until a server has this status.
-    async fn reaches(&self, doing: &'static str, server: u64, status: &str) -> Result<bool> {
+    async fn reaches(&self, doing: &'static str, server: u64, status: &str, limit: Duration) -> Result<bool> {
         let timing = self.http.timing();
-        let (until, mut pause) = (Instant::now() + timing.action, timing.poll);
+        let (until, mut pause) = (Instant::now() + limit, timing.poll);
         loop {
             let answer = self.http.get(doing, &format!("servers/{server}"), &[]).await?;
             if answer.pointer("/server/status").and_then(|found| found.as_str()) == Some(status) {

@@ -1,10 +1,12 @@
 //! Sleep, waking and deletion, undisturbed.
 
 use stagely_cloud::contract::{delete, put_to_sleep};
-use stagely_cloud::{Cloud, DeleteProgress, ErrorKind, ProviderId, SleepProgress, VmState};
+use stagely_cloud::{Cloud, CreateRequest, Created, DeleteProgress, ErrorKind, ProviderId, SleepProgress, VmState};
 use stagely_domain::id::MachineId;
 
+use super::double::world::Bill;
 use super::{NOTHING, ONE_ASLEEP, ONE_AWAKE, Rig};
+use crate::fault_proxy::Fault;
 
 #[tokio::test]
 async fn sleep_costs_only_a_snapshot_and_keeps_the_disk() {
@@ -134,4 +136,61 @@ async fn a_provider_id_that_is_no_machine_of_ours_is_never_sent() {
     let absent = ProviderId(MachineId::generate().label());
     assert_eq!(rig.cloud.wake(&absent).await.unwrap_err().kind, ErrorKind::NotFound);
     assert_eq!(rig.cloud.console_tail(&absent).await.unwrap(), None);
+}
+
+/// Asleep but for the removal of its server.
+async fn half_asleep(rig: &Rig) -> (CreateRequest, Created) {
+    let (request, created) = rig.running("work").await;
+    rig.proxy.harm_when(|seen| seen.method == "DELETE", Fault::ResetBefore);
+    while rig.cloud.hibernate(&created.id).await.is_ok() {}
+    rig.proxy.calm();
+    assert_eq!(rig.bill(), Bill { snapshots: 1, ..ONE_AWAKE });
+    (request, created)
+}
+
+#[tokio::test]
+async fn a_machine_that_is_half_asleep_is_one_that_sleeps() {
+    let rig = Rig::start().await;
+    let (request, _) = half_asleep(&rig).await;
+    let found = rig.cloud.find(request.machine).await.unwrap();
+    assert_eq!(found.iter().map(|vm| &vm.state).collect::<Vec<_>>(), [&VmState::Hibernated]);
+    assert_eq!(rig.cloud.list(request.installation).await.unwrap().vms, found);
+}
+
+#[tokio::test]
+async fn a_machine_that_a_person_turned_on_while_it_fell_asleep_loses_nothing() {
+    for interrupted in [false, true] {
+        let rig = Rig::start().await;
+        let (_, created) = half_asleep(&rig).await;
+        for server in rig.double.world().projects[0].servers.values_mut() {
+            server.status = "running";
+        }
+        rig.write("newer");
+        if interrupted {
+            rig.proxy.harm_when(|seen| seen.path.ends_with("create_image"), Fault::ResetBefore);
+            assert!(rig.cloud.hibernate(&created.id).await.is_err());
+            assert_eq!(rig.proxy.calm(), 1);
+        }
+        put_to_sleep(&rig.cloud, &created.id).await;
+        assert_eq!(rig.bill(), ONE_ASLEEP);
+        rig.cloud.wake(&created.id).await.unwrap();
+        assert_eq!(rig.disk(), "newer");
+    }
+}
+
+#[tokio::test]
+async fn a_server_stays_until_its_snapshot_is_whole() {
+    let rig = Rig::start().await;
+    let (_, created) = half_asleep(&rig).await;
+    let set = |status: &str| {
+        for image in rig.double.world().projects[0].images.values_mut() {
+            image.shown["status"] = status.into();
+        }
+    };
+    set("creating");
+    assert_eq!(rig.cloud.hibernate(&created.id).await.unwrap(), SleepProgress::InProgress);
+    assert_eq!(rig.bill().servers, 1);
+    set("available");
+    put_to_sleep(&rig.cloud, &created.id).await;
+    assert_eq!(rig.bill(), ONE_ASLEEP);
 }
