@@ -143,7 +143,7 @@ async fn an_image_is_built_from_a_commit_and_pushed_and_its_containers_are_seen(
     let mut printed = Vec::new();
     assert_eq!(exec.run(|bytes| printed.extend_from_slice(bytes)).await.unwrap(), 4);
     assert_eq!(String::from_utf8(printed).unwrap(), "me\nno\n");
-    let endless = Exec::new(&engine, &api.id, &["sh", "-c", "while :; do :; done"]).await.unwrap();
+    let endless = Exec::new(&engine, &api.id, &["sh", "-c", "(while :; do :; done) & wait"]).await.unwrap();
     let called_off = async {
         tokio::time::sleep(Duration::from_secs(1)).await;
         endless.kill().await;

@@ -89,7 +89,7 @@ pub struct Job {
     pub source: Option<String>,
     /// Directory inside the repository, without a leading slash; `.` is its root.
     pub context: String,
-    /// Path of the Dockerfile inside the context.
+    /// Path of the Dockerfile, from the context or else from the repository's root.
     pub dockerfile: String,
     /// The stage to build; empty for the last.
     pub stage: String,

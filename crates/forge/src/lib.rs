@@ -42,7 +42,7 @@ pub trait Forge: Send + Sync + 'static {
     /// a regular file: nothing, a symbolic link, a submodule.
     async fn entries_at(&self, repo: &Repo, sha: &str, paths: &[String]) -> Result<Vec<Option<Entry>>>;
 
-    /// The paths that a pull request changes, at most 3,000 (the host's own limit).
+    /// The paths that a pull request changes; `Invalid` from 3,000 on, of which the host tells no more.
     async fn changed_paths(&self, repo: &Repo, number: i64) -> Result<Vec<String>>;
 
     /// Makes the one comment that carries `marker` say `body`. `known` is its id, if it was posted before; one that

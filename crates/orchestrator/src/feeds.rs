@@ -8,7 +8,7 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use stagely_domain::id::ProjectId;
 use stagely_forge::{ErrorKind, FailedDelivery, PullRequest, Repo};
-use stagely_reconcile::Failure;
+use stagely_reconcile::{ErrorClass, Failure};
 use stagely_store::Scope;
 use stagely_store::environments::{Outcome, Power};
 use stagely_store::tenants::{Page, Project};
@@ -105,7 +105,12 @@ async fn redeliver(context: &Context, lost: Vec<FailedDelivery>) {
         match context.forge.redeliver(lost.id).await {
             Ok(()) => tracing::info!(guid = %lost.guid, event = lost.event, "asked for a lost delivery again"),
             Err(error) if error.kind == ErrorKind::NotFound => {}
-            Err(error) => tracing::warn!(guid = %lost.guid, %error, "a lost delivery was not asked for again"),
+            Err(error) => {
+                tracing::warn!(guid = %lost.guid, %error, "a lost delivery was not asked for again");
+                if matches!(error.kind, ErrorKind::RateLimited { .. }) {
+                    return;
+                }
+            }
         }
     }
 }
@@ -167,10 +172,15 @@ impl Scan {
         let open = self.context.forge.list_open_pull_requests(&repo).await.map_err(hosted(doing))?;
         for pull in open.into_iter().filter(|pull| !pull.from_fork) {
             let key = (project.id, pull.number);
-            let known = before.get(&key) == Some(&pull);
-            match if known { Ok(false) } else { self.take_up(project, &repo, pull.clone()).await } {
+            if before.get(&key) == Some(&pull) {
+                self.unwanted.insert(key, pull);
+                continue;
+            }
+            match self.take_up(project, &repo, pull.clone()).await {
                 Ok(true) => {}
                 Ok(false) => drop(self.unwanted.insert(key, pull)),
+                // The others would be refused too, and count against us.
+                Err(failure) if matches!(failure.class, ErrorClass::RateLimited { .. }) => return Err(failure),
                 Err(failure) => {
                     let error = failure.chain();
                     tracing::warn!(project.id = %project.id, error, "pull request {} was not looked at", pull.number);

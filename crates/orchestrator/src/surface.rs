@@ -87,7 +87,7 @@ pub async fn write(context: &Context, tx: &Tx, snapshot: &Snapshot, state: State
     if !is_gone {
         posts.push((Kind::Check, env.pr.sha.clone(), json(serde_json::to_value(check(context, snapshot, state)))?));
         if snapshot.run.as_ref().is_some_and(|run| run.spec.is_some()) {
-            let wanted = json(serde_json::to_value(deployment(context, snapshot)))?;
+            let wanted = json(serde_json::to_value(deployment(context, snapshot, state)))?;
             posts.push((Kind::Deployment, env.pr.sha.clone(), wanted));
         }
     }
@@ -107,6 +107,8 @@ pub async fn write(context: &Context, tx: &Tx, snapshot: &Snapshot, state: State
 /// The entries that differ from what is there: pages while nothing is served, sleep, and a moved machine.
 fn routes(context: &Context, snapshot: &Snapshot, state: State) -> Vec<Entry> {
     let env = &snapshot.env;
+    // What is asleep or wakes is still what the routes lead to; of a failed deployment nobody knows what is left.
+    let keeps = matches!(state, State::Sleeping | State::Asleep | State::Waking);
     let page = |route_state, text: &str| {
         let mut entries: Vec<Entry> = snapshot.routes.clone();
         if entries.is_empty() {
@@ -122,6 +124,7 @@ fn routes(context: &Context, snapshot: &Snapshot, state: State) -> Vec<Entry> {
         }
         for entry in &mut entries {
             (entry.state, entry.notice) = (route_state, notice(env, text));
+            entry.target = entry.target.take().filter(|_| keeps);
         }
         entries
     };
@@ -195,7 +198,7 @@ fn comment(context: &Context, snapshot: &Snapshot, state: State) -> String {
     };
     let mut body = format!("### {sign} Preview: {}\n\n", phrase(state));
     let gone = matches!(state, State::Destroyed | State::Destroying);
-    if !gone && (state == State::Live || snapshot.serves()) {
+    if !gone && (matches!(state, State::Live | State::Asleep) || snapshot.serves()) {
         let url = context.preview_url.of(&root_host(context, env));
         body.push_str(&format!("**{url}**\n\n"));
         let root = root_host(context, env);
@@ -250,7 +253,11 @@ fn check(context: &Context, snapshot: &Snapshot, state: State) -> Check {
         (None, State::Queued) => CheckStatus::Queued,
         (None, _) => CheckStatus::InProgress,
     };
-    let live = finished == Some(run::State::Succeeded);
+    // It was brought live, and its machine is lost since.
+    let lost = finished == Some(run::State::Succeeded) && state == State::Failed;
+    let status = if lost { CheckStatus::Completed(Conclusion::Failure) } else { status };
+    let failure = failure.or_else(|| self::failure(snapshot).filter(|_| lost));
+    let live = finished == Some(run::State::Succeeded) && !lost;
     Check {
         name: "Stagely preview".to_owned(),
         external_id: snapshot.env.id.to_string(),
@@ -261,11 +268,11 @@ fn check(context: &Context, snapshot: &Snapshot, state: State) -> Check {
     }
 }
 
-fn deployment(context: &Context, snapshot: &Snapshot) -> Deployment {
+fn deployment(context: &Context, snapshot: &Snapshot, state: State) -> Deployment {
     let finished = snapshot.run.as_ref().filter(|run| run.state.is_final()).map(|run| run.state);
-    let live = finished == Some(run::State::Succeeded);
+    let live = finished == Some(run::State::Succeeded) && state != State::Failed;
     let state = match finished {
-        Some(run::State::Succeeded) => DeploymentState::Success,
+        Some(run::State::Succeeded) if live => DeploymentState::Success,
         Some(_) => DeploymentState::Failure,
         None => DeploymentState::InProgress,
     };

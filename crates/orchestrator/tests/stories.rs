@@ -194,6 +194,32 @@ async fn a_failed_deployment_leaves_no_machine_and_says_why() {
 }
 
 #[tokio::test]
+async fn what_a_failed_deployment_broke_is_not_called_live_by_the_next_push() {
+    let stack = Stack::start().await;
+    stack.open().await;
+    stack.live().await;
+    stack.world.inside().failure = Some(Failure {
+        code: Code::Unhealthy,
+        phase: "healthy".to_owned(),
+        service: Some("web".to_owned()),
+        exit_code: None,
+        message: "it is not well".to_owned(),
+        log_tail: String::new(),
+    });
+    stack.push().await;
+    stack.says("it is not well").await;
+    git_host::commit(&stack.branch, &[("stagely.yaml", b"previw: {}\n")]).await;
+    stack.deliver("synchronize").await;
+    stack.says("config_invalid").await;
+    let comment = stack.comment();
+    assert!(!comment.contains("still live") && !comment.contains("**http"), "{comment}");
+    assert!(!stack.is_served().await);
+    stack.close().await;
+    stack.gone().await;
+    stack.end().await;
+}
+
+#[tokio::test]
 async fn a_hub_that_is_away_for_a_while_only_delays() {
     let stack = Stack::start().await;
     for during in ["opening", "closing"] {
@@ -257,6 +283,14 @@ async fn a_machine_that_is_lost_at_once_is_not_replaced_and_nothing_is_said_to_b
     let comment = stack.comment();
     assert!(comment.contains("the machine is not there any more") && !comment.contains("still live"), "{comment}");
     assert!(!stack.is_served().await && stack.cloud.ever() == 1);
+    // Nor later, when it looks as if it had been live for long.
+    let looks = "SELECT lease_until < now() AND lease_owner IS NULL AND run_after > now() + interval '1 minute' \
+                 FROM work WHERE kind = 'environment'";
+    stack.world.db.execute("UPDATE machines SET drop_at = drop_at - interval '10 minutes'").await;
+    stack.age().await;
+    stack.world.db.execute("UPDATE work SET run_after = now() WHERE kind = 'environment'").await;
+    stack.wait("another look", async || stack.world.db.text(looks).await == "true").await;
+    assert_eq!(stack.cloud.ever(), 1);
     stack.push().await;
     stack.live().await;
     stack.close().await;

@@ -216,7 +216,7 @@ impl Tx {
         Ok(Outcome::of(rows))
     }
 
-    /// Wishes for the same commit once more: a new generation and nothing else, neither time nor power.
+    /// Wishes for the same commit once more: a new generation that gives neither time nor wakes what sleeps.
     ///
     /// # Errors
     /// The database's error.

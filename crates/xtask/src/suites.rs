@@ -24,8 +24,8 @@ pub async fn run(suite: Option<Suite>, only: Option<&str>) -> anyhow::Result<()>
         let packages = UNIT.iter().flat_map(|name| ["--package", name]);
         return cargo_test(&packages.collect::<Vec<_>>(), &[]).await;
     }
+    packages::ensure(&[("/usr/sbin/dockerd", "docker.io")]).await?;
     if wanted(Suite::Integration) || wanted(Suite::Broken) {
-        packages::ensure(&[("/usr/sbin/dockerd", "docker.io")]).await?;
         let services = Services::start().await?;
         let environment = [
             ("STAGELY_TEST_DATABASE_URL", services.postgres_url.as_str()),

@@ -92,7 +92,10 @@ impl<'a> Job<'a> {
                 }
             })
             .await
-            .map_err(|error| fault::of_process(error, Code::BuildFailed, PHASE))?;
+            .map_err(|error| match fault::of_process(error, Code::BuildFailed, PHASE) {
+                Stop::Failed(fault) => fault.tail(std::mem::take(&mut progress).tail()).into(),
+                Stop::Cancelled => Stop::Cancelled,
+            })?;
         if ended.code != 0 {
             let (message, code) = progress.failure();
             let code = code.unwrap_or(ended.code);
@@ -163,9 +166,6 @@ impl<'a> Job<'a> {
         names.sort();
         for (name, value) in names {
             option("--build-arg", format!("{name}={value}"));
-        }
-        for reference in &build.cache_from {
-            option("--cache-from", reference.clone());
         }
         for (at, (name, value)) in build.secrets.iter().enumerate() {
             if name.contains([',', '=', '\n']) {

@@ -57,7 +57,8 @@ impl Progress {
 
     /// The last lines that say more than a count of bytes.
     #[must_use]
-    pub fn tail(self) -> String {
+    pub fn tail(mut self) -> String {
+        self.push(b"\n");
         self.tail.text()
     }
 
@@ -126,7 +127,9 @@ mod tests {
                 "#4 sha256:a5 6.23MB / 29.80MB 0.8s\n#4 extracting sha256:a5 5.0s\n#2 transferring context: 2B\n";
             progress.push(lines.as_bytes());
         }
-        assert_eq!(progress.tail(), "#4 DONE 19.5s\n#5 [2/2] RUN sha256:\n#5 0.3 sha256:a5 is wrong");
+        progress.push(b"no end of line");
+        let told = "#4 DONE 19.5s\n#5 [2/2] RUN sha256:\n#5 0.3 sha256:a5 is wrong\nno end of line";
+        assert_eq!(progress.tail(), told);
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! Commands inside a running container.
 
+use std::time::Duration;
+
 use http::Method;
 use http_body_util::BodyExt as _;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process_group};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -58,14 +60,21 @@ impl<'e> Exec<'e> {
         self.state().await.map(|state| state.exit_code.unwrap_or(-1))
     }
 
-    /// Ends it, if it still runs: nobody waits for it any more.
+    /// Ends it with all that it started, if it still runs: nobody waits for it any more. The engine's runtimes give each
+    /// command a session of its own.
     pub async fn kill(&self) {
-        if let Ok(state) = self.state().await
-            && state.running
-            && let Some(pid) = Pid::from_raw(state.pid)
-        {
-            // It may end by itself in between.
-            let _ = kill_process(pid, Signal::KILL);
+        for _ in 0..20 {
+            let Ok(state) = self.state().await else { return };
+            if let Some(pid) = Pid::from_raw(state.pid).filter(|_| state.running) {
+                // It may end by itself in between.
+                let _ = kill_process_group(pid, Signal::KILL);
+                return;
+            }
+            // Between its start and its process the engine says that it runs, and not as what.
+            if !state.running {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
 

@@ -28,7 +28,10 @@ pub async fn run(
             0 => DEADLINE,
             secs => Duration::from_secs(u64::from(secs)),
         };
-        let unwell = |error: docker::Error| failed(phase, hook, &format!("could not be run: {error}"));
+        let unwell = |error: docker::Error| Fault {
+            code: Code::Internal,
+            ..failed(phase, hook, &format!("could not be run: {error}"))
+        };
         let containers = machine.engine.list_containers(project).await.map_err(unwell)?;
         let Some(container) = containers.iter().find(|one| one.service() == hook.service && one.is_running()) else {
             return Err(failed(phase, hook, "found no running container").into());
@@ -49,7 +52,7 @@ pub async fn run(
             Some(Err(_)) => {
                 exec.kill().await;
                 let what = format!("took longer than {} s", deadline.as_secs());
-                return Err(failed(phase, hook, &what).tail(tail.text()).into());
+                return Err(Fault { code: Code::TimedOut, ..failed(phase, hook, &what) }.tail(tail.text()).into());
             }
             None => {
                 exec.kill().await;

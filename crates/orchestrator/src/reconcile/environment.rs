@@ -94,7 +94,7 @@ impl Environments {
     }
 
     /// A webhook may be lost, or come while another one is being looked at: an environment at rest asks the git host
-    /// itself, at once and then now and then. A git host that does not answer is no reason not to look after the rest.
+    /// itself, at once and then every five minutes. A git host that does not answer is no reason not to look after the rest.
     async fn compare_with_pull_request(&self, snapshot: &Snapshot) {
         let (id, now) = (snapshot.env.id, self.context.clock.now());
         if self.compared.lock().await.get(&id).is_some_and(|last| now - *last < COMPARE) {

@@ -45,7 +45,10 @@ impl Reconciler for Machines {
             Err(StoreError::NotFound(_)) => return Ok(Step::Done),
             Err(error) => return Err(stored("read a machine")(error)),
         };
-        let account = context.clouds.of(machine.account).await?;
+        let account = context.clouds.of(machine.account).await.map_err(|failure| match machine.desired {
+            Presence::Absent => failure.never_parks(),
+            Presence::Present => failure,
+        })?;
         let work = Work { context, fence: &claim.fence, machine: &machine, cloud: &*account.cloud, account: &account };
         match (machine.desired, machine.state) {
             (_, State::Gone) => Ok(Step::Done),
@@ -127,14 +130,13 @@ impl Work<'_> {
                 Ok(Step::Again(Duration::ZERO))
             }
             // Certainly nothing was made: another type or place may have room.
-            Err(error) if error.kind == ErrorKind::Capacity && !error.ambiguous && offering.is_some() => {
-                tracing::info!(machine.id = %id, %error, "no room for {id} as {}", chosen.map(ToString::to_string).unwrap_or_default());
-                let _ = self
-                    .write(doing, async |tx| match chosen {
-                        Some(offering) => tx.machine_refused(id, offering).await,
-                        None => Ok(Outcome::Stale),
-                    })
-                    .await?;
+            Err(error)
+                if error.kind == ErrorKind::Capacity
+                    && !error.ambiguous
+                    && let Some(offering) = chosen =>
+            {
+                tracing::info!(machine.id = %id, %error, "no room for {id} as {offering}");
+                let _ = self.write(doing, async |tx| tx.machine_refused(id, offering).await).await?;
                 Ok(Step::Again(Duration::ZERO))
             }
             // Being told to come later is no refusal, however often.
@@ -179,16 +181,19 @@ impl Work<'_> {
                 .give_up(failure(Code::MachineLost, "boot", "the machine ended before its agent enrolled"))
                 .await;
         }
-        // Some providers know the address only some seconds after the create.
-        if self.machine.address.is_none()
-            && let Some(vm) = vms.iter().find(|vm| vm.address.is_some())
-        {
-            self.write_and_tell(doing, async |tx| {
-                tx.machine_placed(id, &vm.id.0, vm.address.as_deref()).await.map(drop)
-            })
-            .await?;
-        }
+        self.learn_address(&vms).await?;
         Ok(Step::Again(Duration::from_secs(5)))
+    }
+
+    /// Some providers know the address only some seconds after the create.
+    async fn learn_address(&self, vms: &[Vm]) -> Result<(), Failure> {
+        let id = self.machine.id;
+        let known = vms.iter().find(|vm| vm.address.is_some()).filter(|_| self.machine.address.is_none());
+        let Some(vm) = known else { return Ok(()) };
+        self.write_and_tell("record a machine's address", async |tx| {
+            tx.machine_placed(id, &vm.id.0, vm.address.as_deref()).await.map(drop)
+        })
+        .await
     }
 
     /// Whether its enrolment token turned up twice.
@@ -208,7 +213,11 @@ impl Work<'_> {
         if is_lost {
             return self.give_up(lost()).await;
         }
+        self.learn_address(&vms).await?;
+        // The wish for sleep may have been taken back when it slept already.
+        let sleeps = vms.iter().all(|vm| vm.state == VmState::Hibernated);
         match (machine.power, machine.state) {
+            (Power::Awake, State::Enrolled) if sleeps => self.wake_up(&vms).await,
             (Power::Asleep, State::Enrolled) => self.fall_asleep(&vms).await,
             (Power::Awake, State::Hibernated) => self.wake_up(&vms).await,
             (Power::Asleep, _) => Ok(Step::Again(Duration::from_secs(300))),
@@ -250,6 +259,7 @@ impl Work<'_> {
             Err(error) => return Err(clouded(doing)(error)),
         };
         self.write_and_tell("record a woken machine", async |tx| {
+            // From Hibernated; one that was never recorded as asleep is Enrolled all the time.
             let _ = tx.machine_placed(id, &vm.id.0, vm.address.as_deref()).await?;
             tx.set_machine_state(id, State::Hibernated, State::Enrolled).await.map(drop)
         })

@@ -177,10 +177,14 @@ fn advance(snapshot: &Snapshot, run: &Run<Resolved>, now: DateTime<Utc>) -> Plan
 /// Keeping what there is, awake or asleep.
 fn keep(snapshot: &Snapshot, settled: State, now: DateTime<Utc>) -> Plan {
     let Some(machine) = snapshot.machine() else {
-        let steady = snapshot.run.as_ref().and_then(|run| run.live_at).is_some_and(|live| now - live > STEADY);
+        let live = snapshot.run.as_ref().and_then(|run| run.live_at);
+        let lost = snapshot.newest.as_ref().and_then(|newest| newest.drop_at);
+        let steady = live.zip(lost).is_some_and(|(live, lost)| lost - live > STEADY);
+        // One that is lost within minutes is left to its author. The others cost time that is not given anew.
+        if settled != State::Live || !steady {
+            return wait(State::Failed, RESTING);
+        }
         return match snapshot.env.power {
-            // One that is lost within minutes is left to its author. The others cost time that is not given anew.
-            _ if settled != State::Live || !steady => wait(State::Failed, RESTING),
             // Nobody misses it before the next visit.
             Power::Asleep => wait(State::Asleep, RESTING),
             Power::Awake => step(State::Queued, Op::Replace),

@@ -305,12 +305,13 @@ fn a_lost_machine_is_replaced_when_the_preview_had_been_live_for_a_while() {
     lost.routes.push(entry(&lost, route::State::Ready));
     lost.newest = Some(gone);
     assert!(!lost.serves(), "what leads to a machine that is on its way out serves nothing");
-    let after = |of: &Snapshot, minutes| {
-        let plan = plan(of, now() + TimeDelta::minutes(minutes));
+    let mut lost_after = |minutes, power| {
+        lost.env.power = power;
+        lost.newest.as_mut().unwrap().drop_at = Some(now() + TimeDelta::minutes(minutes));
+        let plan = plan(&lost, now() + TimeDelta::hours(1));
         (plan.op, plan.state)
     };
-    assert_eq!(after(&lost, 1), (None, State::Failed), "one that is lost at once is not tried for ever");
-    assert_eq!(after(&lost, 10), (Some(Op::Replace), State::Queued));
-    lost.env.power = Power::Asleep;
-    assert_eq!(after(&lost, 10), (None, State::Asleep), "nobody misses it");
+    assert_eq!(lost_after(1, Power::Awake), (None, State::Failed), "one that is lost at once is not tried for ever");
+    assert_eq!(lost_after(10, Power::Awake), (Some(Op::Replace), State::Queued));
+    assert_eq!(lost_after(10, Power::Asleep), (None, State::Asleep), "nobody misses it");
 }
