@@ -3,6 +3,7 @@
 mod artifacts;
 mod bench;
 mod broken;
+mod contract;
 mod control_plane;
 mod demo;
 mod machine;
@@ -94,7 +95,7 @@ fn main() -> ExitCode {
             Task::Up { separate } => demo::run(false, Mode::of(separate)).await,
             Task::Test { suite, only } => suites::run(suite, only.as_deref()).await,
             Task::Bench { bench, json } => bench::run(bench, json).await,
-            Task::Contract => suites::contract().await,
+            Task::Contract => contract::run().await,
             Task::Image => artifacts::image().await.map(drop),
         }
     });

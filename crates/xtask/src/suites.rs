@@ -6,7 +6,7 @@ use anyhow::{Context, bail};
 use tokio::process::Command;
 
 use crate::services::Services;
-use crate::{Suite, artifacts, broken, packages, say, stories, workspace};
+use crate::{Suite, broken, contract, packages, say, stories, workspace};
 
 /// Crates whose tests need nothing outside.
 const UNIT: &[&str] = &[
@@ -47,22 +47,14 @@ pub async fn run(suite: Option<Suite>, only: Option<&str>) -> anyhow::Result<()>
             // Those that need a Docker engine, root or Debian's packages.
             let ignored = ["--package", "stagely-agent", "--package", "xtask", "--", "--ignored"];
             cargo_test(&ignored, &[]).await?;
-            contract().await?;
+            contract::run().await?;
         }
     }
     Ok(())
 }
 
-/// What every cloud provider must do, on real machines.
-pub async fn contract() -> anyhow::Result<()> {
-    let (image, agent) = (artifacts::image().await?, artifacts::agent().await?);
-    let (image, agent) = (image.display().to_string(), agent.display().to_string());
-    let environment = [("STAGELY_TEST_IMAGE_DIR", image.as_str()), ("STAGELY_TEST_AGENT", agent.as_str())];
-    let only = ["--package", "stagely-cloud", "--", "--ignored", "--test-threads=1", "--nocapture"];
-    cargo_test(&only, &environment).await
-}
-
-async fn cargo_test(arguments: &[&str], environment: &[(&str, &str)]) -> anyhow::Result<()> {
+/// `cargo test` in the workspace; its output goes to the terminal.
+pub async fn cargo_test(arguments: &[&str], environment: &[(&str, &str)]) -> anyhow::Result<()> {
     say(format!("cargo test {}", arguments.join(" ")));
     let mut command = Command::new("cargo");
     command.current_dir(workspace()).args(["test", "--locked"]).args(arguments);

@@ -1,0 +1,83 @@
+//! The contract of the cloud providers: `qemu` on real machines, the others against doubles, which are judged in turn by
+//! clients and checkers that others wrote.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use anyhow::{Context, ensure};
+use tokio::process::Command;
+
+use crate::suites::cargo_test;
+use crate::{artifacts, packages, say, scratch, tell, workspace};
+
+/// Clients of providers, from PyPI.
+const CLIENTS: [&str; 1] = ["hcloud==2.27.0"];
+/// Checks requests and answers by an OpenAPI document; from npm.
+const CHECKER: &str = "@stoplight/prism-cli@5.16.0";
+
+/// Runs it for every provider.
+pub async fn run() -> anyhow::Result<()> {
+    let (image, agent) = (artifacts::image().await?, artifacts::agent().await?);
+    let (python, prism) = (clients().await?, checker().await?);
+    let documents = documents()?;
+    let path = |path: &Path| path.display().to_string();
+    let (image, agent, python, prism) = (path(&image), path(&agent), path(&python), path(&prism));
+    let given = documents.as_deref().map(path).unwrap_or_default();
+    let environment = [
+        ("STAGELY_TEST_IMAGE_DIR", image.as_str()),
+        ("STAGELY_TEST_AGENT", agent.as_str()),
+        ("STAGELY_TEST_PYTHON", python.as_str()),
+        ("STAGELY_TEST_PRISM", prism.as_str()),
+        ("STAGELY_SPECS_DIR", given.as_str()),
+    ];
+    let mut arguments = vec!["--package", "stagely-cloud", "--", "--ignored", "--test-threads=1", "--nocapture"];
+    if documents.is_none() {
+        tell("not run: 1 check of requests and answers with the provider's OpenAPI document, which is not here");
+        arguments.extend(["--skip", "openapi_document"]);
+    }
+    cargo_test(&arguments, &environment).await
+}
+
+/// The providers' OpenAPI documents, which are no part of the project.
+#[expect(clippy::disallowed_methods, reason = "where they are is told by the environment")]
+fn documents() -> anyhow::Result<Option<PathBuf>> {
+    let given = std::env::var_os("STAGELY_SPECS_DIR").map(PathBuf::from);
+    let directory = given.unwrap_or_else(|| workspace().join("../shared/specs"));
+    if directory.is_dir() { directory.canonicalize().map(Some).context("find the documents") } else { Ok(None) }
+}
+
+/// A Python with the clients.
+async fn clients() -> anyhow::Result<PathBuf> {
+    let directory = scratch().join("contract/python");
+    let (python, done) = (directory.join("bin/python"), directory.join("done"));
+    let wanted = CLIENTS.join(" ");
+    if std::fs::read_to_string(&done).is_ok_and(|has| has == wanted) {
+        return Ok(python);
+    }
+    packages::ensure(&[("/usr/bin/python3", "python3"), ("/usr/lib/python3.11/ensurepip/__init__.py", "python3-venv")])
+        .await?;
+    succeed(Command::new("/usr/bin/python3").args(["-m", "venv", "--clear"]).arg(&directory)).await?;
+    succeed(Command::new(&python).args(["-m", "pip", "install", "--quiet"]).args(CLIENTS)).await?;
+    std::fs::write(&done, wanted).with_context(|| format!("write {}", done.display()))?;
+    Ok(python)
+}
+
+/// The checker's program.
+async fn checker() -> anyhow::Result<PathBuf> {
+    let directory = scratch().join("contract/node");
+    let program = directory.join("node_modules/.bin/prism");
+    if program.is_file() {
+        return Ok(program);
+    }
+    packages::ensure(&[("/usr/bin/npm", "npm")]).await?;
+    let arguments = ["install", "--no-audit", "--no-fund", "--silent", CHECKER, "--prefix"];
+    succeed(Command::new("npm").args(arguments).arg(&directory)).await?;
+    Ok(program)
+}
+
+async fn succeed(command: &mut Command) -> anyhow::Result<()> {
+    say(format!("{:?}", command.as_std()));
+    let status = command.stdin(Stdio::null()).status().await.context("start a program")?;
+    ensure!(status.success(), "{:?} failed ({status})", command.as_std());
+    Ok(())
+}
