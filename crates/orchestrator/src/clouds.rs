@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use stagely_cloud::catalogue::candidates;
 use stagely_cloud::hetzner::{self, Hetzner};
-use stagely_cloud::{Cloud, CloudError, Offering};
+use stagely_cloud::{Cloud, CloudError, Offering, Vm, VmState};
 use stagely_domain::account::Credentials;
 use stagely_domain::clock::Clock;
-use stagely_domain::id::CloudAccountId;
+use stagely_domain::id::{CloudAccountId, InstallationId, MachineId};
 use stagely_domain::machine::Provider;
 use stagely_domain::secret::Secret;
 use stagely_reconcile::{ErrorClass, Failure};
@@ -25,6 +25,8 @@ use crate::context::{clouded, stored};
 
 /// How long a provider's word on types, prices and room is believed.
 const CATALOGUE: Duration = Duration::from_secs(3600);
+/// How long a list of the account's machines is believed to hold those that it shows.
+const LISTING: Duration = Duration::from_secs(5);
 
 const OPEN: &str = "open a cloud account";
 
@@ -44,6 +46,7 @@ pub struct Account {
     /// Where it may make machines, the best first; everywhere when it is empty.
     locations: Vec<String>,
     catalogue: Mutex<Option<(Instant, Arc<Vec<Offering>>)>>,
+    listing: Mutex<Option<(Instant, Vec<Vm>)>>,
 }
 
 /// Which type in which place a machine is to be created as.
@@ -104,7 +107,12 @@ impl Clouds {
                 return Err(Failure::new(ErrorClass::Permanent, OPEN, message));
             }
         };
-        Ok(Account { cloud, locations: settings.locations.clone(), catalogue: Mutex::default() })
+        Ok(Account {
+            cloud,
+            locations: settings.locations.clone(),
+            catalogue: Mutex::default(),
+            listing: Mutex::default(),
+        })
     }
 
     fn credential(&self, row: &CloudAccount, name: &'static str) -> Result<Secret, Failure> {
@@ -130,6 +138,19 @@ impl Account {
         let fitting = candidates(&offerings, machine.size, machine.arch, &self.locations);
         let untried = fitting.into_iter().find(|offering| !machine.tried.contains(&offering.to_string()));
         Ok(untried.cloned().map_or(Choice::Nothing, Choice::Offering))
+    }
+
+    /// What the provider shows of a machine that is to be as it is. One list serves all machines of the account, since
+    /// requests are counted; what a list lacks is asked for by itself before anything follows from it.
+    pub async fn look(&self, installation: InstallationId, machine: MachineId) -> Result<Vec<Vm>, CloudError> {
+        let mut listing = self.listing.lock().await;
+        if listing.as_ref().is_none_or(|(read_at, _)| read_at.elapsed() > LISTING) {
+            *listing = Some((Instant::now(), self.cloud.list(installation).await?.vms));
+        }
+        let shown = listing.iter().flat_map(|(_, vms)| vms).filter(|vm| vm.machine == machine).cloned();
+        let shown: Vec<Vm> = shown.collect();
+        drop(listing);
+        if shown.iter().any(|vm| vm.state == VmState::Running) { Ok(shown) } else { self.cloud.find(machine).await }
     }
 
     async fn offerings(&self) -> Result<Arc<Vec<Offering>>, CloudError> {

@@ -163,10 +163,11 @@ impl Stack {
         self.world.inside().built - before
     }
 
-    /// The only machine is not there any more, and somebody looks.
+    /// The only machine is not there any more, and somebody looks who has no list of before.
     pub async fn lose_the_machine(&self) {
         let [machine] = self.cloud.inner.machines()[..] else { panic!("one machine") };
         self.cloud.inner.power_off(machine);
+        self.kill();
         let tx = self.world.db.store().begin().await.unwrap();
         tx.wake(kind::MACHINE, machine.uuid()).await.unwrap();
         tx.commit().await.unwrap();

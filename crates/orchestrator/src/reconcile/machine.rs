@@ -206,9 +206,13 @@ impl Work<'_> {
     /// Awake or asleep as wished, at its address, and still there.
     async fn keep(&self) -> Result<Step, Failure> {
         let machine = self.machine;
-        let vms = self.find().await?;
-        // What is being put to sleep may be stopped for that.
         let is_awake = (machine.power, machine.state) == (Power::Awake, State::Enrolled);
+        let vms = if is_awake {
+            self.account.look(self.context.installation, machine.id).await.map_err(clouded("look at a machine"))?
+        } else {
+            self.find().await?
+        };
+        // What is being put to sleep may be stopped for that.
         let is_lost = if is_awake { has_ended(&vms) } else { vms.is_empty() };
         if is_lost {
             return self.give_up(lost()).await;
