@@ -10,6 +10,7 @@ use stagely_builder_scheduler::{BuilderScheduler, Config};
 use stagely_domain::build::{Job, State};
 use stagely_domain::id::{BuildJobId, CloudAccountId, EnvironmentId, MachineId, ProjectId, RunId, TeamId};
 use stagely_domain::machine::{Arch, Role, Size};
+use stagely_domain::run::Cause;
 use stagely_domain::secret::Secret;
 use stagely_proto::agent::Builder;
 use stagely_proto::agent::desired::Spec;
@@ -85,8 +86,7 @@ impl Stack {
         };
         let environment = NewEnvironment { id: env, team, project, pr, hash: "abc".to_owned(), ttl_secs: 3600 };
         tx.insert_environment(&environment).await.unwrap();
-        let new =
-            NewRun { id: run, team, environment: env, generation: 1, sha: "0".repeat(40), cause: "opened".to_owned() };
+        let new = NewRun { id: run, team, environment: env, generation: 1, sha: "0".repeat(40), cause: Cause::Opened };
         tx.insert_run(&new).await.unwrap();
         tx.commit().await.unwrap();
 

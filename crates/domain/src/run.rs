@@ -2,6 +2,21 @@
 
 use serde::{Deserialize, Serialize};
 
+/// Why a run was begun.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(rename = "RunCause")]
+pub enum Cause {
+    /// The pull request got its environment.
+    Opened,
+    /// It has another commit.
+    Push,
+    /// A member asked for the same commit again.
+    Redeploy,
+    /// The machine of a live preview was lost.
+    MachineLost,
+}
+
 /// Where a run stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]

@@ -186,6 +186,16 @@ impl Stack {
         assert_eq!(self.cloud.ever(), 2);
     }
 
+    /// What a member asks for: the same commit again.
+    pub async fn redeploy(&self) {
+        let store = self.world.db.store();
+        let env = store.find_environment(self.world.project, self.number).await.unwrap().unwrap();
+        let tx = store.begin().await.unwrap();
+        assert_eq!(tx.wish_commit(env.id, env.generation, &env.pr).await.unwrap(), Outcome::Written);
+        tx.wake(kind::ENVIRONMENT, env.id.uuid()).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+
     /// What an idle preview is told, or one that is visited again.
     pub async fn power(&self, power: Power) {
         let tx = self.world.db.store().begin().await.unwrap();

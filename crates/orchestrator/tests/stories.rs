@@ -88,6 +88,21 @@ async fn pushed_during(hold: Hold, sign: &str) {
 }
 
 #[tokio::test]
+async fn a_commit_that_is_deployed_again_says_so_and_builds_nothing() {
+    let stack = Stack::start().await;
+    stack.open().await;
+    stack.live().await;
+    let built = stack.world.inside().built;
+    stack.redeploy().await;
+    let causes = "SELECT string_agg(cause, ' ' ORDER BY generation) FROM workflow_runs WHERE live_at IS NOT NULL";
+    stack.wait("the second run", async || stack.world.db.text(causes).await == "opened redeploy").await;
+    assert_eq!(stack.world.inside().built, built);
+    stack.close().await;
+    stack.gone().await;
+    stack.end().await;
+}
+
+#[tokio::test]
 async fn an_image_is_taken_again_only_while_all_that_its_build_reads_is_the_same() {
     let stack = Stack::start().await;
     stack.open().await;

@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use stagely_domain::failure::Failure;
 use stagely_domain::id::{EnvironmentId, RunId, TeamId};
-use stagely_domain::run::State;
+use stagely_domain::run::{Cause, State};
 
 use crate::entity::workflow_runs;
 use crate::environments::Outcome;
@@ -23,8 +23,8 @@ pub struct Run<S> {
     pub generation: i64,
     /// The commit.
     pub sha: String,
-    /// Why it was begun: `opened`, `push`, `machine_lost`.
-    pub cause: String,
+    /// Why it was begun.
+    pub cause: Cause,
     /// Where it stands.
     pub state: State,
     /// What the commit asks for; `None` until it was read.
@@ -53,7 +53,7 @@ pub struct NewRun {
     /// The commit.
     pub sha: String,
     /// Why it is begun.
-    pub cause: String,
+    pub cause: Cause,
 }
 
 impl Store {
@@ -103,7 +103,7 @@ impl Tx {
                 new.environment.uuid().into(),
                 new.generation.into(),
                 new.sha.clone().into(),
-                new.cause.clone().into(),
+                word::text(new.cause).into(),
             ],
         )
         .await?;
@@ -212,7 +212,7 @@ fn run<S: DeserializeOwned>(row: workflow_runs::Model) -> Result<Run<S>> {
         environment: EnvironmentId::from_uuid(row.env_id),
         generation: row.generation,
         sha: row.sha,
-        cause: row.cause,
+        cause: word::parse("workflow_runs", id, "cause", &row.cause)?,
         state: word::parse("workflow_runs", id, "state", &row.state)?,
         spec: word::json("workflow_runs", id, "spec", row.spec)?,
         failure: word::json("workflow_runs", id, "failure", row.failure)?,

@@ -26,7 +26,7 @@ pub struct RunSummary {
     /// The commit.
     pub sha: String,
     /// What started it.
-    pub cause: String,
+    pub cause: run::Cause,
     /// Where it stands.
     pub state: run::State,
     /// Why it failed: code, phase, service, exit code, sentence, last log lines.

@@ -18,7 +18,7 @@ fn run_with(phases: serde_json::Value) -> RunView {
         environment: EnvironmentId::generate(),
         generation: 1,
         sha: "a".repeat(40),
-        cause: "opened".to_owned(),
+        cause: run::Cause::Opened,
         state: run::State::Building,
         failure: None,
         phases,

@@ -23,7 +23,7 @@ pub struct RunView {
     /// The commit.
     pub sha: String,
     /// What started it: `opened`, `pushed`, `redeploy`, say.
-    pub cause: String,
+    pub cause: run::Cause,
     /// Where it stands.
     pub state: run::State,
     /// Why it failed.
@@ -146,7 +146,7 @@ fn run_view(row: &QueryResult) -> Result<RunView> {
         environment: EnvironmentId::from_uuid(row.env_id),
         generation: row.generation,
         sha: row.sha,
-        cause: row.cause,
+        cause: word::parse("workflow_runs", row.id, "cause", &row.cause)?,
         state: word::parse("workflow_runs", row.id, "state", &row.state)?,
         failure: word::json("workflow_runs", row.id, "failure", row.failure)?,
         phases: row.phases,

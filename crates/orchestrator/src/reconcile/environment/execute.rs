@@ -7,7 +7,7 @@ use stagely_domain::environment::State;
 use stagely_domain::failure::{Code, Failure as RunFailure};
 use stagely_domain::id::{BuildJobId, MachineId, RunId};
 use stagely_domain::machine::Role;
-use stagely_domain::run;
+use stagely_domain::run::{self, Cause};
 use stagely_domain::spec::Resolved;
 use stagely_proto::{agent, hub};
 use stagely_reconcile::{ErrorClass, Failure, Fence};
@@ -24,9 +24,6 @@ use super::{bug, deploy, prove, read, sources};
 use crate::context::{Context, called, hosted, stored};
 use crate::failures::failure;
 use crate::surface;
-
-/// Why a run was begun that nobody asked for.
-const MACHINE_LOST: &str = "machine_lost";
 
 pub async fn execute(context: &Context, fence: &Fence, snapshot: &Snapshot, op: &Op) -> Result<(), Failure> {
     match op {
@@ -68,8 +65,15 @@ async fn write(
 
 async fn begin_run(context: &Context, fence: &Fence, snapshot: &Snapshot) -> Result<(), Failure> {
     let env = &snapshot.env;
-    let run = new_run(env, env.generation, if env.generation == 1 { "opened" } else { "push" });
-    write(context, fence, "begin a run", async |tx| {
+    let doing = "begin a run";
+    let before = context.store.find_run::<Resolved>(env.id, env.generation - 1).await.map_err(stored(doing))?;
+    let cause = match before {
+        _ if env.generation == 1 => Cause::Opened,
+        Some(before) if before.sha == env.pr.sha => Cause::Redeploy,
+        _ => Cause::Push,
+    };
+    let run = new_run(env, env.generation, cause);
+    write(context, fence, doing, async |tx| {
         tx.end_older_runs(env.id, env.generation, run::State::Superseded).await?;
         tx.insert_run(&run).await?;
         tx.wake(kind::FLEET, env.project.uuid()).await?;
@@ -84,7 +88,7 @@ async fn begin_run(context: &Context, fence: &Fence, snapshot: &Snapshot) -> Res
 async fn replace(context: &Context, fence: &Fence, snapshot: &Snapshot) -> Result<(), Failure> {
     let env = &snapshot.env;
     tracing::warn!(env.id = %env.id, "{} lost its machine and gets another", env.id);
-    let run = new_run(env, env.generation + 1, MACHINE_LOST);
+    let run = new_run(env, env.generation + 1, Cause::MachineLost);
     write(context, fence, "replace a lost machine", async |tx| {
         if tx.wish_again(env.id, env.generation).await? == Outcome::Written {
             tx.insert_run(&run).await?;
@@ -95,15 +99,8 @@ async fn replace(context: &Context, fence: &Fence, snapshot: &Snapshot) -> Resul
     .await
 }
 
-fn new_run(env: &Environment, generation: i64, cause: &str) -> NewRun {
-    NewRun {
-        id: RunId::generate(),
-        team: env.team,
-        environment: env.id,
-        generation,
-        sha: env.pr.sha.clone(),
-        cause: cause.to_owned(),
-    }
+fn new_run(env: &Environment, generation: i64, cause: Cause) -> NewRun {
+    NewRun { id: RunId::generate(), team: env.team, environment: env.id, generation, sha: env.pr.sha.clone(), cause }
 }
 
 /// What people see, before a step that takes its time.
@@ -293,7 +290,7 @@ async fn succeed(
         tx.note_phase(run.id, "prove", PhaseEdge::Finished).await?;
         let _ = tx.set_run_state(run.id, run::State::Succeeded, None).await?;
         // A replacement is no new commit: what was promised to its author stays as it is.
-        if run.cause == MACHINE_LOST {
+        if run.cause == Cause::MachineLost {
             return Ok(());
         }
         tx.renew_environment(env.id, span(ttl.as_secs()), sleep_after.map(|after| span(after.as_secs()))).await

@@ -78,7 +78,7 @@ fn run(snapshot: &Snapshot, state: run::State) -> Run<Resolved> {
         environment: snapshot.env.id,
         generation: snapshot.env.generation,
         sha: snapshot.env.pr.sha.clone(),
-        cause: "push".into(),
+        cause: run::Cause::Push,
         state,
         spec: Some(spec()),
         failure: None,
