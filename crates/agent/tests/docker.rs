@@ -142,7 +142,9 @@ async fn an_image_is_built_from_a_commit_and_pushed_and_its_containers_are_seen(
     let exec = Exec::new(&engine, &api.id, &["sh", "-c", "echo $WHO; echo no >&2; exit 4"]).await.unwrap();
     let mut printed = Vec::new();
     assert_eq!(exec.run(|bytes| printed.extend_from_slice(bytes)).await.unwrap(), 4);
-    assert_eq!(String::from_utf8(printed).unwrap(), "me\nno\n");
+    // Two streams: which one is read first is not said.
+    let printed = String::from_utf8(printed).unwrap();
+    assert!(printed == "me\nno\n" || printed == "no\nme\n", "{printed:?}");
     let endless = Exec::new(&engine, &api.id, &["sh", "-c", "(while :; do :; done) & wait"]).await.unwrap();
     let called_off = async {
         tokio::time::sleep(Duration::from_secs(1)).await;

@@ -10,7 +10,7 @@ use stagely_domain::machine::{Arch, Size};
 
 use crate::{
     Capabilities, Cloud, CloudError, CreateRequest, Created, DeleteProgress, ErrorKind, Listing, Offering, ProviderId,
-    Result, SleepProgress, Vm, VmState,
+    Residue, Residues, Result, SleepProgress, Vm, VmState,
 };
 
 /// What the next call does instead of only its work.
@@ -38,6 +38,9 @@ struct Inside {
     /// Names of types that there is no room for.
     full: Vec<String>,
     created_as: HashMap<MachineId, Offering>,
+    /// Every machine that it ever had, as it was made.
+    ever: HashMap<MachineId, Vm>,
+    residue: Vec<Residue>,
 }
 
 impl FakeCloud {
@@ -70,6 +73,28 @@ impl FakeCloud {
     /// As what a machine was created.
     pub fn created_as(&self, machine: MachineId) -> Option<Offering> {
         self.inside().created_as.get(&machine).cloned()
+    }
+
+    /// A create call of before takes effect only now.
+    pub fn land_late(&self, machine: MachineId) {
+        let mut inside = self.inside();
+        let vm = inside.ever.get(&machine).cloned();
+        inside.vms.extend(vm.map(|vm| (machine, vm)));
+    }
+
+    /// A person says that a machine must stay, or may go.
+    pub fn hold(&self, machine: MachineId, hold: bool) {
+        self.inside().vms.entry(machine).and_modify(|vm| vm.hold = hold);
+    }
+
+    /// What there is beside machines.
+    pub fn residue(&self) -> Vec<Residue> {
+        self.inside().residue.clone()
+    }
+
+    /// Machines leave these behind.
+    pub fn leave_behind(&self, residue: Vec<Residue>) {
+        self.inside().residue = residue;
     }
 
     /// A machine ends itself.
@@ -144,13 +169,16 @@ impl Cloud for FakeCloud {
                 state: VmState::Running,
                 address: Some(format!("127.0.0.1:{}", 20_000 + next % 10_000)),
                 expires_at: request.expires_at,
-                created_at: now,
+                created_at: Some(now),
+                hold: false,
             });
             let created = Created { id: vm.id.clone(), address: vm.address.clone() };
             if vm.installation != request.installation {
                 return Err(CloudError::new(ErrorKind::Exists, "create a machine", "another installation has this id"));
             }
             inside.creates += 1;
+            let made = vm.clone();
+            inside.ever.insert(request.machine, made);
             Ok(created)
         })
     }
@@ -192,6 +220,20 @@ impl Cloud for FakeCloud {
                 (vm.state, vm.address) = (VmState::Running, Some(format!("127.0.0.1:{port}")));
             }
             Ok(vm.clone())
+        })
+    }
+
+    async fn list_residue(&self, installation: InstallationId) -> Result<Residues> {
+        self.call("list what is left over", |inside| {
+            let ours = inside.residue.iter().filter(|residue| residue.installation == installation);
+            Ok(Residues { items: ours.cloned().collect(), complete: !inside.incomplete })
+        })
+    }
+
+    async fn delete_residue(&self, residue: &Residue) -> Result<DeleteProgress> {
+        self.call("delete what is left over", |inside| {
+            inside.residue.retain(|one| one.id != residue.id);
+            Ok(DeleteProgress::Gone)
         })
     }
 

@@ -32,8 +32,10 @@ pub struct Vm {
     pub address: Option<String>,
     /// Its hard end, from its tags.
     pub expires_at: DateTime<Utc>,
-    /// When it was created.
-    pub created_at: DateTime<Utc>,
+    /// When it was created, where the provider says.
+    pub created_at: Option<DateTime<Utc>>,
+    /// A person has said at the provider that it must stay.
+    pub hold: bool,
 }
 
 /// Where a machine stands at the provider.

@@ -137,7 +137,7 @@ pub fn environments(context: &Arc<Context>) -> Environments {
 }
 
 pub fn sweeps(context: &Arc<Context>) -> Sweeps {
-    Sweeps { context: Arc::clone(context), orphans: Arc::default() }
+    Sweeps { context: Arc::clone(context), memory: Arc::default() }
 }
 
 /// Wakes what must always be due, until it worked once.

@@ -37,7 +37,8 @@ impl Point {
 
     /// Whether it changes anything outside.
     pub fn has_effect(self) -> bool {
-        let reads = ["find", "list", "catalogue", "pull_request", "file_at", "entries_at", "clone_access"];
+        let reads =
+            ["find", "list", "list_residue", "catalogue", "pull_request", "file_at", "entries_at", "clone_access"];
         !self.call.split_once(' ').is_some_and(|(_, name)| reads.contains(&name))
     }
 }

@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use stagely_cloud::testing::FakeCloud;
 use stagely_cloud::{
-    Capabilities, Cloud, CloudError, CreateRequest, Created, DeleteProgress, Listing, Offering, ProviderId,
-    SleepProgress, Vm,
+    Capabilities, Cloud, CloudError, CreateRequest, Created, DeleteProgress, Listing, Offering, ProviderId, Residue,
+    Residues, SleepProgress, Vm,
 };
 use stagely_domain::id::{InstallationId, MachineId};
 use stagely_domain::machine::{Arch, Size};
@@ -107,6 +107,12 @@ impl Cloud for GatedCloud {
     }
     async fn wake(&self, id: &ProviderId) -> stagely_cloud::Result<Vm> {
         self.pass("cloud wake", self.inner.wake(id)).await
+    }
+    async fn list_residue(&self, installation: InstallationId) -> stagely_cloud::Result<Residues> {
+        self.pass("cloud list_residue", self.inner.list_residue(installation)).await
+    }
+    async fn delete_residue(&self, residue: &Residue) -> stagely_cloud::Result<DeleteProgress> {
+        self.pass("cloud delete_residue", self.inner.delete_residue(residue)).await
     }
     async fn console_tail(&self, id: &ProviderId) -> stagely_cloud::Result<Option<String>> {
         self.inner.console_tail(id).await

@@ -173,6 +173,15 @@ impl Stack {
         tx.commit().await.unwrap();
     }
 
+    /// Sweeps of the account, one after the other, until it is so.
+    pub async fn sweep_until(&self, what: &str, is_so: impl Fn() -> bool) {
+        self.wait(what, async || {
+            self.world.db.execute("UPDATE work SET run_after = now() WHERE kind = 'sweep'").await;
+            is_so()
+        })
+        .await;
+    }
+
     /// As if the preview had been live for ten minutes.
     pub async fn age(&self) {
         self.world.db.execute("UPDATE workflow_runs SET live_at = live_at - interval '10 minutes'").await;

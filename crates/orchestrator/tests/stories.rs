@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use stagely_cloud::ErrorKind;
+use stagely_cloud::{Cloud, ErrorKind, Residue, ResidueKind};
 use stagely_domain::failure::{Code, Failure};
+use stagely_domain::id::MachineId;
 use stagely_domain::machine::Arch;
 use stagely_domain::offering::{Offering, Price};
 use stagely_forge::testing::Status;
@@ -254,6 +255,73 @@ async fn a_hub_that_is_away_for_a_while_only_delays() {
         }
     }
     assert_eq!(stack.cloud.ever(), 1);
+    stack.end().await;
+}
+
+#[tokio::test]
+async fn a_machine_that_lands_after_its_end_is_swept_away() {
+    let stack = Stack::start().await;
+    stack.open().await;
+    stack.live().await;
+    let [machine] = stack.cloud.inner.machines()[..] else { panic!("one machine") };
+    stack.close().await;
+    stack.gone().await;
+    stack.cloud.inner.land_late(machine);
+    stack.sweep_until("the late machine to go", || stack.cloud.inner.machines().is_empty()).await;
+    stack.end().await;
+}
+
+#[tokio::test]
+async fn a_machine_that_a_person_holds_stays_until_it_is_let_go() {
+    let stack = Stack::start().await;
+    stack.open().await;
+    stack.live().await;
+    let [machine] = stack.cloud.inner.machines()[..] else { panic!("one machine") };
+    stack.cloud.inner.hold(machine, true);
+    stack.close().await;
+    let held = "SELECT count(*) FROM work WHERE kind = 'machine' AND run_after > now() + interval '1 minute'";
+    stack.wait("the hold to be seen", async || stack.world.db.text(held).await == "1").await;
+    assert_eq!(stack.cloud.inner.machines(), [machine]);
+    stack.cloud.inner.hold(machine, false);
+    stack.world.db.execute("UPDATE work SET run_after = now() WHERE kind = 'machine'").await;
+    stack.gone().await;
+    stack.end().await;
+}
+
+#[tokio::test]
+async fn what_a_machine_left_behind_goes_and_what_is_held_shared_or_in_use_stays() {
+    let stack = Stack::start().await;
+    stack.open().await;
+    stack.live().await;
+    let [closed] = stack.cloud.inner.machines()[..] else { panic!("one machine") };
+    stack.close().await;
+    stack.gone().await;
+    let mut stack = stack;
+    stack.next().await;
+    stack.open().await;
+    stack.live().await;
+    let [live] = stack.cloud.inner.machines()[..] else { panic!("one machine") };
+    let installation = stack.cloud.inner.find(live).await.unwrap()[0].installation;
+    let residue = |id: &str, machine: Option<MachineId>, hold: bool| Residue {
+        kind: ResidueKind::Volume,
+        id: id.to_owned(),
+        installation,
+        machine,
+        created_at: None,
+        hold,
+    };
+    stack.cloud.inner.leave_behind(vec![
+        residue("left", Some(closed), false),
+        residue("held", Some(closed), true),
+        residue("used", Some(live), false),
+        residue("shared", None, false),
+    ]);
+    // Another process has not looked yet.
+    stack.kill();
+    let left = || stack.cloud.inner.residue().iter().map(|residue| residue.id.clone()).collect::<Vec<_>>();
+    stack.sweep_until("what was left to go", || left() == ["held", "used", "shared"]).await;
+    stack.close().await;
+    stack.gone().await;
     stack.end().await;
 }
 

@@ -102,7 +102,8 @@ impl Machine {
     pub(super) fn vm(&self) -> Option<Vm> {
         let Some((server, tags)) = &self.server else {
             let (image, tags) = self.bed()?;
-            return Some(vm(tags, VmState::Hibernated, None, image.created));
+            let hold = labels::is_held(&image.labels);
+            return Some(Vm { hold, ..vm(tags, VmState::Hibernated, None, image.created) });
         };
         let state = match &*server.status {
             "off" if self.own().next().is_some() => VmState::Hibernated,
@@ -114,7 +115,8 @@ impl Machine {
             other => VmState::Other(other.to_owned()),
         };
         let address = server.ip().filter(|_| state != VmState::Hibernated);
-        Some(vm(tags, state, address, server.created))
+        let hold = labels::is_held(&server.labels);
+        Some(Vm { hold, ..vm(tags, state, address, server.created) })
     }
 }
 
@@ -127,7 +129,8 @@ fn vm(tags: &Tags, state: VmState, ip: Option<&str>, created: Option<chrono::Dat
         state,
         address: ip.map(|ip| format!("{ip}:{}", tags.port)),
         expires_at: tags.expires_at,
-        created_at: created.unwrap_or_default(),
+        created_at: created,
+        hold: false,
     }
 }
 

@@ -86,7 +86,8 @@ impl Directory {
             address: (state == VmState::Running).then(|| address(facts.port)),
             state,
             expires_at: facts.expires_at,
-            created_at: facts.created_at,
+            created_at: Some(facts.created_at),
+            hold: self.0.join("hold").exists(),
         }))
     }
 

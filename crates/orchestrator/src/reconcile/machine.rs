@@ -292,6 +292,10 @@ impl Work<'_> {
             let _ = self.write(doing, async |tx| tx.set_machine_state(id, from, State::Deleting).await).await?;
         }
         let mut left = self.cloud.find(id).await.map_err(clouded(doing))?;
+        if left.iter().any(|vm| vm.hold) {
+            tracing::warn!(machine.id = %id, "{id} is not wanted any more, and held at the provider: it stays");
+            return Ok(Step::Again(Duration::from_secs(300)));
+        }
         // A provider may still know it by the id that it gave, though not by ours.
         let known = machine.provider_id.clone().map(ProviderId);
         let ids: Vec<ProviderId> = left.drain(..).map(|vm| vm.id).chain(known).collect();

@@ -1,51 +1,42 @@
 //! The sweep: the cloud's list against the rows, so that what no row intends is found and removed. Key: an account.
 
+mod decide;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use chrono::{DateTime, TimeDelta, Utc};
-use stagely_cloud::{DeleteProgress, Vm};
+use chrono::{DateTime, Utc};
+use stagely_cloud::{Cloud, DeleteProgress, ProviderId, Residue};
 use stagely_domain::id::{CloudAccountId, MachineId};
-use stagely_reconcile::{Claim, Failure, Reconciler, Step};
+use stagely_reconcile::{Claim as WorkClaim, Failure, Reconciler, Step};
 use stagely_store::StoreError;
 use stagely_store::environments::Presence;
 use stagely_store::machines::Machine;
 use stagely_store::work::kind;
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 
 use crate::context::{Context, clouded, stored};
+use decide::{Claim, Thing, Verdict, decide};
 
 const EVERY: Duration = Duration::from_secs(60);
-/// How long a machine without a row must have been seen, in two sweeps at least.
-const ORPHAN_AGE: TimeDelta = TimeDelta::minutes(10);
+/// How often what machines left behind is looked for: it takes a request for each class of it.
+const RESIDUE_EVERY: Duration = Duration::from_secs(600);
 
 pub struct Sweeps {
     pub context: Arc<Context>,
-    /// When a machine without a row was first seen. Memory is enough: forgetting only waits longer.
-    pub orphans: Arc<Mutex<HashMap<MachineId, DateTime<Utc>>>>,
+    pub memory: Arc<Mutex<Memory>>,
 }
 
-/// What to do about one machine of the cloud.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Verdict {
-    Keep,
-    /// Its row's reconciler is told.
-    Wake,
-    /// No row: remembered, and removed by a later sweep.
-    Mark,
-    Remove,
-}
-
-fn judge(vm: &Vm, row: Option<&Machine>, marked: Option<DateTime<Utc>>, now: DateTime<Utc>) -> Verdict {
-    match (row, marked) {
-        (Some(row), _) if row.desired == Presence::Present && row.gone_at.is_none() => Verdict::Keep,
-        (Some(_), _) => Verdict::Wake,
-        (None, None) => Verdict::Mark,
-        (None, Some(first)) if now - first > ORPHAN_AGE && now - vm.created_at > ORPHAN_AGE => Verdict::Remove,
-        (None, Some(_)) => Verdict::Mark,
-    }
+/// What sweeps remember of each other. Forgetting it only waits longer.
+#[derive(Default)]
+pub struct Memory {
+    /// When something was first seen that nothing wants, by account and the provider's id.
+    marks: HashMap<(CloudAccountId, String), DateTime<Utc>>,
+    /// When an account was last asked for what machines left behind.
+    residue: HashMap<CloudAccountId, Instant>,
 }
 
 /// What a sweep found.
@@ -61,7 +52,7 @@ pub struct Findings {
 impl Reconciler for Sweeps {
     const KIND: &'static str = kind::SWEEP;
 
-    async fn reconcile(&self, claim: &Claim) -> Result<Step, Failure> {
+    async fn reconcile(&self, claim: &WorkClaim) -> Result<Step, Failure> {
         self.sweep(CloudAccountId::from_uuid(claim.fence.key)).await.map_err(Failure::never_parks)?;
         Ok(Step::Again(EVERY))
     }
@@ -72,91 +63,124 @@ impl Sweeps {
     pub async fn sweep(&self, account: CloudAccountId) -> Result<Findings, Failure> {
         let doing = "sweep a cloud account";
         let context = &self.context;
-        let cloud = Arc::clone(&context.clouds.of(account).await?.cloud);
+        let cloud = Arc::clone(&context.clouds.of(account).await.map_err(Failure::never_parks)?.cloud);
         // The cloud first: a row is committed before its machine is made, so whatever is listed has its row by now.
         let listing = cloud.list(context.installation).await.map_err(clouded(doing))?;
         let rows = context.store.list_account_machines(account).await.map_err(stored(doing))?;
+        let known: HashMap<MachineId, &Machine> = rows.iter().map(|row| (row.id, row)).collect();
         let mut findings = Findings { complete: listing.complete, ..Findings::default() };
         findings.seen = u32::try_from(listing.vms.len()).unwrap_or(u32::MAX);
-        let (now, mut marks) = (context.clock.now(), self.orphans.lock().await);
-        let known: HashMap<MachineId, &Machine> = rows.iter().map(|row| (row.id, row)).collect();
-        let limit = (listing.vms.len() / 5).max(5);
-        let mut woken: HashSet<MachineId> = HashSet::new();
+        let mut things = Vec::new();
         for vm in &listing.vms {
-            let mut row = known.get(&vm.machine).map(|row| (*row).clone());
-            if row.is_none() {
-                // It may be of another account, or gone by now: only no row at all makes an orphan.
-                row = match context.store.get_machine(vm.machine).await {
-                    Ok(row) => Some(row),
-                    Err(StoreError::NotFound(_)) => None,
-                    Err(error) => return Err(stored(doing)(error)),
-                };
-            }
-            match judge(vm, row.as_ref(), marks.get(&vm.machine).copied(), now) {
-                Verdict::Keep => {}
-                Verdict::Wake => {
-                    woken.insert(vm.machine);
-                    // A row that is closed although its machine lives was closed too early; its machine goes here.
-                    if row.is_some_and(|row| row.gone_at.is_some())
-                        && cloud.delete(&vm.id).await.map_err(clouded(doing))? == DeleteProgress::Gone
-                    {
-                        findings.removed += 1;
-                    }
-                }
-                Verdict::Mark => {
-                    marks.entry(vm.machine).or_insert(now);
-                    findings.orphans += 1;
-                    tracing::warn!(machine.id = %vm.machine, "{} is at the cloud and has no row", vm.machine);
-                }
-                Verdict::Remove
-                    if !listing.complete || usize::try_from(findings.removed).unwrap_or(usize::MAX) >= limit =>
-                {
-                    tracing::error!(machine.id = %vm.machine, "orphan {} is left: too many at once, or the list is partial", vm.machine);
-                }
-                Verdict::Remove => {
-                    tracing::warn!(machine.id = %vm.machine, "removing orphan {}", vm.machine);
-                    if cloud.delete(&vm.id).await.map_err(clouded(doing))? == DeleteProgress::Gone {
-                        findings.removed += 1;
-                        marks.remove(&vm.machine);
-                    }
-                }
+            let claim = self.claim(&known, vm.machine).await?;
+            things.push((vm.id.0.clone(), claim, vm.hold, vm.created_at));
+        }
+        for id in self.judge(account, "machine", &things, listing.complete, &mut findings).await {
+            if cloud.delete(&ProviderId(id.clone())).await.map_err(clouded(doing))? == DeleteProgress::Gone {
+                findings.removed += 1;
+                self.forget(account, &id).await;
             }
         }
-        drop(marks);
-        woken.extend(rows.iter().filter(|row| row.desired == Presence::Absent).map(|row| row.id));
+        self.sweep_residue(account, &*cloud, &known, &mut findings).await?;
+        let removing = rows.iter().filter(|row| row.desired == Presence::Absent).map(|row| row.id);
         let tx = context.store.begin().await.map_err(stored(doing))?;
-        for machine in woken {
+        for machine in removing.collect::<HashSet<_>>() {
             tx.wake(kind::MACHINE, machine.uuid()).await.map_err(stored(doing))?;
         }
         tx.commit().await.map_err(stored(doing))?;
         Ok(findings)
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::{ORPHAN_AGE, Verdict, judge};
-    use chrono::{DateTime, TimeDelta};
-    use stagely_cloud::{ProviderId, Vm, VmState};
-    use stagely_domain::id::{InstallationId, MachineId};
+    /// Disks, snapshots, addresses and the like whose machine is gone. What no machine is named on is shared by all.
+    async fn sweep_residue(
+        &self,
+        account: CloudAccountId,
+        cloud: &dyn Cloud,
+        known: &HashMap<MachineId, &Machine>,
+        findings: &mut Findings,
+    ) -> Result<(), Failure> {
+        let doing = "sweep what machines left behind";
+        let last = self.memory.lock().await.residue.get(&account).copied();
+        if last.is_some_and(|last| last.elapsed() < RESIDUE_EVERY) {
+            return Ok(());
+        }
+        let residues = cloud.list_residue(self.context.installation).await.map_err(clouded(doing))?;
+        let (mut things, mut by_id) = (Vec::new(), HashMap::<String, &Residue>::new());
+        for residue in &residues.items {
+            let Some(machine) = residue.machine else { continue };
+            let claim = self.claim(known, machine).await?;
+            things.push((residue.id.clone(), claim, residue.hold, residue.created_at));
+            by_id.insert(residue.id.clone(), residue);
+        }
+        for id in self.judge(account, "left behind", &things, residues.complete, findings).await {
+            let Some(residue) = by_id.get(&id) else { continue };
+            if cloud.delete_residue(residue).await.map_err(clouded(doing))? == DeleteProgress::Gone {
+                findings.removed += 1;
+                self.forget(account, &id).await;
+            }
+        }
+        // What is marked is looked at again soon, what is clean after a while.
+        if self.memory.lock().await.marks.keys().all(|(of, _)| *of != account) {
+            self.memory.lock().await.residue.insert(account, Instant::now());
+        }
+        Ok(())
+    }
 
-    #[test]
-    fn a_machine_without_a_row_is_removed_only_when_seen_twice_and_old() {
-        let now = DateTime::from_timestamp(1_800_000_000, 0).unwrap();
-        let vm = |age| Vm {
-            id: ProviderId("x".into()),
-            machine: MachineId::generate(),
-            installation: InstallationId::generate(),
-            environment: None,
-            state: VmState::Running,
-            address: None,
-            expires_at: now,
-            created_at: now - age,
+    /// What the rows say of a machine. Only no row at all makes an orphan: it may be of another account, or gone by now.
+    async fn claim(&self, known: &HashMap<MachineId, &Machine>, machine: MachineId) -> Result<Claim, Failure> {
+        if known.contains_key(&machine) {
+            return Ok(Claim::Open);
+        }
+        match self.context.store.get_machine(machine).await {
+            Ok(row) if row.gone_at.is_none() => Ok(Claim::Open),
+            Ok(_) => Ok(Claim::Closed),
+            Err(StoreError::NotFound(_)) => Ok(Claim::Unknown),
+            Err(error) => Err(stored("look for a machine's row")(error)),
+        }
+    }
+
+    /// The ids of what is to be removed now; the rest of what nothing wants is marked.
+    async fn judge(
+        &self,
+        account: CloudAccountId,
+        what: &'static str,
+        found: &[(String, Claim, bool, Option<DateTime<Utc>>)],
+        whole: bool,
+        findings: &mut Findings,
+    ) -> Vec<String> {
+        let (now, mut memory) = (self.context.clock.now(), self.memory.lock().await);
+        let thing = |(id, claim, hold, created_at): &(String, Claim, bool, Option<DateTime<Utc>>)| Thing {
+            claim: *claim,
+            hold: *hold,
+            created_at: *created_at,
+            marked_at: memory.marks.get(&(account, id.clone())).copied(),
         };
-        let (young, old) = (TimeDelta::seconds(1), ORPHAN_AGE * 2);
-        assert_eq!(judge(&vm(old), None, None, now), Verdict::Mark);
-        assert_eq!(judge(&vm(old), None, Some(now - young), now), Verdict::Mark);
-        assert_eq!(judge(&vm(young), None, Some(now - old), now), Verdict::Mark);
-        assert_eq!(judge(&vm(old), None, Some(now - old), now), Verdict::Remove);
+        let things: Vec<Thing> = found.iter().map(thing).collect();
+        let (verdicts, beyond) = decide(&things, whole, now);
+        if beyond > 0 {
+            tracing::error!(account.id = %account, "{beyond} more are left where they are: so many orphans at once need a person's look");
+        }
+        let mut remove = Vec::new();
+        for ((id, claim, ..), verdict) in found.iter().zip(verdicts) {
+            match verdict {
+                Verdict::Keep => drop(memory.marks.remove(&(account, id.clone()))),
+                Verdict::Mark => {
+                    findings.orphans += 1;
+                    memory.marks.entry((account, id.clone())).or_insert_with(|| {
+                        tracing::warn!(account.id = %account, ?claim, "{id} ({what}) is at the cloud and nothing wants it");
+                        now
+                    });
+                }
+                Verdict::Remove => {
+                    tracing::warn!(account.id = %account, ?claim, "removing {id} ({what})");
+                    remove.push(id.clone());
+                }
+            }
+        }
+        remove
+    }
+
+    async fn forget(&self, account: CloudAccountId, id: &str) {
+        self.memory.lock().await.marks.remove(&(account, id.to_owned()));
     }
 }

@@ -1,0 +1,136 @@
+//! What a sweep does with each thing that the provider shows: a pure function of what is known of it.
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+/// How old a thing that no row knows must be, and for how long it must have been seen.
+pub const GRACE: TimeDelta = TimeDelta::minutes(10);
+
+/// What the rows say of a thing's machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Claim {
+    /// It is to exist, or its row's reconciler is still removing it.
+    Open,
+    /// Its row was closed: it was intended to be gone.
+    Closed,
+    /// There is no such row.
+    Unknown,
+}
+
+/// One machine, or one thing that a machine left behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Thing {
+    pub claim: Claim,
+    /// A person has said at the provider that it must stay.
+    pub hold: bool,
+    /// When it was made; unknown counts as just now.
+    pub created_at: Option<DateTime<Utc>>,
+    /// When a sweep first saw that nothing wants it.
+    pub marked_at: Option<DateTime<Utc>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    Keep,
+    /// Remembered, and looked at again by a later sweep.
+    Mark,
+    Remove,
+}
+
+/// The verdict on each of `things`, in their order, and how many more would go if so many at once were not suspicious.
+/// `whole` says whether the provider's list was: nothing is removed on a partial one.
+pub fn decide(things: &[Thing], whole: bool, now: DateTime<Utc>) -> (Vec<Verdict>, usize) {
+    let limit = (things.len() / 5).max(5);
+    let mut removals = 0;
+    let mut one = |thing: &Thing| match verdict(thing, now) {
+        Verdict::Remove if !whole => Verdict::Mark,
+        Verdict::Remove => {
+            removals += 1;
+            if removals > limit { Verdict::Mark } else { Verdict::Remove }
+        }
+        other => other,
+    };
+    let verdicts = things.iter().map(&mut one).collect();
+    (verdicts, removals.saturating_sub(limit))
+}
+
+fn verdict(thing: &Thing, now: DateTime<Utc>) -> Verdict {
+    let Some(marked_at) = thing.marked_at else {
+        let stays = thing.hold || thing.claim == Claim::Open;
+        return if stays { Verdict::Keep } else { Verdict::Mark };
+    };
+    let is_old = now - marked_at > GRACE && thing.created_at.is_some_and(|made| now - made > GRACE);
+    match thing.claim {
+        _ if thing.hold => Verdict::Keep,
+        Claim::Open => Verdict::Keep,
+        Claim::Closed => Verdict::Remove,
+        Claim::Unknown if is_old => Verdict::Remove,
+        Claim::Unknown => Verdict::Mark,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::{DateTime, TimeDelta, Utc};
+    use proptest::prelude::{Strategy, any, prop, proptest};
+
+    use super::{Claim, GRACE, Thing, Verdict, decide};
+
+    fn now() -> DateTime<Utc> {
+        DateTime::from_timestamp(1_800_000_000, 0).unwrap()
+    }
+
+    fn any_thing() -> impl Strategy<Value = Thing> {
+        let claims = prop::sample::select(vec![Claim::Open, Claim::Closed, Claim::Unknown]);
+        let past = || prop::option::of((0..40_i64).prop_map(|age| now() - TimeDelta::minutes(age)));
+        (claims, any::<bool>(), past(), past()).prop_map(|(claim, hold, created_at, marked_at)| Thing {
+            claim,
+            hold,
+            created_at,
+            marked_at,
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_goes_that_is_wanted_held_new_or_seen_for_the_first_time(
+            things in prop::collection::vec(any_thing(), 0..60),
+            whole in any::<bool>(),
+        ) {
+            let (verdicts, beyond) = decide(&things, whole, now());
+            assert_eq!(verdicts.len(), things.len());
+            let mut removed = 0;
+            for (thing, verdict) in things.iter().zip(&verdicts) {
+                if *verdict == Verdict::Remove {
+                    removed += 1;
+                    assert!(whole && !thing.hold && thing.claim != Claim::Open && thing.marked_at.is_some());
+                    assert!(thing.claim == Claim::Closed || thing.created_at.unwrap() < now() - GRACE);
+                }
+                // What nothing wants is at least remembered, so that it goes one day.
+                assert_eq!(*verdict == Verdict::Keep, thing.hold || thing.claim == Claim::Open);
+            }
+            let limit = (things.len() / 5).max(5);
+            assert!(removed <= limit && (beyond == 0 || removed == limit));
+        }
+
+        #[test]
+        fn what_nothing_wants_is_gone_in_the_end(mut things in prop::collection::vec(any_thing(), 0..60)) {
+            let mut at = now();
+            for _ in 0..40 {
+                let (verdicts, _) = decide(&things, true, at);
+                let mut next = Vec::new();
+                for (thing, verdict) in things.into_iter().zip(verdicts) {
+                    match verdict {
+                        Verdict::Keep => next.push(thing),
+                        Verdict::Mark => next.push(Thing { marked_at: thing.marked_at.or(Some(at)), ..thing }),
+                        Verdict::Remove => {}
+                    }
+                }
+                (things, at) = (next, at + TimeDelta::minutes(1));
+            }
+            let stays = |thing: &Thing| {
+                thing.hold || thing.claim == Claim::Open || (thing.claim == Claim::Unknown && thing.created_at.is_none())
+            };
+            assert!(things.iter().all(stays), "{things:?}");
+        }
+    }
+}
