@@ -107,12 +107,7 @@ impl Clouds {
                 return Err(Failure::new(ErrorClass::Permanent, OPEN, message));
             }
         };
-        Ok(Account {
-            cloud,
-            locations: settings.locations.clone(),
-            catalogue: Mutex::default(),
-            listing: Mutex::default(),
-        })
+        Ok(Account::new(cloud, settings.locations.clone()))
     }
 
     fn credential(&self, row: &CloudAccount, name: &'static str) -> Result<Secret, Failure> {
@@ -125,6 +120,11 @@ impl Clouds {
 }
 
 impl Account {
+    /// An account of which nothing was read yet.
+    pub fn new(cloud: Arc<dyn Cloud>, locations: Vec<String>) -> Self {
+        Self { cloud, locations, catalogue: Mutex::default(), listing: Mutex::default() }
+    }
+
     /// What `machine` is to be created as: what was chosen before, until the provider refused it, or else the best that was
     /// not tried yet.
     pub async fn choose(&self, machine: &Machine) -> Result<Choice, CloudError> {

@@ -2,6 +2,7 @@
 
 pub mod environment;
 pub mod inbox;
+pub mod ledger;
 pub mod machine;
 pub mod post;
 pub mod route;

@@ -84,7 +84,7 @@ impl Service for Orchestrator {
         let workers = TaskTracker::new();
         workers.spawn(self.worker(environments(context), 16).run(shutdown.clone()));
         workers.spawn(self.worker(Inbox(Arc::clone(context)), 8).run(shutdown.clone()));
-        workers.spawn(self.worker(Machines(Arc::clone(context)), 16).run(shutdown.clone()));
+        workers.spawn(self.worker(Machines(context.clone()), 16).run(shutdown.clone()));
         workers.spawn(self.worker(Posts(Arc::clone(context)), 8).run(shutdown.clone()));
         workers.spawn(self.worker(Routes(Arc::clone(context)), 4).run(shutdown.clone()));
         workers.spawn(self.worker(sweeps(context), 2).run(shutdown.clone()));
@@ -137,7 +137,7 @@ pub fn environments(context: &Arc<Context>) -> Environments {
 }
 
 pub fn sweeps(context: &Arc<Context>) -> Sweeps {
-    Sweeps { context: Arc::clone(context), memory: Arc::default() }
+    Sweeps { context: context.clone(), memory: Arc::default() }
 }
 
 /// Wakes what must always be due, until it worked once.

@@ -66,7 +66,7 @@ impl Reconcilers {
     /// Of machines.
     #[must_use]
     pub fn machines(&self) -> Machines {
-        Machines(Arc::clone(&self.0))
+        Machines(self.0.clone())
     }
 
     /// Of posts.

@@ -7,21 +7,21 @@ use std::time::Duration;
 use async_trait::async_trait;
 use chrono::TimeDelta;
 use stagely_cloud::{
-    AgentConfig, AgentDownload, Cloud, CreateRequest, DeleteProgress, ErrorKind, ProviderId, SleepProgress, Vm, VmState,
+    AgentConfig, Cloud, CreateRequest, DeleteProgress, ErrorKind, ProviderId, SleepProgress, Vm, VmState,
 };
 use stagely_domain::failure::{Code, Failure as RunFailure};
 use stagely_domain::id::MachineId;
 use stagely_domain::machine::{Role, State};
-use stagely_proto::hub::{PrepareEnrolmentRequest, RevokeRequest};
 use stagely_reconcile::{Claim, Failure, Fence, Reconciler, Step};
+use stagely_store::StoreError;
 use stagely_store::environments::{Outcome, Power, Presence};
 use stagely_store::machines::Machine;
 use stagely_store::work::kind;
-use stagely_store::{StoreError, Tx};
 
 use crate::clouds::{Account, Choice};
-use crate::context::{Context, called, clouded, stored};
+use crate::context::{clouded, stored};
 use crate::failures::failure;
+use crate::reconcile::ledger::{Ledger, Writing};
 
 /// Until when a create call may still take effect after it was made.
 const CREATE_LIMIT: TimeDelta = TimeDelta::seconds(180);
@@ -32,20 +32,20 @@ const CREATE_TRIES: u32 = 5;
 const INGRESS_PORT: u16 = 7443;
 const LOOK: Duration = Duration::from_secs(20);
 
-pub struct Machines(pub Arc<Context>);
+pub struct Machines(pub Arc<dyn Ledger>);
 
 #[async_trait]
 impl Reconciler for Machines {
     const KIND: &'static str = kind::MACHINE;
 
     async fn reconcile(&self, claim: &Claim) -> Result<Step, Failure> {
-        let (context, id) = (&self.0, MachineId::from_uuid(claim.fence.key));
-        let machine = match context.store.get_machine(id).await {
+        let (context, id) = (&*self.0, MachineId::from_uuid(claim.fence.key));
+        let machine = match context.get_machine(id).await {
             Ok(machine) => machine,
             Err(StoreError::NotFound(_)) => return Ok(Step::Done),
             Err(error) => return Err(stored("read a machine")(error)),
         };
-        let account = context.clouds.of(machine.account).await.map_err(|failure| match machine.desired {
+        let account = context.account(machine.account).await.map_err(|failure| match machine.desired {
             Presence::Absent => failure.never_parks(),
             Presence::Present => failure,
         })?;
@@ -68,7 +68,7 @@ impl Reconciler for Machines {
 
 /// One activation.
 struct Work<'w> {
-    context: &'w Context,
+    context: &'w (dyn Ledger + 'static),
     fence: &'w Fence,
     machine: &'w Machine,
     account: &'w Account,
@@ -88,17 +88,16 @@ impl Work<'_> {
             Choice::Offering(offering) => Some(offering),
             Choice::Nothing => return self.give_up(no_room(self.machine)).await,
         };
-        let request = PrepareEnrolmentRequest { machine_id: id.to_string() };
-        let prepared = self.context.hub.clone().prepare_enrolment(request).await.map_err(called(doing))?.into_inner();
+        let prepared = self.context.prepare_enrolment(id, doing).await?;
         let chosen = offering.as_ref();
         let intent = self.write(doing, async |tx| tx.machine_creating(id, CREATE_LIMIT, chosen).await).await?;
         if intent == Outcome::Stale {
             return Ok(Step::Again(Duration::ZERO));
         }
-        let agent_sha256 = agent_sha256(self.context).await?;
+        let agent = self.context.agent(self.machine.arch).await?;
         let create = CreateRequest {
             machine: id,
-            installation: self.context.installation,
+            installation: self.context.installation(),
             environment: self.machine.environment,
             role: self.machine.role,
             size: self.machine.size,
@@ -106,10 +105,7 @@ impl Work<'_> {
             offering: offering.clone(),
             attempt: u32::try_from(self.machine.tried.len()).unwrap_or(u32::MAX),
             expires_at: self.machine.expires_at,
-            agent: AgentDownload {
-                url: self.context.config.agent_url.replace("{arch}", &self.machine.arch.to_string()),
-                sha256: agent_sha256,
-            },
+            agent,
             config: AgentConfig {
                 hub_url: prepared.hub_url,
                 machine: id,
@@ -155,7 +151,7 @@ impl Work<'_> {
     async fn boot(&self) -> Result<Step, Failure> {
         let doing = "wait for a machine's agent";
         let id = self.machine.id;
-        let agent = self.context.store.find_agent(id).await.map_err(stored(doing))?;
+        let agent = self.context.find_agent(id).await.map_err(stored(doing))?;
         if agent.is_some_and(|agent| agent.enrolled_at.is_some()) {
             self.write_and_tell(doing, async |tx| {
                 tx.set_machine_state(id, State::Booting, State::Enrolled).await.map(drop)
@@ -164,7 +160,7 @@ impl Work<'_> {
             return Ok(Step::Again(LOOK));
         }
         let since = self.machine.placed_at.unwrap_or(self.machine.intended_at);
-        if self.context.clock.now() - since > BOOT_LIMIT {
+        if self.context.now() - since > BOOT_LIMIT {
             let provider = self.machine.provider_id.clone().map(ProviderId);
             let console = match provider {
                 Some(provider) => self.cloud.console_tail(&provider).await.ok().flatten(),
@@ -198,8 +194,7 @@ impl Work<'_> {
 
     /// Whether its enrolment token turned up twice.
     async fn is_suspect(&self) -> Result<bool, Failure> {
-        let agent =
-            self.context.store.find_agent(self.machine.id).await.map_err(stored("look at a machine's agent"))?;
+        let agent = self.context.find_agent(self.machine.id).await.map_err(stored("look at a machine's agent"))?;
         Ok(agent.is_some_and(|agent| agent.suspect_at.is_some()))
     }
 
@@ -208,7 +203,7 @@ impl Work<'_> {
         let machine = self.machine;
         let is_awake = (machine.power, machine.state) == (Power::Awake, State::Enrolled);
         let vms = if is_awake {
-            self.account.look(self.context.installation, machine.id).await.map_err(clouded("look at a machine"))?
+            self.account.look(self.context.installation(), machine.id).await.map_err(clouded("look at a machine"))?
         } else {
             self.find().await?
         };
@@ -255,8 +250,7 @@ impl Work<'_> {
             return self.give_up(lost()).await;
         };
         // Its credential may have run out while it slept: for some minutes it may come back all the same.
-        let request = PrepareEnrolmentRequest { machine_id: id.to_string() };
-        self.context.hub.clone().prepare_enrolment(request).await.map_err(called(doing))?;
+        self.context.prepare_enrolment(id, doing).await?;
         let vm = match self.cloud.wake(&asleep.id).await {
             Ok(vm) => vm,
             Err(error) if error.kind == ErrorKind::NotFound => return self.give_up(lost()).await,
@@ -280,14 +274,7 @@ impl Work<'_> {
             return self.gone(State::Intended).await;
         }
         if machine.state != State::Deleting {
-            let request =
-                RevokeRequest { machine_id: id.to_string(), reason: "the machine is not wanted any more".to_owned() };
-            // A machine that was never prepared has no agent; what counts is the provider.
-            if let Err(status) = self.context.hub.clone().revoke(request).await
-                && status.code() != tonic::Code::NotFound
-            {
-                return Err(called("end a machine's credential")(status));
-            }
+            self.context.revoke(id, "the machine is not wanted any more").await?;
             let from = machine.state;
             let _ = self.write(doing, async |tx| tx.set_machine_state(id, from, State::Deleting).await).await?;
         }
@@ -306,7 +293,7 @@ impl Work<'_> {
         }
         // A create that was sent and not answered may still land: it is waited out, then looked for once more.
         if machine.provider_id.is_none()
-            && machine.create_deadline.is_some_and(|deadline| deadline > self.context.clock.now())
+            && machine.create_deadline.is_some_and(|deadline| deadline > self.context.now())
         {
             return Ok(Step::Again(Duration::from_secs(5)));
         }
@@ -342,9 +329,9 @@ impl Work<'_> {
     async fn write(
         &self,
         doing: &'static str,
-        change: impl AsyncFnOnce(&Tx) -> stagely_store::Result<Outcome>,
+        change: impl AsyncFnOnce(&Writing) -> stagely_store::Result<Outcome>,
     ) -> Result<Outcome, Failure> {
-        let tx = self.context.store.fenced(self.fence).await.map_err(stored(doing))?;
+        let tx = self.context.fenced(self.fence).await.map_err(stored(doing))?;
         let outcome = change(&tx).await.map_err(stored(doing))?;
         tx.commit().await.map_err(stored(doing))?;
         Ok(outcome)
@@ -354,7 +341,7 @@ impl Work<'_> {
     async fn write_and_tell(
         &self,
         doing: &'static str,
-        change: impl AsyncFnOnce(&Tx) -> stagely_store::Result<()>,
+        change: impl AsyncFnOnce(&Writing) -> stagely_store::Result<()>,
     ) -> Result<(), Failure> {
         let machine = self.machine;
         self.write(doing, async |tx| {
@@ -387,12 +374,4 @@ fn no_room(machine: &Machine) -> RunFailure {
         tried => format!("the cloud has no room for a {size} {arch} machine; tried {}", tried.join(", ")),
     };
     failure(Code::MachineFailed, "boot", message)
-}
-
-async fn agent_sha256(context: &Context) -> Result<String, Failure> {
-    let read = tokio::fs::read(&context.config.agent_binary).await;
-    let doing = "read the agent's program";
-    let bytes = read.map_err(|error| Failure::new(stagely_reconcile::ErrorClass::Transient, doing, error))?;
-    let digest = ring::digest::digest(&ring::digest::SHA256, &bytes);
-    Ok(digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect())
 }

@@ -18,7 +18,8 @@ use stagely_store::work::kind;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use crate::context::{Context, clouded, stored};
+use crate::context::{clouded, stored};
+use crate::reconcile::ledger::Ledger;
 use decide::{Claim, Thing, Verdict, decide};
 
 const EVERY: Duration = Duration::from_secs(60);
@@ -26,7 +27,7 @@ const EVERY: Duration = Duration::from_secs(60);
 const RESIDUE_EVERY: Duration = Duration::from_secs(600);
 
 pub struct Sweeps {
-    pub context: Arc<Context>,
+    pub context: Arc<dyn Ledger>,
     pub memory: Arc<Mutex<Memory>>,
 }
 
@@ -63,10 +64,10 @@ impl Sweeps {
     pub async fn sweep(&self, account: CloudAccountId) -> Result<Findings, Failure> {
         let doing = "sweep a cloud account";
         let context = &self.context;
-        let cloud = Arc::clone(&context.clouds.of(account).await.map_err(Failure::never_parks)?.cloud);
+        let cloud = Arc::clone(&context.account(account).await.map_err(Failure::never_parks)?.cloud);
         // The cloud first: a row is committed before its machine is made, so whatever is listed has its row by now.
-        let listing = cloud.list(context.installation).await.map_err(clouded(doing))?;
-        let rows = context.store.list_account_machines(account).await.map_err(stored(doing))?;
+        let listing = cloud.list(context.installation()).await.map_err(clouded(doing))?;
+        let rows = context.list_account_machines(account).await.map_err(stored(doing))?;
         let known: HashMap<MachineId, &Machine> = rows.iter().map(|row| (row.id, row)).collect();
         let mut findings = Findings { complete: listing.complete, ..Findings::default() };
         findings.seen = u32::try_from(listing.vms.len()).unwrap_or(u32::MAX);
@@ -83,7 +84,7 @@ impl Sweeps {
         }
         self.sweep_residue(account, &*cloud, &known, &mut findings).await?;
         let removing = rows.iter().filter(|row| row.desired == Presence::Absent).map(|row| row.id);
-        let tx = context.store.begin().await.map_err(stored(doing))?;
+        let tx = context.begin().await.map_err(stored(doing))?;
         for machine in removing.collect::<HashSet<_>>() {
             tx.wake(kind::MACHINE, machine.uuid()).await.map_err(stored(doing))?;
         }
@@ -104,7 +105,7 @@ impl Sweeps {
         if last.is_some_and(|last| last.elapsed() < RESIDUE_EVERY) {
             return Ok(());
         }
-        let residues = cloud.list_residue(self.context.installation).await.map_err(clouded(doing))?;
+        let residues = cloud.list_residue(self.context.installation()).await.map_err(clouded(doing))?;
         let (mut things, mut by_id) = (Vec::new(), HashMap::<String, &Residue>::new());
         for residue in &residues.items {
             let Some(machine) = residue.machine else { continue };
@@ -131,7 +132,7 @@ impl Sweeps {
         if known.contains_key(&machine) {
             return Ok(Claim::Open);
         }
-        match self.context.store.get_machine(machine).await {
+        match self.context.get_machine(machine).await {
             Ok(row) if row.gone_at.is_none() => Ok(Claim::Open),
             Ok(_) => Ok(Claim::Closed),
             Err(StoreError::NotFound(_)) => Ok(Claim::Unknown),
@@ -148,7 +149,7 @@ impl Sweeps {
         whole: bool,
         findings: &mut Findings,
     ) -> Vec<String> {
-        let (now, mut memory) = (self.context.clock.now(), self.memory.lock().await);
+        let (now, mut memory) = (self.context.now(), self.memory.lock().await);
         let thing = |(id, claim, hold, created_at): &(String, Claim, bool, Option<DateTime<Utc>>)| Thing {
             claim: *claim,
             hold: *hold,

@@ -1,0 +1,191 @@
+//! What the reconciler of machines and the sweep need beside a cloud: the rows, the agents' credentials and the time.
+//! In service these are Postgres and the hub; in a simulation they are memory, so that thousands of lives of machines
+//! are lived by the code that runs in service.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use chrono::{DateTime, TimeDelta, Utc};
+use stagely_cloud::AgentDownload;
+use stagely_domain::failure::Failure as RunFailure;
+use stagely_domain::id::{CloudAccountId, InstallationId, MachineId};
+use stagely_domain::machine::{Arch, State};
+use stagely_domain::offering::Offering;
+use stagely_proto::hub::{PrepareEnrolmentRequest, PrepareEnrolmentResponse, RevokeRequest};
+use stagely_reconcile::{ErrorClass, Failure, Fence};
+use stagely_store::agents::Agent;
+use stagely_store::environments::Outcome;
+use stagely_store::machines::Machine;
+use stagely_store::{Result as Stored, Tx};
+use uuid::Uuid;
+
+use crate::clouds::Account;
+use crate::context::{Context, called};
+
+/// Rows, credentials and the time.
+#[async_trait]
+pub trait Ledger: Send + Sync + 'static {
+    fn installation(&self) -> InstallationId;
+
+    fn now(&self) -> DateTime<Utc>;
+
+    async fn account(&self, id: CloudAccountId) -> Result<Arc<Account>, Failure>;
+
+    async fn get_machine(&self, id: MachineId) -> Stored<Machine>;
+
+    /// Those that are not gone.
+    async fn list_account_machines(&self, account: CloudAccountId) -> Stored<Vec<Machine>>;
+
+    async fn find_agent(&self, machine: MachineId) -> Stored<Option<Agent>>;
+
+    async fn begin(&self) -> Stored<Writing>;
+
+    /// The same behind a fence: nothing is written by whoever has lost the claim.
+    async fn fenced(&self, fence: &Fence) -> Stored<Writing>;
+
+    /// A credential with which the machine's agent may enrol, or come back.
+    async fn prepare_enrolment(
+        &self,
+        machine: MachineId,
+        doing: &'static str,
+    ) -> Result<PrepareEnrolmentResponse, Failure>;
+
+    /// Ends the credential. A machine that was never prepared has none.
+    async fn revoke(&self, machine: MachineId, reason: &'static str) -> Result<(), Failure>;
+
+    /// The agent's program for such machines.
+    async fn agent(&self, arch: Arch) -> Result<AgentDownload, Failure>;
+}
+
+/// A transaction that is open. A struct, since a trait object's lifetime would be one too many for closures that wait.
+pub struct Writing(Box<dyn Changes>);
+
+impl std::ops::Deref for Writing {
+    type Target = dyn Changes;
+
+    fn deref(&self) -> &Self::Target {
+        &*self.0
+    }
+}
+
+impl Writing {
+    pub fn new(changes: impl Changes + 'static) -> Self {
+        Self(Box::new(changes))
+    }
+
+    pub async fn commit(self) -> Stored<()> {
+        self.0.commit().await
+    }
+}
+
+/// What a transaction can hold.
+#[async_trait]
+pub trait Changes: Send + Sync {
+    async fn machine_creating(&self, id: MachineId, limit: TimeDelta, offering: Option<&Offering>) -> Stored<Outcome>;
+
+    async fn machine_refused(&self, id: MachineId, offering: &Offering) -> Stored<Outcome>;
+
+    async fn machine_placed(&self, id: MachineId, provider_id: &str, address: Option<&str>) -> Stored<Outcome>;
+
+    async fn set_machine_state(&self, id: MachineId, from: State, to: State) -> Stored<Outcome>;
+
+    async fn drop_machine(&self, id: MachineId, failure: Option<&RunFailure>) -> Stored<Outcome>;
+
+    async fn wake(&self, kind: &'static str, key: Uuid) -> Stored<()>;
+
+    async fn commit(self: Box<Self>) -> Stored<()>;
+}
+
+#[async_trait]
+impl Ledger for Context {
+    fn installation(&self) -> InstallationId {
+        self.installation
+    }
+
+    fn now(&self) -> DateTime<Utc> {
+        self.clock.now()
+    }
+
+    async fn account(&self, id: CloudAccountId) -> Result<Arc<Account>, Failure> {
+        self.clouds.of(id).await
+    }
+
+    async fn get_machine(&self, id: MachineId) -> Stored<Machine> {
+        self.store.get_machine(id).await
+    }
+
+    async fn list_account_machines(&self, account: CloudAccountId) -> Stored<Vec<Machine>> {
+        self.store.list_account_machines(account).await
+    }
+
+    async fn find_agent(&self, machine: MachineId) -> Stored<Option<Agent>> {
+        self.store.find_agent(machine).await
+    }
+
+    async fn begin(&self) -> Stored<Writing> {
+        self.store.begin().await.map(Writing::new)
+    }
+
+    async fn fenced(&self, fence: &Fence) -> Stored<Writing> {
+        self.store.fenced(fence).await.map(Writing::new)
+    }
+
+    async fn prepare_enrolment(
+        &self,
+        machine: MachineId,
+        doing: &'static str,
+    ) -> Result<PrepareEnrolmentResponse, Failure> {
+        let request = PrepareEnrolmentRequest { machine_id: machine.to_string() };
+        Ok(self.hub.clone().prepare_enrolment(request).await.map_err(called(doing))?.into_inner())
+    }
+
+    async fn revoke(&self, machine: MachineId, reason: &'static str) -> Result<(), Failure> {
+        let request = RevokeRequest { machine_id: machine.to_string(), reason: reason.to_owned() };
+        match self.hub.clone().revoke(request).await {
+            Err(status) if status.code() != tonic::Code::NotFound => Err(called("end a machine's credential")(status)),
+            _ => Ok(()),
+        }
+    }
+
+    async fn agent(&self, arch: Arch) -> Result<AgentDownload, Failure> {
+        let read = tokio::fs::read(&self.config.agent_binary).await;
+        let doing = "read the agent's program";
+        let bytes = read.map_err(|error| Failure::new(ErrorClass::Transient, doing, error))?;
+        let digest = ring::digest::digest(&ring::digest::SHA256, &bytes);
+        Ok(AgentDownload {
+            url: self.config.agent_url.replace("{arch}", &arch.to_string()),
+            sha256: digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect(),
+        })
+    }
+}
+
+#[async_trait]
+impl Changes for Tx {
+    async fn machine_creating(&self, id: MachineId, limit: TimeDelta, offering: Option<&Offering>) -> Stored<Outcome> {
+        self.machine_creating(id, limit, offering).await
+    }
+
+    async fn machine_refused(&self, id: MachineId, offering: &Offering) -> Stored<Outcome> {
+        self.machine_refused(id, offering).await
+    }
+
+    async fn machine_placed(&self, id: MachineId, provider_id: &str, address: Option<&str>) -> Stored<Outcome> {
+        self.machine_placed(id, provider_id, address).await
+    }
+
+    async fn set_machine_state(&self, id: MachineId, from: State, to: State) -> Stored<Outcome> {
+        self.set_machine_state(id, from, to).await
+    }
+
+    async fn drop_machine(&self, id: MachineId, failure: Option<&RunFailure>) -> Stored<Outcome> {
+        self.drop_machine(id, failure).await
+    }
+
+    async fn wake(&self, kind: &'static str, key: Uuid) -> Stored<()> {
+        self.wake(kind, key).await
+    }
+
+    async fn commit(self: Box<Self>) -> Stored<()> {
+        Tx::commit(*self).await
+    }
+}
