@@ -1,4 +1,12 @@
-//! A cloud in memory that can be told to fail, for tests of everything above.
+//! Clouds in memory, for tests of everything above: one that can be told to fail, here, and in [`sim`] one that behaves
+//! as real ones do.
+
+mod chance;
+mod doom;
+pub mod sim;
+
+pub use chance::Chance;
+pub use doom::Doom;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

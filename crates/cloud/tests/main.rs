@@ -5,3 +5,4 @@ mod fake;
 mod fault_proxy;
 mod hetzner;
 mod qemu;
+mod sim;

@@ -1,0 +1,161 @@
+//! The simulated cloud: it keeps the contract when it is well-behaved, and misbehaves as real ones do when told to.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use stagely_cloud::catalogue::candidates;
+use stagely_cloud::contract::request;
+use stagely_cloud::testing::sim::{Billing, Habits, SimCloud};
+use stagely_cloud::testing::{Chance, Doom};
+use stagely_cloud::{Cloud, CreateRequest, DeleteProgress, ErrorKind, Offering, Price, VmState};
+use stagely_domain::clock::{Clock, ManualClock};
+use stagely_domain::id::InstallationId;
+use stagely_domain::machine::{Arch, Size};
+
+fn world(habits: Habits) -> (SimCloud, ManualClock) {
+    let clock = ManualClock::at(DateTime::<Utc>::from_timestamp(1_800_000_000, 0).unwrap());
+    let doom = Arc::new(Doom::new(Chance::new(1)));
+    let cloud = SimCloud::new(Chance::new(2), Arc::new(clock.clone()), doom);
+    cloud.behave(habits);
+    (cloud, clock)
+}
+
+fn offering(name: &str, micros_per_hour: u64) -> Offering {
+    Offering {
+        name: name.to_owned(),
+        location: "a".to_owned(),
+        arch: Arch::Amd64,
+        vcpus: 2,
+        memory_mib: 4096,
+        price: Some(Price { micros_per_hour, currency: "EUR".to_owned() }),
+        available: true,
+    }
+}
+
+#[tokio::test]
+async fn the_simulation_keeps_the_contract() {
+    let (cloud, clock) = world(Habits::default());
+    cloud.sell(vec![(offering("small", 6000), None)]);
+    stagely_cloud::contract::run(&cloud, &clock).await;
+    assert!(cloud.records().iter().all(|record| !record.is_alive()));
+}
+
+#[tokio::test]
+async fn what_is_new_shows_late_and_what_is_gone_fades() {
+    let span = TimeDelta::seconds(30);
+    let (cloud, clock) = world(Habits { shows_after: span, fades_after: span, ..Habits::default() });
+    let request = request(InstallationId::generate(), &clock);
+    let created = cloud.create(&request).await.unwrap();
+    let shows_at = cloud.records()[0].shown_from();
+    assert!(shows_at > clock.now(), "this seed shows nothing late");
+    assert_eq!(cloud.find(request.machine).await.unwrap(), []);
+    assert_eq!(
+        cloud.create(&request).await.unwrap().id,
+        created.id,
+        "the same request is the same machine all the same"
+    );
+    clock.advance(span);
+    assert_eq!(cloud.list(request.installation).await.unwrap().vms.len(), 1);
+    assert_eq!(cloud.delete(&created.id).await.unwrap(), DeleteProgress::Gone);
+    assert_eq!(cloud.find(request.machine).await.unwrap().len(), 1, "this seed fades at once");
+    clock.advance(span);
+    assert_eq!(cloud.find(request.machine).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn a_lost_answer_has_its_effect_and_a_late_landing_has_it_later() {
+    let (cloud, clock) = world(Habits { loses_answers: 1000, ..Habits::default() });
+    let first = request(InstallationId::generate(), &clock);
+    let error = cloud.create(&first).await.unwrap_err();
+    assert!(error.ambiguous && cloud.records().len() == 1);
+    cloud.behave(Habits { lands_late: 1000, late_by: TimeDelta::seconds(90), ..Habits::default() });
+    let second = request(first.installation, &clock);
+    assert!(cloud.create(&second).await.unwrap_err().ambiguous);
+    assert!(cloud.records().len() == 1 && cloud.has_landings());
+    clock.advance(TimeDelta::seconds(90));
+    assert!(cloud.records().len() == 2 && !cloud.has_landings());
+}
+
+#[tokio::test]
+async fn quota_room_and_rate_are_refused_with_certainty() {
+    let (cloud, clock) = world(Habits { quota: Some(1), ..Habits::default() });
+    cloud.sell(vec![(offering("full", 1), Some(0)), (offering("free", 2), None)]);
+    let of =
+        |name: &str| CreateRequest { offering: Some(offering(name, 1)), ..request(InstallationId::generate(), &clock) };
+    let refused = async |request| {
+        let error = cloud.create(&request).await.unwrap_err();
+        assert!(!error.ambiguous);
+        error.kind
+    };
+    assert_eq!(refused(of("full")).await, ErrorKind::Capacity);
+    assert_eq!(refused(of("retired")).await, ErrorKind::Invalid);
+    cloud.create(&of("free")).await.unwrap();
+    assert_eq!(refused(of("free")).await, ErrorKind::Quota);
+    cloud.behave(Habits { per_minute: Some(5), ..Habits::default() });
+    cloud.check_access().await.unwrap();
+    assert!(matches!(refused(of("free")).await, ErrorKind::RateLimited { .. }));
+    clock.advance(TimeDelta::minutes(1));
+    cloud.check_access().await.unwrap();
+}
+
+/// Case 24 of the contract: nobody is left to delete it, and it ends.
+#[tokio::test]
+async fn a_machine_whose_time_is_up_ends_itself_or_stops_where_that_does_not_delete() {
+    for (power_off_deletes, expected) in [(true, None), (false, Some(VmState::Stopped))] {
+        let (cloud, clock) = world(Habits { power_off_deletes, ..Habits::default() });
+        let request = request(InstallationId::generate(), &clock);
+        cloud.create(&request).await.unwrap();
+        clock.advance(TimeDelta::minutes(59));
+        assert_eq!(cloud.find(request.machine).await.unwrap()[0].state, VmState::Running);
+        clock.advance(TimeDelta::minutes(1));
+        let state = cloud.find(request.machine).await.unwrap().first().map(|vm| vm.state.clone());
+        assert_eq!(state, expected);
+    }
+}
+
+/// Case 38.
+#[tokio::test]
+async fn a_machine_costs_what_the_providers_table_says() {
+    let (least, hours) = (Billing::Seconds { least: 60 }, Billing::Hours);
+    for (billing, awake_secs, micros) in [
+        (Billing::Seconds { least: 0 }, 1, 1),
+        (Billing::Seconds { least: 0 }, 1800, 1800),
+        (least, 1, 60),
+        (least, 61, 61),
+        (hours, 1, 3600),
+        (hours, 3600, 3600),
+        (hours, 3601, 7200),
+    ] {
+        let (cloud, clock) = world(Habits { billing, ..Habits::default() });
+        cloud.sell(vec![(offering("small", 3600), None)]);
+        let request = CreateRequest {
+            offering: Some(offering("small", 3600)),
+            expires_at: clock.now() + TimeDelta::days(30),
+            ..request(InstallationId::generate(), &clock)
+        };
+        let created = cloud.create(&request).await.unwrap();
+        clock.advance(TimeDelta::seconds(awake_secs));
+        cloud.hibernate(&created.id).await.unwrap();
+        clock.advance(TimeDelta::days(3));
+        assert_eq!(cloud.spent_micros(), micros, "{billing:?} after {awake_secs} s; asleep it costs nothing");
+        cloud.wake(&created.id).await.unwrap();
+        clock.advance(TimeDelta::seconds(awake_secs));
+        cloud.delete(&created.id).await.unwrap();
+        clock.advance(TimeDelta::days(3));
+        assert_eq!(cloud.spent_micros(), 2 * micros, "{billing:?}: each time that it is awake is billed by itself");
+    }
+}
+
+/// Case 39.
+#[tokio::test]
+async fn a_full_type_is_marked_and_not_dropped_and_every_price_has_a_currency() {
+    let (cloud, _) = world(Habits::default());
+    cloud.sell(vec![(offering("dear", 9), None), (offering("full", 1), Some(0)), (offering("cheap", 2), Some(3))]);
+    let catalogue = cloud.catalogue().await.unwrap();
+    let order: Vec<(&str, bool)> = candidates(&catalogue, Size::Medium, Arch::Amd64, &[])
+        .into_iter()
+        .map(|offering| (offering.name.as_str(), offering.available))
+        .collect();
+    assert_eq!(order, [("cheap", true), ("dear", true), ("full", false)]);
+    assert!(catalogue.iter().flat_map(|offering| &offering.price).all(|price| price.currency == "EUR"));
+}
