@@ -6,4 +6,6 @@ pub mod ledger;
 pub mod machine;
 pub mod post;
 pub mod route;
+#[cfg(test)]
+mod simulation;
 pub mod sweep;

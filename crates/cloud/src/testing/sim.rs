@@ -127,8 +127,14 @@ impl SimCloud {
     pub fn end(&self, machine: MachineId) {
         let now = self.clock.now();
         for record in self.settled().records.iter_mut().filter(|record| record.is(machine)) {
+            record.ended_itself |= record.is_alive();
             record.end(now);
         }
+    }
+
+    /// No machine that there is by now ends itself any more.
+    pub fn keep_all(&self) {
+        self.settled().records.iter_mut().for_each(|record| record.ends_itself_at = None);
     }
 
     fn inside(&self) -> MutexGuard<'_, Inside> {

@@ -27,6 +27,9 @@ use crate::reconcile::ledger::{Ledger, Writing};
 const CREATE_LIMIT: TimeDelta = TimeDelta::seconds(180);
 /// How long a machine may take from its placing to its agent's enrolment.
 const BOOT_LIMIT: TimeDelta = TimeDelta::minutes(10);
+/// So long a machine that was placed is believed although nothing shows it: providers' lists lag, and what a provider's
+/// client remembers is gone with its process.
+const YOUTH: TimeDelta = TimeDelta::minutes(5);
 /// Refused creates after which the run is told.
 const CREATE_TRIES: u32 = 5;
 const INGRESS_PORT: u16 = 7443;
@@ -160,7 +163,8 @@ impl Work<'_> {
             return Ok(Step::Again(LOOK));
         }
         let since = self.machine.placed_at.unwrap_or(self.machine.intended_at);
-        if self.context.now() - since > BOOT_LIMIT {
+        let age = self.context.now() - since;
+        if age > BOOT_LIMIT {
             let provider = self.machine.provider_id.clone().map(ProviderId);
             let console = match provider {
                 Some(provider) => self.cloud.console_tail(&provider).await.ok().flatten(),
@@ -172,7 +176,7 @@ impl Work<'_> {
             return self.give_up(failure).await;
         }
         let vms = self.find().await?;
-        if has_ended(&vms) {
+        if has_ended(&vms) && !(vms.is_empty() && age < YOUTH) {
             return self
                 .give_up(failure(Code::MachineLost, "boot", "the machine ended before its agent enrolled"))
                 .await;

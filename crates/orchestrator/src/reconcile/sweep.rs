@@ -1,6 +1,6 @@
 //! The sweep: the cloud's list against the rows, so that what no row intends is found and removed. Key: an account.
 
-mod decide;
+pub mod decide;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use crate::context::{clouded, stored};
 use crate::reconcile::ledger::Ledger;
 use decide::{Claim, Thing, Verdict, decide};
 
-const EVERY: Duration = Duration::from_secs(60);
+pub const EVERY: Duration = Duration::from_secs(60);
 /// How often what machines left behind is looked for: it takes a request for each class of it.
 const RESIDUE_EVERY: Duration = Duration::from_secs(600);
 

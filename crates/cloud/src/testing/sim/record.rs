@@ -27,6 +27,8 @@ pub struct Record {
     pub held_since: Option<DateTime<Utc>>,
     /// Whether a call has deleted it; else it ended by itself or by a person.
     pub was_deleted: bool,
+    /// Whether it stopped by itself or by a person's hand.
+    pub ended_itself: bool,
     /// Whether a call has put it to sleep, ever.
     pub was_asleep: bool,
     /// When it was awake: what is billed. The last may go on.
@@ -64,6 +66,7 @@ impl Record {
             ended: None,
             held_since: None,
             was_deleted: false,
+            ended_itself: false,
             was_asleep: false,
             awake: vec![(now, None)],
             shown_from: now,
@@ -136,6 +139,7 @@ impl Record {
                 }
             } else {
                 self.ends_itself_at = None;
+                self.ended_itself |= self.is_awake();
                 match power_off_deletes {
                     _ if !self.is_awake() => {}
                     true => self.end(at),

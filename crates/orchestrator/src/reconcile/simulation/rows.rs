@@ -1,0 +1,365 @@
+//! The rows in memory, with what their statements in `stagely_store::machines` do to them; the agents; and a log of what
+//! was intended when.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use chrono::{DateTime, TimeDelta, Utc};
+use stagely_cloud::AgentDownload;
+use stagely_cloud::testing::Doom;
+use stagely_cloud::testing::sim::SimCloud;
+use stagely_domain::clock::Clock;
+use stagely_domain::failure::Failure as RunFailure;
+use stagely_domain::id::{CloudAccountId, InstallationId, MachineId};
+use stagely_domain::machine::{Arch, Role, State};
+use stagely_domain::offering::Offering;
+use stagely_proto::hub::PrepareEnrolmentResponse;
+use stagely_reconcile::{Failure, Fence};
+use stagely_store::agents::Agent;
+use stagely_store::environments::{Outcome, Power, Presence};
+use stagely_store::machines::Machine;
+use stagely_store::work::kind;
+use stagely_store::{Result as Stored, StoreError};
+use uuid::Uuid;
+
+use super::queue::Queue;
+use crate::clouds::Account;
+use crate::reconcile::ledger::{Changes, Ledger, Writing};
+
+/// What is intended of a machine from some moment on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Intent {
+    Awake,
+    Asleep,
+    Absent,
+}
+
+/// How a machine's agent fares.
+#[derive(Debug, Clone, Copy)]
+pub struct Fortune {
+    /// How long its boot takes; none when it never enrols.
+    pub boots_in: Option<TimeDelta>,
+    /// Whether a twin boots, too, and comes with the same token.
+    pub twins_boot: bool,
+}
+
+/// The database and the hub, which live through all crashes.
+pub struct Rows {
+    pub installation: InstallationId,
+    pub clock: Arc<dyn Clock>,
+    pub doom: Arc<Doom>,
+    pub cloud: Arc<SimCloud>,
+    inside: Mutex<Inside>,
+}
+
+#[derive(Default)]
+pub struct Inside {
+    pub machines: BTreeMap<MachineId, Machine>,
+    pub queue: Queue,
+    pub fortunes: BTreeMap<MachineId, Fortune>,
+    pub log: Vec<(DateTime<Utc>, MachineId, Intent)>,
+    /// When a person began to hold a machine, and let it go.
+    pub holds: Vec<(DateTime<Utc>, MachineId, bool)>,
+    prepared: BTreeSet<MachineId>,
+    revoked: BTreeSet<MachineId>,
+    enrolled: BTreeMap<MachineId, DateTime<Utc>>,
+}
+
+impl Rows {
+    pub fn new(installation: InstallationId, clock: Arc<dyn Clock>, doom: Arc<Doom>, cloud: Arc<SimCloud>) -> Self {
+        Self { installation, clock, doom, cloud, inside: Mutex::default() }
+    }
+
+    pub fn inside(&self) -> MutexGuard<'_, Inside> {
+        self.inside.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What a service or a person wishes: one statement and a wake.
+    pub fn wish(&self, id: MachineId, intent: Intent) {
+        let now = self.clock.now();
+        let mut inside = self.inside();
+        let inside = &mut *inside;
+        let Some(machine) = inside.machines.get_mut(&id).filter(|machine| machine.desired == Presence::Present) else {
+            return;
+        };
+        match intent {
+            Intent::Awake => machine.power = Power::Awake,
+            Intent::Asleep => machine.power = Power::Asleep,
+            Intent::Absent => (machine.desired, machine.drop_at) = (Presence::Absent, Some(now)),
+        }
+        inside.log.push((now, id, intent));
+        inside.queue.wake((kind::MACHINE, id.uuid()));
+    }
+
+    pub fn insert(&self, machine: Machine, fortune: Fortune) {
+        let mut inside = self.inside();
+        inside.log.push((machine.intended_at, machine.id, Intent::Awake));
+        inside.queue.wake((kind::MACHINE, machine.id.uuid()));
+        inside.fortunes.insert(machine.id, fortune);
+        inside.machines.insert(machine.id, machine);
+    }
+}
+
+/// What a process of the orchestrator holds.
+pub struct Connection {
+    pub rows: Arc<Rows>,
+    pub account: Arc<Account>,
+}
+
+#[async_trait]
+impl Ledger for Connection {
+    fn installation(&self) -> InstallationId {
+        self.rows.installation
+    }
+
+    fn now(&self) -> DateTime<Utc> {
+        self.rows.clock.now()
+    }
+
+    async fn account(&self, _: CloudAccountId) -> Result<Arc<Account>, Failure> {
+        Ok(Arc::clone(&self.account))
+    }
+
+    async fn get_machine(&self, id: MachineId) -> Stored<Machine> {
+        self.rows.doom.point().await;
+        self.rows.inside().machines.get(&id).cloned().ok_or(StoreError::NotFound("machine"))
+    }
+
+    async fn list_account_machines(&self, _: CloudAccountId) -> Stored<Vec<Machine>> {
+        self.rows.doom.point().await;
+        let inside = self.rows.inside();
+        Ok(inside.machines.values().filter(|machine| machine.gone_at.is_none()).cloned().collect())
+    }
+
+    async fn find_agent(&self, id: MachineId) -> Stored<Option<Agent>> {
+        let now = self.now();
+        let records = self.rows.cloud.records();
+        let mut inside = self.rows.inside();
+        let (Some(machine), Some(fortune)) = (inside.machines.get(&id).cloned(), inside.fortunes.get(&id).copied())
+        else {
+            return Ok(None);
+        };
+        // It enrols once it has booted, if it has not been told off. Slower than the provider's lists.
+        let booted = records.iter().filter(|record| record.is(id)).filter_map(|record| {
+            let at = (record.born + fortune.boots_in?).max(record.shown_from());
+            (at <= now && record.ended.is_none_or(|ended| at < ended)).then_some(at)
+        });
+        let booted: Vec<DateTime<Utc>> = booted.collect();
+        if let Some(first) = booted.iter().min()
+            && inside.prepared.contains(&id)
+            && !inside.revoked.contains(&id)
+        {
+            inside.enrolled.entry(id).or_insert(*first);
+        }
+        if !inside.prepared.contains(&id) {
+            return Ok(None);
+        }
+        Ok(Some(Agent {
+            machine: id,
+            team: machine.team,
+            project: machine.project,
+            environment: machine.environment,
+            role: machine.role,
+            wanted: machine.desired == Presence::Present,
+            return_until: None,
+            enrolled_at: inside.enrolled.get(&id).copied(),
+            public_key: None,
+            conn_epoch: 0,
+            hub_id: None,
+            connected_at: None,
+            last_seen_at: None,
+            revoked_at: None,
+            suspect_at: (fortune.twins_boot && booted.len() > 1).then_some(now),
+            desired_generation: 0,
+            observed_generation: 0,
+            observed: None,
+        }))
+    }
+
+    async fn begin(&self) -> Stored<Writing> {
+        self.rows.doom.point().await;
+        Ok(Writing::new(Transaction {
+            rows: Arc::clone(&self.rows),
+            changed: Mutex::new((self.rows.inside().machines.clone(), Vec::new(), Vec::new())),
+        }))
+    }
+
+    async fn fenced(&self, fence: &Fence) -> Stored<Writing> {
+        if !self.rows.inside().queue.holds(fence) {
+            return Err(StoreError::Fenced { kind: fence.kind, key: fence.key, epoch: fence.epoch });
+        }
+        self.begin().await
+    }
+
+    async fn prepare_enrolment(&self, id: MachineId, _: &'static str) -> Result<PrepareEnrolmentResponse, Failure> {
+        self.rows.doom.point().await;
+        self.rows.inside().prepared.insert(id);
+        self.rows.doom.point().await;
+        Ok(PrepareEnrolmentResponse::default())
+    }
+
+    async fn revoke(&self, id: MachineId, _: &'static str) -> Result<(), Failure> {
+        self.rows.doom.point().await;
+        self.rows.inside().revoked.insert(id);
+        Ok(())
+    }
+
+    async fn agent(&self, _: Arch) -> Result<AgentDownload, Failure> {
+        Ok(AgentDownload { url: String::new(), sha256: String::new() })
+    }
+}
+
+/// A copy of the rows, until its commit.
+struct Transaction {
+    rows: Arc<Rows>,
+    changed: Mutex<Copy>,
+}
+
+type Copy = (BTreeMap<MachineId, Machine>, Vec<(DateTime<Utc>, MachineId, Intent)>, Vec<(&'static str, Uuid)>);
+
+impl Transaction {
+    fn update(
+        &self,
+        id: MachineId,
+        is_meant: impl FnOnce(&Machine) -> bool,
+        change: impl FnOnce(&mut Machine, DateTime<Utc>),
+    ) -> Outcome {
+        let now = self.rows.clock.now();
+        match self.changed().0.get_mut(&id).filter(|machine| is_meant(machine)) {
+            Some(machine) => {
+                change(machine, now);
+                Outcome::Written
+            }
+            None => Outcome::Stale,
+        }
+    }
+
+    fn changed(&self) -> MutexGuard<'_, Copy> {
+        self.changed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl Changes for Transaction {
+    async fn machine_creating(&self, id: MachineId, limit: TimeDelta, offering: Option<&Offering>) -> Stored<Outcome> {
+        let is_meant = |machine: &Machine| {
+            machine.desired == Presence::Present && matches!(machine.state, State::Intended | State::Creating)
+        };
+        Ok(self.update(id, is_meant, |machine, now| {
+            machine.state = State::Creating;
+            (machine.create_deadline, machine.absent_seen_at) = (Some(now + limit), None);
+            machine.offering = offering.cloned();
+        }))
+    }
+
+    async fn machine_refused(&self, id: MachineId, offering: &Offering) -> Stored<Outcome> {
+        let tried = offering.to_string();
+        let is_meant = |machine: &Machine| machine.state == State::Creating && !machine.tried.contains(&tried);
+        Ok(self.update(id, is_meant, |machine, _| {
+            machine.tried.push(tried.clone());
+            machine.offering = None;
+        }))
+    }
+
+    async fn machine_placed(&self, id: MachineId, provider_id: &str, address: Option<&str>) -> Stored<Outcome> {
+        Ok(self.update(
+            id,
+            |machine| machine.gone_at.is_none(),
+            |machine, now| {
+                machine.provider_id = Some(provider_id.to_owned());
+                machine.address = address.map(str::to_owned).or(machine.address.take());
+                machine.placed_at = machine.placed_at.or(Some(now));
+                if machine.state == State::Creating {
+                    machine.state = State::Booting;
+                }
+            },
+        ))
+    }
+
+    async fn set_machine_state(&self, id: MachineId, from: State, to: State) -> Stored<Outcome> {
+        if !from.may_become(to) {
+            return Err(StoreError::Illegal { table: "machines", from: format!("{from:?}"), to: format!("{to:?}") });
+        }
+        Ok(self.update(
+            id,
+            |machine| machine.state == from,
+            |machine, now| {
+                machine.state = to;
+                if to == State::Enrolled {
+                    machine.enrolled_at = machine.enrolled_at.or(Some(now));
+                }
+                if to == State::Gone {
+                    machine.gone_at = Some(now);
+                }
+            },
+        ))
+    }
+
+    async fn drop_machine(&self, id: MachineId, failure: Option<&RunFailure>) -> Stored<Outcome> {
+        let outcome = self.update(
+            id,
+            |machine| machine.desired == Presence::Present,
+            |machine, now| {
+                (machine.desired, machine.drop_at) = (Presence::Absent, Some(now));
+                machine.failure = machine.failure.take().or(failure.cloned());
+            },
+        );
+        if outcome == Outcome::Written {
+            self.changed().1.push((self.rows.clock.now(), id, Intent::Absent));
+        }
+        Ok(outcome)
+    }
+
+    async fn wake(&self, kind: &'static str, key: Uuid) -> Stored<()> {
+        self.changed().2.push((kind, key));
+        Ok(())
+    }
+
+    async fn commit(self: Box<Self>) -> Stored<()> {
+        self.rows.doom.point().await;
+        {
+            let mut changed = self.changed();
+            let mut inside = self.rows.inside();
+            inside.machines = std::mem::take(&mut changed.0);
+            inside.log.append(&mut changed.1);
+            for (kind, key) in changed.2.drain(..).filter(|(kind, _)| [kind::MACHINE, kind::SWEEP].contains(kind)) {
+                inside.queue.wake((kind, key));
+            }
+        }
+        self.rows.doom.point().await;
+        Ok(())
+    }
+}
+
+/// A row that was just committed.
+pub fn intended(id: MachineId, ids: [Uuid; 4], expires_at: DateTime<Utc>, now: DateTime<Utc>) -> Machine {
+    use stagely_domain::id::{EnvironmentId, ProjectId, TeamId};
+    let [team, project, environment, account] = ids;
+    Machine {
+        id,
+        team: TeamId::from_uuid(team),
+        project: ProjectId::from_uuid(project),
+        environment: Some(EnvironmentId::from_uuid(environment)),
+        account: CloudAccountId::from_uuid(account),
+        role: Role::Preview,
+        size: stagely_domain::machine::Size::Small,
+        arch: Arch::Amd64,
+        desired: Presence::Present,
+        power: Power::Awake,
+        state: State::Intended,
+        offering: None,
+        tried: Vec::new(),
+        provider_id: None,
+        address: None,
+        failure: None,
+        create_deadline: None,
+        expires_at,
+        absent_seen_at: None,
+        intended_at: now,
+        placed_at: None,
+        enrolled_at: None,
+        drop_at: None,
+        gone_at: None,
+    }
+}
