@@ -222,6 +222,8 @@ impl Work<'_> {
         match (machine.power, machine.state) {
             (Power::Awake, State::Enrolled) if sleeps => self.wake_up(&vms).await,
             (Power::Asleep, State::Enrolled) => self.fall_asleep(&vms).await,
+            // It was woken, which was not recorded, or there is a second one.
+            (Power::Asleep, _) if !sleeps => self.fall_asleep(&vms).await,
             (Power::Awake, State::Hibernated) => self.wake_up(&vms).await,
             (Power::Asleep, _) => Ok(Step::Again(Duration::from_secs(300))),
             (Power::Awake, _) => Ok(Step::Again(LOOK)),
@@ -231,12 +233,14 @@ impl Work<'_> {
     async fn fall_asleep(&self, vms: &[Vm]) -> Result<Step, Failure> {
         let (doing, id) = ("hibernate a machine", self.machine.id);
         // Asleep it may be under another id; what is still there besides is put to sleep.
-        let awake = vms.iter().find(|vm| vm.state != VmState::Hibernated);
-        if let Some(vm) = awake {
+        let mut awake = vms.iter().filter(|vm| vm.state != VmState::Hibernated);
+        if let Some(vm) = awake.next() {
             match self.cloud.hibernate(&vm.id).await {
+                Ok(SleepProgress::Asleep) if awake.next().is_some() => return Ok(Step::Again(Duration::ZERO)),
                 Ok(SleepProgress::Asleep) => {}
                 Ok(SleepProgress::InProgress) => return Ok(Step::Again(Duration::from_secs(5))),
-                Err(error) if error.kind == ErrorKind::NotFound => return self.give_up(lost()).await,
+                // It was found a moment ago: what is found next decides.
+                Err(error) if error.kind == ErrorKind::NotFound => return Ok(Step::Again(Duration::from_secs(5))),
                 Err(error) => return Err(clouded(doing)(error)),
             }
         }
@@ -257,7 +261,7 @@ impl Work<'_> {
         self.context.prepare_enrolment(id, doing).await?;
         let vm = match self.cloud.wake(&asleep.id).await {
             Ok(vm) => vm,
-            Err(error) if error.kind == ErrorKind::NotFound => return self.give_up(lost()).await,
+            Err(error) if error.kind == ErrorKind::NotFound => return Ok(Step::Again(Duration::from_secs(5))),
             Err(error) => return Err(clouded(doing)(error)),
         };
         self.write_and_tell("record a woken machine", async |tx| {

@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use stagely_cloud::{Cloud, DeleteProgress, ProviderId, Residue};
+use stagely_cloud::{Cloud, DeleteProgress, ProviderId, Residue, Vm, VmState};
 use stagely_domain::id::{CloudAccountId, MachineId};
+use stagely_domain::machine::State;
 use stagely_reconcile::{Claim as WorkClaim, Failure, Reconciler, Step};
 use stagely_store::StoreError;
-use stagely_store::environments::Presence;
+use stagely_store::environments::{Power, Presence};
 use stagely_store::machines::Machine;
 use stagely_store::work::kind;
 use tokio::sync::Mutex;
@@ -73,7 +74,11 @@ impl Sweeps {
         findings.seen = u32::try_from(listing.vms.len()).unwrap_or(u32::MAX);
         let mut things = Vec::new();
         for vm in &listing.vms {
-            let claim = self.claim(&known, vm.machine).await?;
+            let row = known.get(&vm.machine);
+            let claim = match row {
+                Some(row) if is_twin(row, vm, &listing.vms) => Claim::Twin,
+                _ => self.claim(&known, vm.machine).await?,
+            };
             things.push((vm.id.0.clone(), claim, vm.hold, vm.created_at));
         }
         for id in self.judge(account, "machine", &things, listing.complete, &mut findings).await {
@@ -184,4 +189,16 @@ impl Sweeps {
     async fn forget(&self, account: CloudAccountId, id: &str) {
         self.memory.lock().await.marks.remove(&(account, id.to_owned()));
     }
+}
+
+/// Whether a machine runs beside the one that its row means: a provider without idempotent creates made both, since an
+/// answer was lost and a look came too early. What sleeps, or is on its way there or back, may be shown under two ids.
+fn is_twin(row: &Machine, vm: &Vm, listed: &[Vm]) -> bool {
+    let meant = |other: &&Vm| other.machine == row.id && row.provider_id.as_ref() == Some(&other.id.0);
+    let is_settled = row.desired == Presence::Present
+        && row.power == Power::Awake
+        && matches!(row.state, State::Booting | State::Enrolled);
+    is_settled
+        && vm.state == VmState::Running
+        && listed.iter().find(meant).is_some_and(|meant| meant.id != vm.id && meant.state == VmState::Running)
 }

@@ -114,7 +114,7 @@ impl Cloud for SimCloud {
             let record = &mut inside.records[index];
             match record.state {
                 VmState::Hibernated => return Ok(SleepProgress::Asleep),
-                VmState::Running => record.asleep_at = record.asleep_at.or(Some(now + takes)),
+                VmState::Running | VmState::Stopped => record.asleep_at = record.asleep_at.or(Some(now + takes)),
                 _ => return Err(conflict("hibernate a machine", record)),
             }
             inside.settle(now);

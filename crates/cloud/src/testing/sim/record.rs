@@ -134,7 +134,7 @@ impl Record {
                 self.was_deleted |= self.is_alive();
                 self.end(at);
             } else if self.asleep_at.take_if(|asleep_at| *asleep_at == at).is_some() {
-                if self.is_awake() {
+                if self.is_alive() && matches!(self.state, VmState::Running | VmState::Stopped) {
                     self.fall_asleep(at, moves_in_sleep);
                 }
             } else {

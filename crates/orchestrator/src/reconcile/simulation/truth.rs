@@ -146,8 +146,9 @@ impl Judge<'_> {
     /// The parts of a span in which nobody wanted it to run.
     fn unintended(&self, record: &Record, span: Span) -> Vec<Span> {
         let wanted = self.wanted(record);
-        let twins = self.twins_of(record);
-        let mut cuts: Vec<DateTime<Utc>> = wanted.iter().chain(&twins).flat_map(|(from, to)| [*from, *to]).collect();
+        let (twins, held) = (self.twins_of(record), self.held(record));
+        let mut cuts: Vec<DateTime<Utc>> =
+            wanted.iter().chain(&twins).chain(&held).flat_map(|(from, to)| [*from, *to]).collect();
         cuts.extend([span.0, span.1]);
         cuts.retain(|cut| (span.0..=span.1).contains(cut));
         cuts.sort_unstable();
@@ -155,8 +156,7 @@ impl Judge<'_> {
         let mut found: Vec<Span> = Vec::new();
         for pair in cuts.windows(2) {
             let (from, to) = (pair[0], pair[1]);
-            let is_held = within(&self.held(record), from);
-            if from == to || is_held || (within(&wanted, from) && !within(&twins, from)) {
+            if from == to || within(&held, from) || (within(&wanted, from) && !within(&twins, from)) {
                 continue;
             }
             match found.last_mut() {

@@ -12,6 +12,8 @@ pub enum Claim {
     Open,
     /// Its row was closed: it was intended to be gone.
     Closed,
+    /// It is to exist, and its row means another one that runs, too.
+    Twin,
     /// There is no such row.
     Unknown,
 }
@@ -63,8 +65,8 @@ fn verdict(thing: &Thing, now: DateTime<Utc>) -> Verdict {
         _ if thing.hold => Verdict::Keep,
         Claim::Open => Verdict::Keep,
         Claim::Closed => Verdict::Remove,
-        Claim::Unknown if is_old => Verdict::Remove,
-        Claim::Unknown => Verdict::Mark,
+        Claim::Twin | Claim::Unknown if is_old => Verdict::Remove,
+        Claim::Twin | Claim::Unknown => Verdict::Mark,
     }
 }
 
@@ -80,7 +82,7 @@ mod tests {
     }
 
     fn any_thing() -> impl Strategy<Value = Thing> {
-        let claims = prop::sample::select(vec![Claim::Open, Claim::Closed, Claim::Unknown]);
+        let claims = prop::sample::select(vec![Claim::Open, Claim::Closed, Claim::Twin, Claim::Unknown]);
         let past = || prop::option::of((0..40_i64).prop_map(|age| now() - TimeDelta::minutes(age)));
         (claims, any::<bool>(), past(), past()).prop_map(|(claim, hold, created_at, marked_at)| Thing {
             claim,
@@ -128,7 +130,7 @@ mod tests {
                 (things, at) = (next, at + TimeDelta::minutes(1));
             }
             let stays = |thing: &Thing| {
-                thing.hold || thing.claim == Claim::Open || (thing.claim == Claim::Unknown && thing.created_at.is_none())
+                thing.hold || thing.claim == Claim::Open || (thing.claim != Claim::Closed && thing.created_at.is_none())
             };
             assert!(things.iter().all(stays), "{things:?}");
         }
