@@ -219,8 +219,9 @@ impl Work<'_> {
         self.learn_address(&vms).await?;
         // The wish for sleep may have been taken back when it slept already.
         let sleeps = vms.iter().all(|vm| vm.state == VmState::Hibernated);
+        let runs = vms.iter().any(|vm| !matches!(vm.state, VmState::Hibernated | VmState::Stopped));
         match (machine.power, machine.state) {
-            (Power::Awake, State::Enrolled) if sleeps => self.wake_up(&vms).await,
+            (Power::Awake, State::Enrolled) if !runs => self.wake_up(&vms).await,
             (Power::Asleep, State::Enrolled) => self.fall_asleep(&vms).await,
             // It was woken, which was not recorded, or there is a second one.
             (Power::Asleep, _) if !sleeps => self.fall_asleep(&vms).await,

@@ -4,6 +4,7 @@
 //!
 //! A seed that fails is printed; `SEED=… cargo test -p stagely-orchestrator --lib simulation` lives it again.
 
+mod cases;
 mod life;
 mod process;
 mod queue;

@@ -191,7 +191,7 @@ impl Sweeps {
     }
 }
 
-/// Whether a machine runs beside the one that its row means: a provider without idempotent creates made both, since an
+/// Whether a machine is there beside the one that its row means and that runs: a provider without idempotent creates made both, since an
 /// answer was lost and a look came too early. What sleeps, or is on its way there or back, may be shown under two ids.
 fn is_twin(row: &Machine, vm: &Vm, listed: &[Vm]) -> bool {
     let meant = |other: &&Vm| other.machine == row.id && row.provider_id.as_ref() == Some(&other.id.0);
@@ -199,6 +199,6 @@ fn is_twin(row: &Machine, vm: &Vm, listed: &[Vm]) -> bool {
         && row.power == Power::Awake
         && matches!(row.state, State::Booting | State::Enrolled);
     is_settled
-        && vm.state == VmState::Running
+        && matches!(vm.state, VmState::Running | VmState::Stopped)
         && listed.iter().find(meant).is_some_and(|meant| meant.id != vm.id && meant.state == VmState::Running)
 }

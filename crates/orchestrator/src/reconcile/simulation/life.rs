@@ -120,7 +120,7 @@ impl Life {
     /// Nothing goes wrong any more, and what was under way lands.
     pub async fn calm(&self) {
         let cloud = &self.rows.cloud;
-        self.rows.doom.set_odds(0);
+        self.rows.doom.spare();
         cloud.keep_all();
         cloud.change(|habits| {
             *habits = Habits {
@@ -181,6 +181,11 @@ impl Life {
         self.rows.inside().queue.finish(claim, outcome, &mut chance);
     }
 
+    /// How many processes died.
+    pub fn died(&self) -> u64 {
+        self.deaths.load(Ordering::Relaxed)
+    }
+
     pub fn say(&self, what: &str) {
         if self.aloud {
             println!("{} {what}", self.clock.now().format("%H:%M:%S%.3f"));
@@ -196,7 +201,7 @@ impl Life {
         ids.into_iter().for_each(|id| inside.queue.wake((kind::MACHINE, id)));
     }
 
-    fn happen(&self, event: &Event) {
+    pub fn happen(&self, event: &Event) {
         self.say(&format!("{event:?}"));
         let now = self.clock.now();
         match *event {

@@ -63,6 +63,8 @@ pub fn tell(chance: &mut Chance) -> Vec<(TimeDelta, Event)> {
             story.push((at, Event::Hold(id, true)));
         }
     }
+    // What would come after the storm comes at its end.
+    story.iter_mut().for_each(|(at, _)| *at = (*at).min(storm));
     story.sort_by_key(|(at, _)| *at);
     story
 }

@@ -1,0 +1,166 @@
+//! The cases of the providers' contract that are about rows and sweeps, one by one: the same for every provider.
+
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use stagely_cloud::testing::Chance;
+use stagely_cloud::testing::sim::{Habits, Record};
+use stagely_domain::id::MachineId;
+use stagely_domain::machine::State;
+use stagely_store::environments::Presence;
+use tokio::time::Instant;
+
+use super::life::Life;
+use super::process::Process;
+use super::rows::{Fortune, Intent};
+use super::story::{self, Event};
+
+const DAY: TimeDelta = TimeDelta::days(1);
+const PATIENCE: Duration = Duration::from_secs(11 * 60);
+
+fn quiet() -> (Life, MachineId) {
+    let mut chance = Chance::new(7);
+    let life = Life::quiet(&mut chance, false);
+    life.rows.cloud.sell(story::shelves(&mut chance));
+    let id = story::machine(&mut chance);
+    (life, id)
+}
+
+fn insert(id: MachineId, lifetime: TimeDelta) -> Event {
+    Event::Insert(id, Fortune { boots_in: Some(TimeDelta::seconds(20)), twins_boot: false }, lifetime)
+}
+
+async fn pass(life: &Life, minutes: u64) {
+    life.processes(Instant::now() + Duration::from_secs(60 * minutes)).await;
+}
+
+fn alive(life: &Life, id: MachineId) -> Vec<Record> {
+    let mut records = life.rows.cloud.records();
+    records.retain(|record| record.is(id) && record.is_alive());
+    records
+}
+
+/// Cases 7 and 33: each point at which the process calls something is its last, once before and once after the effect.
+#[tokio::test(start_paused = true)]
+async fn a_process_that_dies_at_any_point_leaves_one_machine_or_none_and_none_unowned() {
+    for wishes in [&[][..], &[Intent::Asleep], &[Intent::Asleep, Intent::Awake], &[Intent::Absent]] {
+        let mut point = 0;
+        loop {
+            let (life, id) = quiet();
+            life.rows.doom.strike_after(point);
+            life.happen(&insert(id, DAY));
+            pass(&life, 2).await;
+            for wish in wishes {
+                life.rows.wish(id, *wish);
+                pass(&life, 2).await;
+            }
+            let died = life.died();
+            life.calm().await;
+            life.two_sweeps().await;
+            if let Err(wrong) = life.judge() {
+                panic!("killed at point {point} of {wishes:?}: {wrong}");
+            }
+            let expected = usize::from(!wishes.contains(&Intent::Absent));
+            assert_eq!(alive(&life, id).len(), expected, "killed at point {point} of {wishes:?}");
+            assert_eq!(life.rows.cloud.records().iter().filter(|record| record.is(id)).count(), 1);
+            if died == 0 {
+                assert!(point > 20, "{point} points are too few to prove anything");
+                break;
+            }
+            point += 1;
+        }
+    }
+}
+
+/// Case 33: the process is gone, its request is not, and its row is closed when the machine comes.
+#[tokio::test(start_paused = true)]
+async fn a_machine_that_lands_after_its_row_was_closed_is_swept_away() {
+    let (life, id) = quiet();
+    life.rows.cloud.behave(Habits { lands_late: 1000, late_by: TimeDelta::minutes(30), ..Habits::default() });
+    life.happen(&insert(id, DAY));
+    pass(&life, 1).await;
+    life.rows.cloud.behave(Habits::default());
+    life.rows.wish(id, Intent::Absent);
+    pass(&life, 5).await;
+    assert_eq!(life.rows.inside().machines[&id].state, State::Gone);
+    assert!(alive(&life, id).is_empty() && life.rows.cloud.has_landings(), "this seed lands too early");
+    while life.rows.cloud.has_landings() {
+        pass(&life, 1).await;
+    }
+    pass(&life, 3).await;
+    assert!(alive(&life, id).is_empty() && life.rows.cloud.records().iter().any(|record| record.is(id)));
+}
+
+/// Case 23.
+#[tokio::test(start_paused = true)]
+async fn what_no_row_knows_is_marked_first_and_removed_later_and_never_on_a_partial_list() {
+    let (life, id) = quiet();
+    life.happen(&Event::Plant(id));
+    let process = Process::start(&life);
+    process.sweep().await.unwrap();
+    assert_eq!(alive(&life, id).len(), 1, "it was only just seen");
+    tokio::time::advance(PATIENCE).await;
+    life.rows.cloud.behave(Habits { lists_partly: 1000, ..Habits::default() });
+    for _ in 0..20 {
+        process.sweep().await.unwrap();
+    }
+    assert_eq!(alive(&life, id).len(), 1, "nothing follows from a partial list");
+    life.rows.cloud.behave(Habits::default());
+    process.sweep().await.unwrap();
+    assert!(alive(&life, id).is_empty());
+}
+
+/// Case 24: by a person's word it stays, with a row that was closed, and without any.
+#[tokio::test(start_paused = true)]
+async fn what_a_person_holds_stays_until_it_is_let_go() {
+    let (life, orphan) = quiet();
+    let dropped = story::machine(&mut Chance::new(8));
+    life.happen(&Event::Plant(orphan));
+    life.happen(&insert(dropped, DAY));
+    pass(&life, 2).await;
+    for id in [orphan, dropped] {
+        life.happen(&Event::Hold(id, true));
+    }
+    life.rows.wish(dropped, Intent::Absent);
+    pass(&life, 30).await;
+    assert_eq!((alive(&life, orphan).len(), alive(&life, dropped).len()), (1, 1));
+    for id in [orphan, dropped] {
+        life.happen(&Event::Hold(id, false));
+    }
+    pass(&life, 15).await;
+    assert!(alive(&life, orphan).is_empty() && alive(&life, dropped).is_empty());
+}
+
+/// Case 24: the last defence is the machine's own, and its row does not go on as if nothing had happened.
+#[tokio::test(start_paused = true)]
+async fn a_machine_that_is_past_its_hard_end_is_gone_and_given_up() {
+    for power_off_deletes in [true, false] {
+        let (life, id) = quiet();
+        life.rows.cloud.behave(Habits { power_off_deletes, ..Habits::default() });
+        life.happen(&insert(id, TimeDelta::minutes(10)));
+        pass(&life, 9).await;
+        assert!(alive(&life, id).len() == 1 && life.rows.inside().machines[&id].desired == Presence::Present);
+        pass(&life, 4).await;
+        let row = life.rows.inside().machines[&id].clone();
+        assert!(alive(&life, id).is_empty() && row.state == State::Gone && row.failure.is_some(), "{row:?}");
+    }
+}
+
+/// Case 37.
+#[tokio::test(start_paused = true)]
+async fn of_twins_the_one_goes_that_the_row_does_not_mean() {
+    let (life, id) = quiet();
+    let late = Habits { makes_twins: true, shows_after: TimeDelta::seconds(90), ..Habits::default() };
+    life.rows.cloud.behave(Habits { lands_late: 1000, late_by: TimeDelta::seconds(10), ..late.clone() });
+    life.happen(&insert(id, DAY));
+    life.processes(Instant::now() + Duration::from_millis(200)).await;
+    life.rows.cloud.behave(late);
+    pass(&life, 2).await;
+    let twins = alive(&life, id).len();
+    let meant = life.rows.inside().machines[&id].provider_id.clone();
+    assert!(twins > 1 && meant.is_some(), "this seed has no twins");
+    pass(&life, 30).await;
+    let left: Vec<String> = alive(&life, id).into_iter().map(|record| record.id.0).collect();
+    assert_eq!(left, meant.into_iter().collect::<Vec<_>>());
+    assert_eq!(life.rows.inside().machines[&id].state, State::Enrolled, "the preview does not notice");
+}
