@@ -185,10 +185,13 @@ impl Work<'_> {
         Ok(Step::Again(Duration::from_secs(5)))
     }
 
-    /// Some providers know the address only some seconds after the create.
+    /// Some providers know the address only some seconds after the create. And the machine that was meant may be gone, and
+    /// a twin of it may be what there is now.
     async fn learn_address(&self, vms: &[Vm]) -> Result<(), Failure> {
         let id = self.machine.id;
-        let known = vms.iter().find(|vm| vm.address.is_some()).filter(|_| self.machine.address.is_none());
+        let is_meant = |vm: &Vm| self.machine.provider_id.as_ref() == Some(&vm.id.0);
+        let is_news = self.machine.address.is_none() || !vms.iter().any(is_meant);
+        let known = vms.iter().find(|vm| vm.address.is_some()).filter(|_| is_news);
         let Some(vm) = known else { return Ok(()) };
         self.write_and_tell("record a machine's address", async |tx| {
             tx.machine_placed(id, &vm.id.0, vm.address.as_deref()).await.map(drop)
@@ -287,18 +290,19 @@ impl Work<'_> {
             let from = machine.state;
             let _ = self.write(doing, async |tx| tx.set_machine_state(id, from, State::Deleting).await).await?;
         }
-        let mut left = self.cloud.find(id).await.map_err(clouded(doing))?;
-        if left.iter().any(|vm| vm.hold) {
-            tracing::warn!(machine.id = %id, "{id} is not wanted any more, and held at the provider: it stays");
-            return Ok(Step::Again(Duration::from_secs(300)));
-        }
+        let (held, left): (Vec<Vm>, Vec<Vm>) =
+            self.cloud.find(id).await.map_err(clouded(doing))?.into_iter().partition(|vm| vm.hold);
         // A provider may still know it by the id that it gave, though not by ours.
-        let known = machine.provider_id.clone().map(ProviderId);
-        let ids: Vec<ProviderId> = left.drain(..).map(|vm| vm.id).chain(known).collect();
+        let known = machine.provider_id.clone().map(ProviderId).filter(|_| held.is_empty());
+        let ids: Vec<ProviderId> = left.into_iter().map(|vm| vm.id).chain(known).collect();
         for provider in &ids {
             if self.cloud.delete(provider).await.map_err(clouded(doing))? == DeleteProgress::InProgress {
                 return Ok(Step::Again(Duration::from_secs(2)));
             }
+        }
+        if !held.is_empty() {
+            tracing::warn!(machine.id = %id, "{id} is not wanted any more, and held at the provider: it stays");
+            return Ok(Step::Again(Duration::from_secs(300)));
         }
         // A create that was sent and not answered may still land: it is waited out, then looked for once more.
         if machine.provider_id.is_none()
