@@ -1,5 +1,5 @@
-//! Tests that bite: the work queue is broken on purpose in a copy of the workspace, and the test that is there for
-//! it must fail.
+//! Tests that bite: the work queue, and what makes and removes machines, are broken on purpose in a copy of the
+//! workspace, and the test that is there for it must fail.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -9,22 +9,29 @@ use tokio::process::Command;
 
 use crate::{say, tell, workspace};
 
-/// One way to break the queue.
+/// One way to break it.
 struct Variant {
     what: &'static str,
     file: &'static str,
     right: &'static str,
     wrong: &'static str,
-    /// The test of `stagely-store` that must notice.
+    /// Where the test is that must notice.
+    suite: &'static [&'static str],
     test: &'static str,
 }
 
-const VARIANTS: [Variant; 4] = [
+const STORE: &[&str] = &["--package", "stagely-store", "--test", "main"];
+const ORCHESTRATOR: &[&str] = &["--package", "stagely-orchestrator", "--lib"];
+const SIMULATION: &str = "reconcile::simulation::\
+                          after_all_that_can_go_wrong_the_cloud_holds_what_the_rows_intend_and_cost_no_more";
+
+const VARIANTS: [Variant; 7] = [
     Variant {
         what: "a holder whose lease lapsed may still finish",
         file: "crates/store/src/work.rs",
         right: "epoch = $3",
         wrong: "epoch >= $3",
+        suite: STORE,
         test: "work::a_lease_keeps_others_away_until_it_lapses_and_the_stale_holder_is_refused",
     },
     Variant {
@@ -32,6 +39,7 @@ const VARIANTS: [Variant; 4] = [
         file: "crates/store/src/tx.rs",
         right: "epoch = $3 FOR UPDATE",
         wrong: "epoch >= $3 FOR UPDATE",
+        suite: STORE,
         test: "leases::a_zombie_writes_nothing_with_the_fence_and_would_without",
     },
     Variant {
@@ -39,6 +47,7 @@ const VARIANTS: [Variant; 4] = [
         file: "crates/store/src/tx.rs",
         right: "epoch = $3 FOR UPDATE",
         wrong: "epoch = $3",
+        suite: STORE,
         test: "leases::a_holder_that_is_writing_is_not_overtaken_between_fence_and_commit",
     },
     Variant {
@@ -46,23 +55,48 @@ const VARIANTS: [Variant; 4] = [
         file: "crates/store/src/work.rs",
         right: "AND lease_until <= now()",
         wrong: "AND lease_until <= now() + interval '1 minute'",
+        suite: STORE,
         test: "work::a_lease_keeps_others_away_until_it_lapses_and_the_stale_holder_is_refused",
+    },
+    Variant {
+        what: "a create is not written down before it is sent",
+        file: "crates/orchestrator/src/reconcile/machine.rs",
+        right: "async |tx| tx.machine_creating(id, CREATE_LIMIT, chosen).await",
+        wrong: "async |_| Ok(Outcome::Written)",
+        suite: ORCHESTRATOR,
+        test: SIMULATION,
+    },
+    Variant {
+        what: "a create that may still land is not waited for",
+        file: "crates/orchestrator/src/reconcile/machine.rs",
+        right: "deadline > self.context.now()",
+        wrong: "deadline < machine.intended_at",
+        suite: ORCHESTRATOR,
+        test: SIMULATION,
+    },
+    Variant {
+        what: "a sweep leaves what landed after its row was closed",
+        file: "crates/orchestrator/src/reconcile/sweep/decide.rs",
+        right: "Claim::Closed => Verdict::Remove",
+        wrong: "Claim::Closed => Verdict::Keep",
+        suite: ORCHESTRATOR,
+        test: SIMULATION,
     },
 ];
 
-/// Breaks the queue in each way; fails when a test does not notice. `environment` is what the tests need.
+/// Breaks it in each way; fails when a test does not notice. `environment` is what the tests need.
 pub async fn run(environment: &[(&str, &str)]) -> anyhow::Result<()> {
     let copy = workspace().join("target/broken");
     for variant in &VARIANTS {
         copy_sources(&copy).await?;
         // Whole first: a test that fails anyhow notices nothing.
-        ensure!(passes(&copy, variant.test, environment).await?, "{} fails on what is not broken", variant.test);
+        ensure!(passes(&copy, variant, environment).await?, "{} fails on what is not broken", variant.test);
         let path = copy.join(variant.file);
         let text = std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
         ensure!(text.contains(variant.right), "{} does not contain `{}` any more", variant.file, variant.right);
         std::fs::write(&path, text.replace(variant.right, variant.wrong))
             .with_context(|| format!("write {}", path.display()))?;
-        if passes(&copy, variant.test, environment).await? {
+        if passes(&copy, variant, environment).await? {
             bail!("no test noticed that {}", variant.what);
         }
         tell(format!("broken: {} ... noticed", variant.what));
@@ -87,10 +121,11 @@ async fn copy_sources(copy: &Path) -> anyhow::Result<()> {
 }
 
 /// Whether it compiles and the test passes. What does not compile is an error, and no noticing.
-async fn passes(copy: &Path, test: &str, environment: &[(&str, &str)]) -> anyhow::Result<bool> {
+async fn passes(copy: &Path, variant: &Variant, environment: &[(&str, &str)]) -> anyhow::Result<bool> {
+    let test = variant.test;
     let cargo = |arguments: &[&str]| {
         let mut command = Command::new("cargo");
-        command.current_dir(copy).args(["test", "--locked", "--quiet", "--package", "stagely-store", "--test", "main"]);
+        command.current_dir(copy).args(["test", "--locked", "--quiet"]).args(variant.suite);
         command.arg("--target-dir").arg(workspace().join("target")).args(arguments);
         command.envs(environment.iter().copied()).stdin(Stdio::null());
         command

@@ -1,5 +1,5 @@
 //! The contract of the cloud providers: `qemu` on real machines, the others against doubles, which are judged in turn by
-//! clients and checkers that others wrote.
+//! clients and checkers that others wrote. And what the orchestrator makes of any of them, on a simulated cloud.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -15,8 +15,14 @@ const CLIENTS: [&str; 1] = ["hcloud==2.27.0"];
 /// Checks requests and answers by an OpenAPI document; from npm.
 const CHECKER: &str = "@stoplight/prism-cli@5.16.0";
 
-/// Runs it for every provider.
+/// Lives of machines that are simulated: some seconds, once it is compiled.
+const SEEDS: &str = "20000";
+
+/// Runs it for every provider, and what is above them on a simulated one.
 pub async fn run() -> anyhow::Result<()> {
+    // Optimized, since the number of lives is what it is worth.
+    let simulation = ["--release", "--package", "stagely-orchestrator", "--lib", "--", "simulation::", "--nocapture"];
+    cargo_test(&simulation, &[("SEEDS", SEEDS)]).await?;
     let (image, agent) = (artifacts::image().await?, artifacts::agent().await?);
     let (python, prism) = (clients().await?, checker().await?);
     let documents = documents()?;

@@ -86,6 +86,11 @@ impl SimCloud {
         self.settled().records.clone()
     }
 
+    /// The same where it is kept: nothing is copied.
+    pub fn look<T>(&self, at: impl FnOnce(&[Record]) -> T) -> T {
+        at(&self.settled().records)
+    }
+
     /// What machines left behind.
     pub fn residue(&self) -> Vec<Residue> {
         self.settled().residue.clone()

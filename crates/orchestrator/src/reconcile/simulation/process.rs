@@ -18,6 +18,9 @@ use crate::reconcile::ledger::Ledger;
 use crate::reconcile::machine::Machines;
 use crate::reconcile::sweep::{self, Sweeps};
 
+/// More than any life has.
+const MOST_ACTIVATIONS: u64 = 50_000;
+
 pub struct Process<'l> {
     life: &'l Life,
     machines: Machines,
@@ -73,7 +76,8 @@ impl<'l> Process<'l> {
     }
 
     async fn activate(&self, claim: &Claim) -> Result<Step, Failure> {
-        self.life.activations.fetch_add(1, Ordering::Relaxed);
+        let activations = self.life.activations.fetch_add(1, Ordering::Relaxed);
+        assert!(activations < MOST_ACTIVATIONS, "it never comes to rest: {claim:?}");
         match claim.fence.kind {
             kind::SWEEP => self.sweep().await.map(|()| Step::Again(sweep::EVERY)),
             _ => self.machines.reconcile(claim).await,

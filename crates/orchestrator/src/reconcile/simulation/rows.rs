@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, Utc};
 use stagely_cloud::AgentDownload;
 use stagely_cloud::testing::Doom;
-use stagely_cloud::testing::sim::SimCloud;
+use stagely_cloud::testing::sim::{Record, SimCloud};
 use stagely_domain::clock::Clock;
 use stagely_domain::failure::Failure as RunFailure;
 use stagely_domain::id::{CloudAccountId, InstallationId, MachineId};
@@ -134,18 +134,18 @@ impl Ledger for Connection {
 
     async fn find_agent(&self, id: MachineId) -> Stored<Option<Agent>> {
         let now = self.now();
-        let records = self.rows.cloud.records();
         let mut inside = self.rows.inside();
         let (Some(machine), Some(fortune)) = (inside.machines.get(&id).cloned(), inside.fortunes.get(&id).copied())
         else {
             return Ok(None);
         };
         // It enrols once it has booted, if it has not been told off. Slower than the provider's lists.
-        let booted = records.iter().filter(|record| record.is(id)).filter_map(|record| {
+        let boot = |record: &Record| {
             let at = (record.born + fortune.boots_in?).max(record.shown_from());
             (at <= now && record.ended.is_none_or(|ended| at < ended)).then_some(at)
-        });
-        let booted: Vec<DateTime<Utc>> = booted.collect();
+        };
+        let booted: Vec<DateTime<Utc>> =
+            self.rows.cloud.look(|records| records.iter().filter(|record| record.is(id)).filter_map(boot).collect());
         if let Some(first) = booted.iter().min()
             && inside.prepared.contains(&id)
             && !inside.revoked.contains(&id)

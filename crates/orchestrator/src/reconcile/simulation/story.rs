@@ -60,7 +60,8 @@ pub fn tell(chance: &mut Chance) -> Vec<(TimeDelta, Event)> {
         let (id, at) = (machine(chance), chance.span(storm));
         story.push((at, Event::Plant(id)));
         if chance.happens(200) {
-            story.push((at, Event::Hold(id, true)));
+            // Before a sweep has seen it, or between its first sight and its end.
+            story.push((at + chance.span(TimeDelta::minutes(8)), Event::Hold(id, true)));
         }
     }
     // What would come after the storm comes at its end.

@@ -113,6 +113,13 @@ impl Judge<'_> {
             if record.is_alive() && !wanted && record.held_since.is_none() {
                 wrong.push(format!("{} of {} is at the cloud and nothing wants it", record.id, tags.machine));
             }
+            let closed_early = row.is_some_and(|row| {
+                let could_land = row.provider_id.is_none() && row.create_deadline.is_some_and(|at| record.born <= at);
+                could_land && row.gone_at.is_some_and(|gone_at| record.born > gone_at)
+            });
+            if closed_early {
+                wrong.push(format!("{} was called gone while its create could still take effect", tags.machine));
+            }
             let held = record.held_since.zip(record.ended);
             if record.was_deleted && held.is_some_and(|(held, ended)| ended - held > UNDER_WAY) {
                 wrong.push(format!("{} of {} was deleted and a person held it", record.id, tags.machine));
