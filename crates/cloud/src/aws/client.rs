@@ -23,6 +23,9 @@ use crate::aws::session::Session;
 use crate::aws::{Config, DISK_GIB};
 use crate::{CloudError, ErrorKind, Result};
 
+/// More than an account can fill.
+const MAX_PAGES: usize = 100;
+
 pub(super) struct Client {
     pub(super) ec2: aws_sdk_ec2::Client,
     pub(super) sts: aws_sdk_sts::Client,
@@ -93,6 +96,27 @@ impl Client {
         })
     }
 
+    /// Every page of a list. The SDK would end one that turns in a circle as if it were whole, so it must not watch for
+    /// that: `stop_on_duplicate_token(false)`.
+    pub(super) async fn pages<T, E>(
+        &self,
+        doing: &'static str,
+        action: &Action,
+        mut stream: PaginationStream<std::result::Result<T, SdkError<E, HttpResponse>>>,
+    ) -> Result<Vec<T>>
+    where
+        E: ProvideErrorMetadata + std::error::Error + 'static,
+    {
+        let mut pages = Vec::new();
+        while let Some(page) = self.send(doing, action, async { stream.next().await.transpose() }).await? {
+            pages.push(page);
+            if pages.len() > MAX_PAGES {
+                return Err(CloudError::new(ErrorKind::Protocol, doing, "a list without an end"));
+            }
+        }
+        Ok(pages)
+    }
+
     /// The value of a parameter of SSM.
     pub(super) async fn parameter(&self, doing: &'static str, action: &Action, name: &str) -> Result<String> {
         self.turn(doing, action).await?;
@@ -121,13 +145,6 @@ impl Client {
             _ => error,
         }
     }
-}
-
-/// The next page of a list, to be sent; a list that turns in a circle is an error of the SDK's.
-pub(super) async fn next<T, E>(
-    pages: &mut PaginationStream<std::result::Result<T, E>>,
-) -> std::result::Result<Option<T>, E> {
-    pages.next().await.transpose()
 }
 
 fn invalid(message: &str) -> CloudError {

@@ -10,7 +10,6 @@ use crate::aws::actions::{
     DEREGISTER_IMAGE, DESCRIBE_ADDRESSES, DESCRIBE_IMAGES, DESCRIBE_NETWORK_INTERFACES, DESCRIBE_SECURITY_GROUPS,
     DESCRIBE_SNAPSHOTS, DESCRIBE_SPOT_INSTANCE_REQUESTS, DESCRIBE_VOLUMES, RELEASE_ADDRESS,
 };
-use crate::aws::client::next;
 use crate::aws::machine::time_of;
 use crate::aws::{Aws, tags};
 use crate::{CloudError, DeleteProgress, ErrorKind, Residue, ResidueKind, Residues, Result};
@@ -56,24 +55,31 @@ impl Aws {
         let mut items = Vec::new();
         match kind {
             ResidueKind::Volume => {
-                let mut pages = ec2.describe_volumes().set_filters(filters).into_paginator().send();
-                while let Some(page) = client.send(LIST, &DESCRIBE_VOLUMES, next(&mut pages)).await? {
+                let stream =
+                    ec2.describe_volumes().set_filters(filters).into_paginator().stop_on_duplicate_token(false).send();
+                for page in client.pages(LIST, &DESCRIBE_VOLUMES, stream).await? {
                     let loose = page.volumes().iter().filter(|one| one.state() != Some(&VolumeState::InUse));
                     items.extend(loose.filter_map(|one| residue(kind, one.volume_id(), one.tags(), one.create_time())));
                 }
             }
             ResidueKind::Snapshot => {
                 let request = ec2.describe_snapshots().owner_ids("self").set_filters(filters);
-                let mut pages = request.into_paginator().send();
-                while let Some(page) = client.send(LIST, &DESCRIBE_SNAPSHOTS, next(&mut pages)).await? {
+                let stream = request.into_paginator().stop_on_duplicate_token(false).send();
+                for page in client.pages(LIST, &DESCRIBE_SNAPSHOTS, stream).await? {
                     let found = page.snapshots().iter();
                     items
                         .extend(found.filter_map(|one| residue(kind, one.snapshot_id(), one.tags(), one.start_time())));
                 }
             }
             ResidueKind::Image => {
-                let mut pages = ec2.describe_images().owners("self").set_filters(filters).into_paginator().send();
-                while let Some(page) = client.send(LIST, &DESCRIBE_IMAGES, next(&mut pages)).await? {
+                let stream = ec2
+                    .describe_images()
+                    .owners("self")
+                    .set_filters(filters)
+                    .into_paginator()
+                    .stop_on_duplicate_token(false)
+                    .send();
+                for page in client.pages(LIST, &DESCRIBE_IMAGES, stream).await? {
                     items
                         .extend(page.images().iter().filter_map(|one| residue(kind, one.image_id(), one.tags(), None)));
                 }
@@ -85,8 +91,13 @@ impl Aws {
                 items.extend(found.filter_map(|one| residue(kind, one.allocation_id(), one.tags(), None)));
             }
             ResidueKind::Interface => {
-                let mut pages = ec2.describe_network_interfaces().set_filters(filters).into_paginator().send();
-                while let Some(page) = client.send(LIST, &DESCRIBE_NETWORK_INTERFACES, next(&mut pages)).await? {
+                let stream = ec2
+                    .describe_network_interfaces()
+                    .set_filters(filters)
+                    .into_paginator()
+                    .stop_on_duplicate_token(false)
+                    .send();
+                for page in client.pages(LIST, &DESCRIBE_NETWORK_INTERFACES, stream).await? {
                     let in_use = Some(&NetworkInterfaceStatus::InUse);
                     let loose = page.network_interfaces().iter().filter(|one| one.status() != in_use);
                     let each = loose.filter_map(|one| residue(kind, one.network_interface_id(), one.tag_set(), None));
@@ -94,15 +105,25 @@ impl Aws {
                 }
             }
             ResidueKind::Firewall => {
-                let mut pages = ec2.describe_security_groups().set_filters(filters).into_paginator().send();
-                while let Some(page) = client.send(LIST, &DESCRIBE_SECURITY_GROUPS, next(&mut pages)).await? {
+                let stream = ec2
+                    .describe_security_groups()
+                    .set_filters(filters)
+                    .into_paginator()
+                    .stop_on_duplicate_token(false)
+                    .send();
+                for page in client.pages(LIST, &DESCRIBE_SECURITY_GROUPS, stream).await? {
                     let found = page.security_groups().iter();
                     items.extend(found.filter_map(|one| residue(kind, one.group_id(), one.tags(), None)));
                 }
             }
             ResidueKind::SpotRequest => {
-                let mut pages = ec2.describe_spot_instance_requests().set_filters(filters).into_paginator().send();
-                while let Some(page) = client.send(LIST, &DESCRIBE_SPOT_INSTANCE_REQUESTS, next(&mut pages)).await? {
+                let stream = ec2
+                    .describe_spot_instance_requests()
+                    .set_filters(filters)
+                    .into_paginator()
+                    .stop_on_duplicate_token(false)
+                    .send();
+                for page in client.pages(LIST, &DESCRIBE_SPOT_INSTANCE_REQUESTS, stream).await? {
                     let waits = [SpotInstanceState::Open, SpotInstanceState::Active];
                     let found = page.spot_instance_requests().iter();
                     let open = found.filter(|one| one.state().is_none_or(|state| waits.contains(state)));

@@ -7,7 +7,6 @@ use chrono::{DateTime, Utc};
 use stagely_domain::id::{InstallationId, MachineId};
 
 use crate::aws::actions::{DESCRIBE_INSTANCES, GET_CONSOLE_OUTPUT, TERMINATE_INSTANCES};
-use crate::aws::client::next;
 use crate::aws::tags::{self, Tags};
 use crate::aws::{Aws, refusal::Refused};
 use crate::{CloudError, DeleteProgress, ErrorKind, Listing, ProviderId, Result, Vm, VmState};
@@ -21,12 +20,10 @@ impl Aws {
     /// Every instance that fits, ended ones too, which are shown for about an hour.
     pub(super) async fn instances(&self, doing: &'static str, filters: Vec<Filter>) -> Result<Vec<Instance>> {
         let request = self.client.ec2.describe_instances().set_filters(Some(filters)).max_results(PER_PAGE);
-        let (mut pages, mut instances) = (request.into_paginator().send(), Vec::new());
-        while let Some(page) = self.client.send(doing, &DESCRIBE_INSTANCES, next(&mut pages)).await? {
-            let reservations = page.reservations.unwrap_or_default();
-            instances.extend(reservations.into_iter().flat_map(|one| one.instances.unwrap_or_default()));
-        }
-        Ok(instances)
+        let stream = request.into_paginator().stop_on_duplicate_token(false).send();
+        let pages = self.client.pages(doing, &DESCRIBE_INSTANCES, stream).await?;
+        let reservations = pages.into_iter().flat_map(|page| page.reservations.unwrap_or_default());
+        Ok(reservations.flat_map(|one| one.instances.unwrap_or_default()).collect())
     }
 
     /// One instance by its id; `None` when it is not found, which a young one may not be either.

@@ -8,7 +8,6 @@ use stagely_domain::machine::Arch;
 
 use crate::aws::Aws;
 use crate::aws::actions::{DESCRIBE_INSTANCE_TYPE_OFFERINGS, DESCRIBE_INSTANCE_TYPES};
-use crate::aws::client::next;
 use crate::aws::image::machine;
 use crate::{Offering, Result};
 
@@ -40,25 +39,22 @@ impl Aws {
     }
 
     async fn kinds(&self) -> Result<HashMap<String, Kind>> {
-        let (mut kinds, request) = (HashMap::new(), self.client.ec2.describe_instance_types().max_results(100));
-        let mut pages = request.into_paginator().send();
-        while let Some(page) = self.client.send(DOING, &DESCRIBE_INSTANCE_TYPES, next(&mut pages)).await? {
-            kinds.extend(page.instance_types().iter().filter_map(kind));
-        }
-        Ok(kinds)
+        let request = self.client.ec2.describe_instance_types().max_results(100).into_paginator();
+        let stream = request.stop_on_duplicate_token(false).send();
+        let pages = self.client.pages(DOING, &DESCRIBE_INSTANCE_TYPES, stream).await?;
+        Ok(pages.iter().flat_map(|page| page.instance_types()).filter_map(kind).collect())
     }
 
     /// Type and zone.
     async fn sold(&self) -> Result<Vec<(String, String)>> {
         let request = self.client.ec2.describe_instance_type_offerings();
         let request = request.location_type(LocationType::AvailabilityZone).max_results(1000);
-        let (mut sold, mut pages) = (Vec::new(), request.into_paginator().send());
-        while let Some(page) = self.client.send(DOING, &DESCRIBE_INSTANCE_TYPE_OFFERINGS, next(&mut pages)).await? {
-            sold.extend(page.instance_type_offerings().iter().filter_map(|offering| {
-                Some((offering.instance_type()?.as_str().to_owned(), offering.location()?.to_owned()))
-            }));
-        }
-        Ok(sold)
+        let stream = request.into_paginator().stop_on_duplicate_token(false).send();
+        let pages = self.client.pages(DOING, &DESCRIBE_INSTANCE_TYPE_OFFERINGS, stream).await?;
+        let found = pages.iter().flat_map(|page| page.instance_type_offerings()).filter_map(|offering| {
+            Some((offering.instance_type()?.as_str().to_owned(), offering.location()?.to_owned()))
+        });
+        Ok(found.collect())
     }
 }
 
