@@ -90,12 +90,13 @@ impl Aws {
         let order = Order {
             tags: &tags,
             attempt: 0,
+            // Nothing is made of it, and every region knows it.
             instance_type: "t3.small",
             subnet: if id.is_empty() { "subnet-00000000000000000" } else { &id },
             group: None,
             image: image.as_ref().unwrap_or(&placeholder),
             disk_gib: self.config.disk_gib,
-            user_data: "",
+            user_data: "#cloud-config\n",
         };
         let ec2 = &self.client.ec2;
         self.try_out(findings, &actions::RUN_INSTANCES, order.request(ec2).dry_run(true).send()).await?;

@@ -67,6 +67,11 @@ impl Budget {
         Ok(())
     }
 
+    /// It was not needed after all.
+    pub(super) fn give_back(&self, action: &Action) {
+        self.with(action, |bucket, _| bucket.left += 1.0);
+    }
+
     /// Sends no more of it for a while.
     pub(super) fn close(&self, action: &Action) {
         self.with(action, |bucket, now| bucket.closed_until = Some(now + PAUSE));

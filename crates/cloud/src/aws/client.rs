@@ -114,6 +114,8 @@ impl Client {
                 return Err(CloudError::new(ErrorKind::Protocol, doing, "a list without an end"));
             }
         }
+        // What told of the end was no request.
+        self.budget.give_back(action);
         Ok(pages)
     }
 

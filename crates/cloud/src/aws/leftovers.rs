@@ -1,8 +1,8 @@
 //! Everything of an installation that costs money or quota and is no machine. What is attached to a machine goes with
 //! it, and is not listed.
 
-use aws_sdk_ec2::primitives::DateTime;
 use aws_sdk_ec2::types::{Filter, NetworkInterfaceStatus, SpotInstanceState, Tag, VolumeState};
+use chrono::{DateTime, Utc};
 use stagely_domain::id::InstallationId;
 
 use crate::aws::actions::{
@@ -59,7 +59,9 @@ impl Aws {
                     ec2.describe_volumes().set_filters(filters).into_paginator().stop_on_duplicate_token(false).send();
                 for page in client.pages(LIST, &DESCRIBE_VOLUMES, stream).await? {
                     let loose = page.volumes().iter().filter(|one| one.state() != Some(&VolumeState::InUse));
-                    items.extend(loose.filter_map(|one| residue(kind, one.volume_id(), one.tags(), one.create_time())));
+                    items.extend(
+                        loose.filter_map(|one| residue(kind, one.volume_id(), one.tags(), at(one.create_time()))),
+                    );
                 }
             }
             ResidueKind::Snapshot => {
@@ -67,8 +69,9 @@ impl Aws {
                 let stream = request.into_paginator().stop_on_duplicate_token(false).send();
                 for page in client.pages(LIST, &DESCRIBE_SNAPSHOTS, stream).await? {
                     let found = page.snapshots().iter();
-                    items
-                        .extend(found.filter_map(|one| residue(kind, one.snapshot_id(), one.tags(), one.start_time())));
+                    items.extend(
+                        found.filter_map(|one| residue(kind, one.snapshot_id(), one.tags(), at(one.start_time()))),
+                    );
                 }
             }
             ResidueKind::Image => {
@@ -80,8 +83,11 @@ impl Aws {
                     .stop_on_duplicate_token(false)
                     .send();
                 for page in client.pages(LIST, &DESCRIBE_IMAGES, stream).await? {
-                    items
-                        .extend(page.images().iter().filter_map(|one| residue(kind, one.image_id(), one.tags(), None)));
+                    items.extend(
+                        page.images()
+                            .iter()
+                            .filter_map(|one| residue(kind, one.image_id(), one.tags(), written(one.creation_date()))),
+                    );
                 }
             }
             ResidueKind::Address => {
@@ -128,7 +134,7 @@ impl Aws {
                     let found = page.spot_instance_requests().iter();
                     let open = found.filter(|one| one.state().is_none_or(|state| waits.contains(state)));
                     items.extend(open.filter_map(|one| {
-                        residue(kind, one.spot_instance_request_id(), one.tags(), one.create_time())
+                        residue(kind, one.spot_instance_request_id(), one.tags(), at(one.create_time()))
                     }));
                 }
             }
@@ -201,13 +207,22 @@ fn checked(residue: &Residue) -> Result<&str> {
     is_one.then_some(&*residue.id).ok_or_else(other)
 }
 
-fn residue(kind: ResidueKind, id: Option<&str>, tags: &[Tag], created: Option<&DateTime>) -> Option<Residue> {
+fn residue(kind: ResidueKind, id: Option<&str>, tags: &[Tag], created_at: Option<DateTime<Utc>>) -> Option<Residue> {
     Some(Residue {
         kind,
         id: id?.to_owned(),
         installation: tags::installation(tags)?,
         machine: tags::machine(tags),
-        created_at: created.and_then(|time| time_of(time.secs())),
+        created_at,
         hold: tags::is_held(tags),
     })
+}
+
+fn at(time: Option<&aws_sdk_ec2::primitives::DateTime>) -> Option<DateTime<Utc>> {
+    time.and_then(|time| time_of(time.secs()))
+}
+
+/// Of images alone the time is told in words.
+fn written(time: Option<&str>) -> Option<DateTime<Utc>> {
+    DateTime::parse_from_rfc3339(time?).ok().map(|time| time.to_utc())
 }

@@ -196,7 +196,9 @@ pub(super) fn vm(instance: &Instance, tags: &Tags) -> Option<Vm> {
         address: address(instance, tags).filter(|_| state != VmState::Hibernated),
         state,
         expires_at: tags.expires_at,
-        created_at: instance.launch_time().and_then(|time| time_of(time.secs())).unwrap_or_default(),
+        // The last start, where it was stopped.
+        created_at: instance.launch_time().and_then(|time| time_of(time.secs())),
+        hold: tags::is_held(instance.tags()),
     })
 }
 
@@ -209,7 +211,8 @@ fn unseen_vm(id: String, tags: &Tags) -> Vm {
         state: VmState::Pending,
         address: None,
         expires_at: tags.expires_at,
-        created_at: DateTime::default(),
+        created_at: None,
+        hold: false,
     }
 }
 

@@ -2,6 +2,7 @@
 //! role that admits the edge to the agent's port.
 
 use std::collections::{BTreeSet, HashMap};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use aws_sdk_ec2::types::{Filter, IpPermission, IpRange, Ipv6Range, ResourceType, SecurityGroup};
 use stagely_domain::id::InstallationId;
@@ -187,13 +188,14 @@ fn name(whose: InstallationId, role: Role) -> String {
 /// What must be let in beside what is, and what is and must not.
 fn difference(found: &[IpPermission], port: u16, from: &[String]) -> (Option<IpPermission>, Vec<IpPermission>) {
     let port = i32::from(port);
-    let mut missing: BTreeSet<&str> = from.iter().map(String::as_str).collect();
+    let wanted: BTreeSet<String> = from.iter().map(|cidr| canonical(cidr)).collect();
+    let mut missing: BTreeSet<&str> = wanted.iter().map(String::as_str).collect();
     let mut surplus = Vec::new();
     for rule in found {
         let ours = rule.ip_protocol() == Some("tcp") && (rule.from_port(), rule.to_port()) == (Some(port), Some(port));
         let mut extra = rule.clone();
         if ours {
-            let keep = |cidr: Option<&str>| cidr.is_some_and(|cidr| from.iter().any(|wanted| wanted == cidr));
+            let keep = |cidr: Option<&str>| cidr.is_some_and(|cidr| wanted.contains(cidr));
             for cidr in rule.ip_ranges().iter().filter_map(IpRange::cidr_ip) {
                 missing.remove(cidr);
             }
@@ -222,6 +224,23 @@ fn difference(found: &[IpPermission], port: u16, from: &[String]) -> (Option<IpP
         .build();
     let none = four.is_empty() && six.is_empty();
     ((!none).then_some(rules), surplus)
+}
+
+/// As the provider writes it: a rule of ours that it shows in other words would be taken for somebody else's.
+fn canonical(cidr: &str) -> String {
+    let parsed = cidr.split_once('/').and_then(|(ip, prefix)| Some((ip.parse().ok()?, prefix.parse::<u32>().ok()?)));
+    match parsed {
+        Some((IpAddr::V4(ip), prefix)) if prefix <= 32 => {
+            let mask = u32::MAX.checked_shl(32 - prefix).unwrap_or(0);
+            format!("{}/{prefix}", Ipv4Addr::from_bits(ip.to_bits() & mask))
+        }
+        Some((IpAddr::V6(ip), prefix)) if prefix <= 128 => {
+            let mask = u128::MAX.checked_shl(128 - prefix).unwrap_or(0);
+            format!("{}/{prefix}", Ipv6Addr::from_bits(ip.to_bits() & mask))
+        }
+        // The provider will say what is wrong with it.
+        _ => cidr.to_owned(),
+    }
 }
 
 fn group_id(group: &SecurityGroup) -> Result<String> {

@@ -78,7 +78,9 @@ pub(super) fn told(
         (Some(code), Some(message)) => format!("{message} ({code})"),
     };
     let hint = match kind {
-        ErrorKind::Permission if code != Some("OperationNotPermitted") => "; the credentials lack this permission",
+        ErrorKind::Permission if code.is_some_and(|code| code != "OperationNotPermitted") => {
+            "; the credentials lack this permission"
+        }
         ErrorKind::Auth if is_about_time(code, message) => {
             "; the clock of this host is wrong, or the keys have expired"
         }

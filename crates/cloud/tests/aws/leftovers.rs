@@ -84,6 +84,10 @@ async fn every_billable_kind_is_found_and_can_be_removed() {
     assert!(found.complete);
     let kinds: BTreeSet<ResidueKind> = found.items.iter().map(|item| item.kind).collect();
     assert_eq!(kinds, PLANTED.iter().map(|(_, kind)| *kind).collect());
+    for item in &found.items {
+        let untold = matches!(item.kind, ResidueKind::Address | ResidueKind::Interface | ResidueKind::Firewall);
+        assert_eq!(item.created_at.is_none(), untold, "{item:?}");
+    }
     assert_eq!((found.items.len(), found.items.iter().filter(|item| item.hold).count()), (8, 1));
     // An image holds its snapshot, so it goes first, as the sweep finds out by asking again.
     let mut left: Vec<Residue> = found.items.into_iter().filter(|item| !item.hold).collect();
@@ -114,6 +118,10 @@ async fn a_kind_that_cannot_be_listed_makes_the_list_incomplete() {
         let begin = format!("Action={action}&");
         rig.proxy.harm_when(move |seen| seen.body.starts_with(begin.as_bytes()), Fault::html(500));
         let found = rig.cloud.list_residue(installation).await.unwrap();
+        for item in &found.items {
+            let untold = matches!(item.kind, ResidueKind::Address | ResidueKind::Interface | ResidueKind::Firewall);
+            assert_eq!(item.created_at.is_none(), untold, "{item:?}");
+        }
         assert_eq!((found.items.len(), found.complete), (6, false), "{action}");
     }
     rig.proxy.harm_when(|_| true, Fault::html(500));

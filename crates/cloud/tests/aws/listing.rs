@@ -116,6 +116,19 @@ async fn a_machine_whose_tags_were_damaged_makes_the_list_incomplete() {
 
 #[tokio::test]
 #[ignore = "needs moto: cargo xtask contract"]
+async fn a_person_can_say_at_the_provider_that_a_machine_stays() {
+    let rig = Rig::start().await;
+    let (request, created) = rig.running().await;
+    assert!(!rig.cloud.list(request.installation).await.unwrap().vms[0].hold);
+    let id = &*created.id.0;
+    let tag = [("Action", "CreateTags"), ("ResourceId.1", id), ("Tag.1.Key", "stagely-hold"), ("Tag.1.Value", "why")];
+    rig.moto.ask(&tag).await;
+    let vm = rig.cloud.list(request.installation).await.unwrap().vms.remove(0);
+    assert!(vm.hold && vm.created_at.is_some());
+}
+
+#[tokio::test]
+#[ignore = "needs moto: cargo xtask contract"]
 async fn two_installations_in_one_account_do_not_see_each_other() {
     let rig = Rig::start().await;
     let (one, _) = rig.running().await;

@@ -1,6 +1,6 @@
 use aws_sdk_ec2::types::{IpPermission, IpRange, Ipv6Range, UserIdGroupPair};
 
-use super::{difference, is_wanted};
+use super::{canonical, difference, is_wanted};
 
 fn rule(port: i32, cidrs: &[&str]) -> IpPermission {
     let mut rule = IpPermission::builder().ip_protocol("tcp").from_port(port).to_port(port);
@@ -55,4 +55,24 @@ fn a_region_stands_for_its_zones() {
     assert!(is_wanted("eu-central-1a", &places(&["eu-central-1a"])));
     assert!(!is_wanted("eu-central-1b", &places(&["eu-central-1a"])));
     assert!(!is_wanted("eu-west-12a", &places(&["eu-west-1"])));
+}
+
+#[test]
+fn a_network_in_other_words_is_the_same_network() {
+    for (written, shown) in [
+        ("203.0.113.7/24", "203.0.113.0/24"),
+        ("203.0.113.7/32", "203.0.113.7/32"),
+        ("203.0.113.7/0", "0.0.0.0/0"),
+        ("2001:DB8:0:0::7/64", "2001:db8::/64"),
+        ("2001:db8::7/128", "2001:db8::7/128"),
+        ("::1/0", "::/0"),
+        ("somewhere", "somewhere"),
+        ("1.2.3.4/99", "1.2.3.4/99"),
+    ] {
+        assert_eq!(canonical(written), shown);
+        let found = rule(7443, &[shown]);
+        if shown.contains('.') || shown.contains(':') {
+            assert_eq!(difference(&[found], 7443, &[written.to_owned()]), (None, vec![]), "{written}");
+        }
+    }
 }
