@@ -1,6 +1,7 @@
 //! The contract of the providers.
 #![allow(clippy::unwrap_used)]
 
+mod aws;
 mod fake;
 mod fault_proxy;
 mod hetzner;
