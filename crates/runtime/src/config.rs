@@ -218,6 +218,7 @@ pub fn load() -> anyhow::Result<Settings> {
         ("ENCRYPTION_KEYS", "common.encryption_keys"),
         ("STAGELY_SERVICE_TOKEN", "common.service_token"),
         ("GITHUB_API_URL", "orchestrator.github.api_url"),
+        ("AWS_ENDPOINT_URL", "orchestrator.clouds.aws"),
         ("HCLOUD_ENDPOINT", "orchestrator.clouds.hetzner"),
     ] {
         if let Some(value) = variable(name) {
