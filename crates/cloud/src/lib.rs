@@ -9,6 +9,7 @@ pub mod hetzner;
 pub mod qemu;
 mod request;
 mod residue;
+mod rest;
 mod user_data;
 mod vm;
 

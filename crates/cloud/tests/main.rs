@@ -5,4 +5,5 @@ mod aws;
 mod fake;
 mod fault_proxy;
 mod hetzner;
+mod judges;
 mod qemu;

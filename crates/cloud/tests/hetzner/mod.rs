@@ -4,6 +4,7 @@ mod access;
 mod creating;
 mod double;
 mod independent;
+#[path = "../interrupted.rs"]
 mod interrupted;
 mod leftovers;
 mod listing;
