@@ -4,6 +4,7 @@
 
 pub mod aws;
 pub mod catalogue;
+pub mod digitalocean;
 mod error;
 pub mod hetzner;
 pub mod qemu;

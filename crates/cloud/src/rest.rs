@@ -94,6 +94,12 @@ impl Rest {
         self.call(doing, Method::POST, path, ask, Need::Make).await
     }
 
+    /// Changes something.
+    pub(crate) async fn put(&self, doing: &'static str, path: &str, body: &Value) -> Result<Value> {
+        let ask = Ask { query: &[], body: Some(body) };
+        self.call(doing, Method::PUT, path, ask, Need::Make).await
+    }
+
     /// Tells a machine to do something that takes no words.
     pub(crate) async fn act(&self, doing: &'static str, path: &str) -> Result<Value> {
         self.call(doing, Method::POST, path, Ask::default(), Need::Make).await
