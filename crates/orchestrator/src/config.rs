@@ -78,6 +78,8 @@ pub struct Qemu {
 #[derive(Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CloudApis {
+    /// DigitalOcean's, with its version: `DIGITALOCEAN_API_URL`.
+    pub digitalocean: Option<String>,
     /// Hetzner Cloud's, with its version: `HCLOUD_ENDPOINT`.
     pub hetzner: Option<String>,
 }
