@@ -4,11 +4,13 @@
 
 pub mod aws;
 pub mod catalogue;
+pub mod digitalocean;
 mod error;
 pub mod hetzner;
 pub mod qemu;
 mod request;
 mod residue;
+mod rest;
 mod user_data;
 mod vm;
 

@@ -2,7 +2,9 @@
 #![allow(clippy::unwrap_used)]
 
 mod aws;
+mod digitalocean;
 mod fake;
 mod fault_proxy;
 mod hetzner;
+mod judges;
 mod qemu;

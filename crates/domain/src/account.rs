@@ -25,6 +25,9 @@ pub struct Settings {
     pub image: Option<String>,
     /// The networks from which the edge proxy reaches machines, in CIDR notation; a firewall keeps all others away.
     pub ingress_from: Vec<String>,
+    /// At DigitalOcean: ids or fingerprints of SSH keys of the account that machines are made with. Without one the
+    /// provider makes a password for each machine and mails it to the account's owner.
+    pub ssh_keys: Vec<String>,
 }
 
 impl Settings {
@@ -49,6 +52,9 @@ impl Settings {
                 return Err("`settings`: `region` and `subnets` are for `aws`; say places in `locations`".to_owned());
             }
             _ => {}
+        }
+        if kind != Provider::Digitalocean && !self.ssh_keys.is_empty() {
+            return Err("`settings.ssh_keys`: only a `digitalocean` account has them".to_owned());
         }
         if self.ingress_from.is_empty() {
             let fix = "give the networks from which your edge proxy connects, such as [\"203.0.113.7/32\"]";
@@ -197,5 +203,16 @@ mod tests {
         }
         assert!(Settings::default().check(Provider::Digitalocean).unwrap_err().contains("ingress_from"));
         assert_eq!(Settings::default().check(Provider::Qemu), Ok(()));
+    }
+
+    #[test]
+    fn only_digitalocean_takes_ssh_keys() {
+        let keys = Settings {
+            ssh_keys: vec!["512189".to_owned()],
+            ingress_from: vec!["::/0".to_owned()],
+            ..Settings::default()
+        };
+        assert_eq!(keys.check(Provider::Digitalocean), Ok(()));
+        assert!(keys.check(Provider::Hetzner).unwrap_err().contains("ssh_keys"));
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use stagely_cloud::aws::{self, Aws};
 use stagely_cloud::catalogue::candidates;
+use stagely_cloud::digitalocean::{self, DigitalOcean};
 use stagely_cloud::hetzner::{self, Hetzner};
 use stagely_cloud::{Cloud, CloudError, Offering, Vm, VmState};
 use stagely_domain::account::Credentials;
@@ -91,6 +92,19 @@ impl Clouds {
         let settings = &row.settings;
         let cloud: Arc<dyn Cloud> = match row.kind {
             Provider::Qemu => Arc::clone(&self.qemu),
+            Provider::Digitalocean => {
+                let config = digitalocean::Config {
+                    api_url: self.apis.digitalocean.clone().unwrap_or_else(|| digitalocean::API_URL.to_owned()),
+                    token: self.credential(row, "token")?,
+                    locations: settings.locations.clone(),
+                    image: settings.image.clone().unwrap_or_else(|| digitalocean::IMAGE.to_owned()),
+                    ingress_from: settings.ingress_from.clone(),
+                    ssh_keys: settings.ssh_keys.clone(),
+                    per_minute: digitalocean::PER_MINUTE,
+                    timing: digitalocean::Timing::default(),
+                };
+                Arc::new(DigitalOcean::new(config, Arc::clone(&self.clock)).map_err(clouded(OPEN))?)
+            }
             Provider::Hetzner => {
                 let config = hetzner::Config {
                     api_url: self.apis.hetzner.clone().unwrap_or_else(|| hetzner::API_URL.to_owned()),

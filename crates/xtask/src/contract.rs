@@ -11,7 +11,7 @@ use crate::suites::cargo_test;
 use crate::{artifacts, packages, say, scratch, tell, workspace};
 
 /// Clients of providers, and a server that stands for one, from PyPI.
-const CLIENTS: [&str; 2] = ["hcloud==2.27.0", "moto[ec2,server,ssm,sts]==5.2.5"];
+const CLIENTS: [&str; 3] = ["hcloud==2.27.0", "moto[ec2,server,ssm,sts]==5.2.5", "pydo==0.44.0"];
 /// Checks requests and answers by an OpenAPI document; from npm.
 const CHECKER: &str = "@stoplight/prism-cli@5.16.0";
 
@@ -34,7 +34,7 @@ pub async fn run() -> anyhow::Result<()> {
     ];
     let mut arguments = vec!["--package", "stagely-cloud", "--", "--ignored", "--test-threads=1", "--nocapture"];
     if documents.is_none() {
-        tell("not run: 1 check of requests and answers with the provider's OpenAPI document, which is not here");
+        tell("not run: 2 checks of requests and answers with the providers' OpenAPI documents, which are not here");
         arguments.extend(["--skip", "openapi_document"]);
     }
     cargo_test(&arguments, &environment).await

@@ -28,25 +28,13 @@ const KINDS: [ResidueKind; 7] = [
 ];
 
 impl Aws {
-    /// What there is. One kind that cannot be read makes it incomplete, and does not hide the others.
+    /// What there is.
     pub(super) async fn list_leftovers(&self, installation: InstallationId) -> Result<Residues> {
-        let (mut residues, mut refused) = (Residues { items: Vec::new(), complete: true }, None);
+        let mut readings = Vec::new();
         for kind in KINDS {
-            match self.of_kind(kind, installation).await {
-                Ok(found) => residues.items.extend(found),
-                Err(error) => refused = Some(error),
-            }
+            readings.push(self.of_kind(kind, installation).await);
         }
-        residues.items.retain(|item| item.installation == installation);
-        if let Some(error) = refused {
-            // Nothing at all is the error itself.
-            if residues.items.is_empty() {
-                return Err(error);
-            }
-            tracing::warn!(%error, "the list of what is left over is incomplete");
-            residues.complete = false;
-        }
-        Ok(residues)
+        Residues::of_kinds(installation, readings)
     }
 
     async fn of_kind(&self, kind: ResidueKind, installation: InstallationId) -> Result<Vec<Residue>> {

@@ -106,7 +106,8 @@ fn config(url: &str) -> Config {
         disk_gib: DISK_GIB,
         ingress_from: vec!["198.51.100.7/32".to_owned(), "2001:db8:1::/64".to_owned()],
         timing: Timing {
-            request: Duration::from_secs(10),
+            // moto is slow with a thousand machines while other tests run.
+            request: Duration::from_secs(60),
             action: Duration::from_millis(300),
             poll: Duration::from_millis(1),
             settle: Duration::from_millis(50),
