@@ -292,6 +292,10 @@ impl Work<'_> {
             let _ = self.write(doing, async |tx| tx.set_machine_state(id, from, State::Deleting).await).await?;
         }
         let mut left = self.cloud.find(id).await.map_err(clouded(doing))?;
+        // A create whose answer was lost: the machine costs all the same.
+        if machine.placed_at.is_none() && !left.is_empty() {
+            let _ = self.write(doing, async |tx| tx.machine_shown(id).await).await?;
+        }
         if left.iter().any(|vm| vm.hold) {
             tracing::warn!(machine.id = %id, "{id} is not wanted any more, and held at the provider: it stays");
             return Ok(Step::Again(Duration::from_secs(300)));
