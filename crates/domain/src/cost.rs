@@ -66,8 +66,8 @@ impl Billing {
 
     /// The seconds that are paid for when a span is this long.
     fn paid_secs(self, length: TimeDelta) -> u64 {
-        let millis = u64::try_from(length.num_milliseconds()).unwrap_or(0);
-        millis.div_ceil(1000).next_multiple_of(self.unit_secs).max(self.least_secs)
+        let micros = u64::try_from(length.num_microseconds().unwrap_or(i64::MAX)).unwrap_or(0);
+        micros.div_ceil(1_000_000).next_multiple_of(self.unit_secs).max(self.least_secs)
     }
 
     fn price(self, micros_per_hour: u64, paid_secs: u64) -> u64 {

@@ -10,6 +10,8 @@ use stagely_store::machines::NewMachine;
 use stagely_store::testing::TestDb;
 use stagely_store::{Scope, StoreError};
 
+use crate::wait_for;
+
 const ALL: Scope = Scope::system("look at costs in a test");
 
 /// Every entry, by its begin: seconds that are paid for, money.
@@ -167,6 +169,26 @@ async fn an_end_that_is_not_committed_leaves_the_count_as_it_was() {
 }
 
 #[tokio::test]
+async fn a_note_that_meets_the_end_counts_nothing_after_it() {
+    let world = World::new("hetzner").await;
+    let id = world.placed(Some(world.environment), Some((6_000, "EUR"))).await;
+    world.becomes(id, State::Booting, State::Deleting).await;
+    let end = world.db.store().begin().await.unwrap();
+    assert_eq!(end.set_machine_state(id, State::Deleting, State::Gone).await.unwrap(), Outcome::Written);
+    let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()";
+    let (noted, ()) = tokio::join!(world.note(), async {
+        wait_for("the note to meet the end", || async { world.db.text(waits).await == "1" }).await;
+        // A mark by which one sees whether the hour is written once more.
+        let mark = "UPDATE cost_entries SET to_at = to_at - interval '2 hours'";
+        assert_eq!(end.execute(mark).await.unwrap(), 1);
+        end.commit().await.unwrap();
+    });
+    noted.unwrap();
+    assert_eq!(world.entries().await, "-3600 s 6000 EUR");
+    world.db.drop_database().await;
+}
+
+#[tokio::test]
 async fn a_second_that_is_paid_for_is_noted_as_it_goes_by() {
     let world = World::new("aws").await;
     let id = world.placed(Some(world.environment), Some((3_600_000, "USD"))).await;
@@ -271,7 +293,8 @@ async fn an_hour_belongs_to_the_day_and_the_month_in_which_it_begins() {
     let begin = "(date_trunc('month', now() AT TIME ZONE 'UTC') - interval '90 minutes') AT TIME ZONE 'UTC'";
     world.db.execute(&format!("UPDATE machines SET billed_from = {begin}")).await;
     world.note().await.unwrap();
-    let first: NaiveDate = world.db.text("SELECT date_trunc('month', now() AT TIME ZONE 'UTC')::date").await.parse().unwrap();
+    let first: NaiveDate =
+        world.db.text("SELECT date_trunc('month', now() AT TIME ZONE 'UTC')::date").await.parse().unwrap();
     let last = first.pred_opt().unwrap();
     let of_day = async |day| world.db.store().list_project_costs(&ALL, world.project, day, day).await.unwrap();
     // 22:30 and 23:30.

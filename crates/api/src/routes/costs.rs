@@ -1,7 +1,7 @@
 //! What machines cost, as their providers' prices say.
 
 use axum::extract::State;
-use chrono::{NaiveDate, TimeDelta};
+use chrono::{Datelike, NaiveDate, TimeDelta};
 use serde::{Deserialize, Serialize};
 use stagely_domain::cost::Money;
 use stagely_domain::id::ProjectId;
@@ -65,12 +65,7 @@ pub async fn of_project(
     Path(id): Path<ProjectId>,
     Query(query): Query<CostsQuery>,
 ) -> Result<axum::Json<Page<DayCost>>> {
-    let last = query.to.unwrap_or_else(|| app.clock.now().date_naive());
-    let first = query.from.unwrap_or_else(|| last.checked_sub_signed(DEFAULT_DAYS).unwrap_or(last));
-    if first > last || (last - first).num_days() >= MAX_DAYS {
-        let detail = format!("`from` must not be after `to`, and at most {MAX_DAYS} days may be asked for");
-        return Err(ApiError::Invalid { code: "invalid_query", detail });
-    }
+    let (first, last) = days(&query, app.clock.now().date_naive())?;
     let project = app.store.get_project(caller.scope(), id).await?;
     let lines = app.store.list_project_costs(caller.scope(), project.id, first, last).await?;
     let show = |line: stagely_store::DayCost| DayCost {
@@ -79,4 +74,19 @@ pub async fn of_project(
         currency: line.cost.currency,
     };
     Ok(axum::Json(Page { items: lines.into_iter().map(show).collect(), next_cursor: None }))
+}
+
+/// The first and the last day that are asked for.
+fn days(query: &CostsQuery, today: NaiveDate) -> Result<(NaiveDate, NaiveDate)> {
+    let last = query.to.unwrap_or(today);
+    let first = query.from.or(last.checked_sub_signed(DEFAULT_DAYS)).unwrap_or(last);
+    // The database's calendar is shorter than ours.
+    let is_known = |day: NaiveDate| (1970..=9999).contains(&day.year());
+    if is_known(first) && is_known(last) && first <= last && (last - first).num_days() < MAX_DAYS {
+        return Ok((first, last));
+    }
+    let detail = format!(
+        "`from` and `to` are days from 1970 to 9999, `from` is not after `to`, and at most {MAX_DAYS} days may be asked for"
+    );
+    Err(ApiError::Invalid { code: "invalid_query", detail })
 }

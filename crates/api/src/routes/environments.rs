@@ -207,12 +207,7 @@ pub async fn get(
     let machine = app.store.find_machine_view(caller.scope(), id).await?;
     let latest = app.store.list_run_views(caller.scope(), id, None, 1).await?;
     Ok(axum::Json(EnvironmentDetail {
-        environment: show(
-            &app,
-            row,
-            routes.remove(&id).unwrap_or_default(),
-            costs.remove(&id).unwrap_or_default(),
-        ),
+        environment: show(&app, row, routes.remove(&id).unwrap_or_default(), costs.remove(&id).unwrap_or_default()),
         services: machine.as_ref().map(services).unwrap_or_default(),
         machine: machine.map(show_machine),
         latest_run: latest.into_iter().next().map(RunSummary::from),

@@ -49,7 +49,7 @@ fn a_span_costs_what_the_table_says() {
 #[test]
 fn a_second_that_was_begun_is_billed_and_time_that_runs_backwards_is_none() {
     let aws = Billing::of(Provider::Aws);
-    assert_eq!(aws.micros(3_600_000, TimeDelta::milliseconds(60_001)), 61_000);
+    assert_eq!(aws.micros(3_600_000, TimeDelta::microseconds(60_000_001)), 61_000);
     assert_eq!(aws.micros(3_600_000, TimeDelta::seconds(-5)), 60_000);
     assert_eq!(Billing::of(Provider::Qemu).micros(3_600_000, TimeDelta::seconds(-5)), 0);
 }
