@@ -9,7 +9,7 @@ use stagely_store::environments::Power;
 use crate::stack::Stack;
 
 /// Machines for a euro a second.
-fn dear() -> Offering {
+pub fn dear() -> Offering {
     let price = Some(Price { micros_per_hour: 3_600_000_000, currency: "EUR".to_owned() });
     let (name, location) = ("dear".to_owned(), "nbg1".to_owned());
     Offering { name, location, arch: Arch::Amd64, vcpus: 4, memory_mib: 8192, price, available: true }
