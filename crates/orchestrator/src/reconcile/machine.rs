@@ -77,8 +77,7 @@ struct Work<'w> {
 
 impl Work<'_> {
     async fn create(&self, attempt: u32) -> Result<Step, Failure> {
-        let doing = "create a machine";
-        let id = self.machine.id;
+        let (doing, id) = ("create a machine", self.machine.id);
         if !self.cloud.capabilities().arches.contains(&self.machine.arch) {
             let message = format!("this cloud account has no {} machines", self.machine.arch);
             return self.give_up(failure(Code::MachineFailed, "boot", message)).await;
@@ -274,8 +273,7 @@ impl Work<'_> {
 
     /// Removes it, and calls it gone only when the provider shows that it is.
     async fn remove(&self) -> Result<Step, Failure> {
-        let doing = "remove a machine";
-        let (id, machine) = (self.machine.id, self.machine);
+        let (doing, id, machine) = ("remove a machine", self.machine.id, self.machine);
         if machine.state == State::Intended {
             return self.gone(State::Intended).await;
         }
