@@ -1,6 +1,7 @@
 //! What a preview costs, from its machine's first second to the pull request's last comment. The account's provider is
 //! counted by the second.
 
+use stagely_cloud::Cloud;
 use stagely_domain::cost::Money;
 use stagely_domain::machine::Arch;
 use stagely_domain::offering::{Offering, Price};
@@ -51,6 +52,23 @@ async fn a_closed_pull_request_says_what_its_preview_cost_and_sleep_is_no_part_o
     assert!((before + 100_000_000..before + 160_000_000).contains(&after), "{before}, and then {after}");
     let said = Money { micros: after, currency: "EUR".to_owned() };
     assert!(stack.comment().contains(&format!("Its machines cost {said}.")), "{}", stack.comment());
+    stack.end().await;
+}
+
+#[tokio::test]
+async fn a_sleep_that_nobody_recorded_ends_what_is_billed_in_one_piece() {
+    let stack = Stack::start().await;
+    stack.cloud.inner.sell(vec![dear()]);
+    stack.open().await;
+    stack.live().await;
+    let [machine] = stack.cloud.inner.machines()[..] else { panic!("one machine") };
+    let vm = stack.cloud.inner.find(machine).await.unwrap().remove(0);
+    stack.cloud.inner.hibernate(&vm.id).await.unwrap();
+    stack.look_at(machine).await;
+    stack.wait("the waking", async || noted(&stack).await > 0 && stack.is_served().await).await;
+    stack.close().await;
+    stack.gone().await;
+    assert_eq!(stack.world.db.text("SELECT count(*) FROM cost_entries").await, "2");
     stack.end().await;
 }
 

@@ -262,8 +262,9 @@ impl Work<'_> {
             Err(error) => return Err(clouded(doing)(error)),
         };
         self.write_and_tell("record a woken machine", async |tx| {
-            // From Hibernated; one that was never recorded as asleep is Enrolled all the time.
             let _ = tx.machine_placed(id, &vm.id.0, vm.address.as_deref()).await?;
+            // It slept, though that may not be recorded: each waking is billed by itself.
+            let _ = tx.set_machine_state(id, State::Enrolled, State::Hibernated).await?;
             tx.set_machine_state(id, State::Hibernated, State::Enrolled).await.map(drop)
         })
         .await?;
