@@ -95,7 +95,7 @@ impl Clouds {
             Provider::Digitalocean => {
                 let config = digitalocean::Config {
                     api_url: self.apis.digitalocean.clone().unwrap_or_else(|| digitalocean::API_URL.to_owned()),
-                    token: self.credential(row, "token")?,
+                    token: self.credentials(row)?.require("token").map_err(broken)?,
                     locations: settings.locations.clone(),
                     image: settings.image.clone().unwrap_or_else(|| digitalocean::IMAGE.to_owned()),
                     ingress_from: settings.ingress_from.clone(),
@@ -117,10 +117,6 @@ impl Clouds {
                 Arc::new(Hetzner::new(config, Arc::clone(&self.clock)).map_err(clouded(OPEN))?)
             }
             Provider::Aws => Arc::new(Aws::new(self.aws(row)?, Arc::clone(&self.clock)).map_err(clouded(OPEN))?),
-            kind => {
-                let message = format!("{kind:?} accounts are not available in this version");
-                return Err(Failure::new(ErrorClass::Permanent, OPEN, message));
-            }
         };
         Ok(Account {
             cloud,
