@@ -14,7 +14,7 @@ use crate::extract::MAX_JSON_BYTES;
 use crate::json::{Page, PageQuery};
 use crate::operation::{Operation, Permission};
 use crate::registry::endpoint as registry_token;
-use crate::routes::{cloud_accounts, deliveries, environments, logs, projects, runs, status};
+use crate::routes::{cloud_accounts, costs, deliveries, environments, logs, projects, runs, status};
 use crate::webhooks::github;
 use crate::{App, agent_binaries, openapi};
 
@@ -104,6 +104,10 @@ fn project_operations() -> Vec<Operation> {
             .json::<projects::Project>(200),
         Operation::new(DELETE, "/api/v1/projects/{id}", "delete_project", ADMIN, projects::delete)
             .summary("Stops watching a repository."),
+        Operation::new(GET, "/api/v1/projects/{id}/costs", "list_project_costs", VIEWER, costs::of_project)
+            .summary("What the project's machines cost, one line per day and currency.")
+            .query::<costs::CostsQuery>()
+            .json::<Page<costs::DayCost>>(200),
         Operation::new(GET, "/api/v1/cloud-accounts", "list_cloud_accounts", VIEWER, cloud_accounts::list)
             .summary("The team's cloud accounts, without their credentials.")
             .json::<Page<cloud_accounts::CloudAccount>>(200),

@@ -108,6 +108,57 @@ async fn an_environment_shows_its_urls_machine_services_and_run() {
 }
 
 #[tokio::test]
+async fn costs_are_shown_by_environment_and_by_day_and_currencies_are_not_added_up() {
+    let stand = Stand::start().await;
+    let (own, other) = (stand.world("own").await, stand.world("other").await);
+    // Two hours across midnight, one of them of a builder; another currency; and another team's.
+    for (world, env, at, micros, currency) in [
+        (&own, true, "2026-10-31T23:30:00Z", 6_000, "EUR"),
+        (&own, true, "2026-11-01T00:30:00Z", 7_000, "EUR"),
+        (&own, false, "2026-11-01T00:45:00Z", 500, "EUR"),
+        (&own, true, "2026-11-01T03:00:00Z", 11_900, "USD"),
+        (&other, true, "2026-11-01T00:00:00Z", 99, "EUR"),
+    ] {
+        let env = if env { format!("'{}'", world.environment.uuid()) } else { "NULL".to_owned() };
+        stand
+            .db
+            .execute(&format!(
+                "INSERT INTO cost_entries (id, at, team_id, project_id, env_id, machine_id, from_at, to_at, micros, currency) \
+                 VALUES (gen_random_uuid(), '{at}', '{}', '{}', {env}, '{}', '{at}', '{at}', {micros}, '{currency}')",
+                world.team.uuid(),
+                world.project.uuid(),
+                world.machine.uuid(),
+            ))
+            .await;
+    }
+    let in_all = json!([{ "micros": 13_000, "currency": "EUR" }, { "micros": 11_900, "currency": "USD" }]);
+    let one = format!("/api/v1/environments/{}", own.environment);
+    assert_eq!(stand.get(&one, &own.viewer).await.1["costs"], in_all);
+    assert_eq!(stand.get("/api/v1/environments", &own.viewer).await.1["items"][0]["costs"], in_all);
+    let costs = format!("/api/v1/projects/{}/costs", own.project);
+    let line = |day: &str, micros: u64, currency: &str| json!({ "day": day, "micros": micros, "currency": currency });
+    let of = async |query: &str| stand.get(&format!("{costs}?{query}"), &own.viewer).await.1["items"].clone();
+    let november = [line("2026-11-01", 7_500, "EUR"), line("2026-11-01", 11_900, "USD")];
+    assert_eq!(of("from=2026-11-01&to=2026-11-30").await, json!(november));
+    assert_eq!(of("from=2026-10-01&to=2026-10-31").await, json!([line("2026-10-31", 6_000, "EUR")]));
+    assert_eq!(of("from=2020-01-01&to=2020-12-31").await, json!([]));
+    for (query, named) in [
+        ("from=2026-11-02&to=2026-11-01", "`from` is not after `to`"),
+        ("from=2024-01-01&to=2026-01-01", "366 days"),
+        ("from=-262143-01-01&to=2026-01-01", "366 days"),
+        ("to=-262143-01-01", "from 1970"),
+        ("to=%2B262142-12-31", "to 9999"),
+        ("from=yesterday", "from"),
+        ("since=2026-11-01", "since"),
+    ] {
+        let (status, problem) = stand.get(&format!("{costs}?{query}"), &own.viewer).await;
+        assert_eq!((status, problem["code"].as_str()), (400, Some("invalid_query")), "{problem}");
+        assert!(problem["detail"].as_str().unwrap().contains(named), "{problem}");
+    }
+    stand.stop().await;
+}
+
+#[tokio::test]
 async fn lists_are_paged_filtered_and_leave_out_what_is_gone() {
     let stand = Stand::start().await;
     let world = stand.world("own").await;

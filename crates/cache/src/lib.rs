@@ -3,7 +3,8 @@
 //!
 //! Routes are one hash (`routes`: host → entry) and one stream of changes (`route-feed`). A write is a
 //! compare-and-set on the entry's version inside Redis, so an old replica can never put an old target back. A
-//! reader takes the end of the stream first, then the hash, then follows the stream: nothing falls in between.
+//! reader takes the end of the stream first, then the hash, then follows the stream: nothing falls in between. Where
+//! Redis was lost and another stream begun, it begins with the hash again.
 //! (Client-side caching by invalidation would need a second read for each change, and loses them silently when a
 //! connection drops; a stream has a position to go on from.)
 

@@ -14,9 +14,14 @@ use crate::{BLOCK, Cache, CacheError, Result, failed};
 const HASH: &str = "routes";
 const FEED: &str = "route-feed";
 const MARKER: &str = "routes:rebuilt";
+/// When the feed was begun. Positions of another feed mean nothing in this one: a new feed's may be equal or lower,
+/// where Redis' clock went back or both began in one millisecond.
+const BEGUN: &str = "route-feed:begun";
 
-/// KEYS hash, feed; ARGV pairs of host and entry. Writes an entry unless a newer one is there.
+/// KEYS hash, feed, its beginning; ARGV pairs of host and entry. Writes an entry unless a newer one is there.
 const PUBLISH: &str = r"
+local now = redis.call('TIME')
+redis.call('SET', KEYS[3], now[1] .. '.' .. now[2], 'NX')
 local written = 0
 for i = 1, #ARGV, 2 do
   local new = cjson.decode(ARGV[i + 1])
@@ -56,7 +61,7 @@ impl Cache {
                 arguments.push(entry.host.clone());
                 arguments.push(encode(entry)?);
             }
-            let keys = vec![self.key(HASH), self.key(FEED)];
+            let keys = vec![self.key(HASH), self.key(FEED), self.key(BEGUN)];
             let news: u64 =
                 self.client.eval(PUBLISH, keys, arguments).await.map_err(|error| failed("publish routes", error))?;
             written += news;
@@ -104,7 +109,7 @@ impl Cache {
     /// When Redis does not answer.
     #[doc(hidden)]
     pub async fn lose_everything_for_tests(&self) -> Result<()> {
-        let keys = vec![self.key(HASH), self.key(FEED), self.key(MARKER)];
+        let keys = vec![self.key(HASH), self.key(FEED), self.key(BEGUN), self.key(MARKER)];
         self.client.del::<(), _>(keys).await.map_err(|error| failed("lose the routes", error))
     }
 
@@ -115,36 +120,56 @@ impl Cache {
         RouteFeed { cache: self.clone(), shutdown, position: None, ready: VecDeque::new() }
     }
 
-    async fn snapshot(&self) -> Result<(Vec<Entry>, String)> {
+    async fn snapshot(&self) -> Result<(Vec<Entry>, Position)> {
         let doing = "read the routes";
         // The position first: what is written after it comes by the stream, whether or not the hash has it too.
+        let feed = self.feed().await?;
         let last: Vec<(String, HashMap<String, String>)> = self
             .client
             .xrevrange_values(self.key(FEED), "+", "-", Some(1))
             .await
             .map_err(|error| failed(doing, error))?;
-        let position = last.into_iter().next().map_or_else(|| "0-0".to_owned(), |(id, _)| id);
+        let id = last.into_iter().next().map_or_else(|| "0-0".to_owned(), |(id, _)| id);
         let all: HashMap<String, String> =
             self.client.hgetall(self.key(HASH)).await.map_err(|error| failed(doing, error))?;
         let entries = all.values().map(|text| decode(text)).collect::<Result<_>>()?;
-        Ok((entries, position))
+        Ok((entries, Position { feed, id }))
     }
 
-    async fn changes_after(&self, position: &str) -> Result<Vec<(String, Entry)>> {
+    /// Which feed there is: when it was begun, `None` before the first entry.
+    async fn feed(&self) -> Result<Option<String>> {
+        self.client.get(self.key(BEGUN)).await.map_err(|error| failed("look which feed of routes there is", error))
+    }
+
+    /// What came after a position; `None` when its feed is no more.
+    async fn changes_after(&self, position: &Position) -> Result<Option<Vec<(String, Entry)>>> {
         let block = u64::try_from(BLOCK.as_millis()).unwrap_or(2000);
         let key = self.key(FEED);
         let doing = "follow the routes";
-        let answer: Value =
-            self.waiting.xread(Some(500), Some(block), key, position).await.map_err(|error| failed(doing, error))?;
+        let answer: Value = self
+            .waiting
+            .xread(Some(500), Some(block), key, position.id.as_str())
+            .await
+            .map_err(|error| failed(doing, error))?;
+        if self.feed().await? != position.feed {
+            return Ok(None);
+        }
         // Nothing came while it waited.
         if answer.is_null() {
-            return Ok(Vec::new());
+            return Ok(Some(Vec::new()));
         }
         let read: XReadResponse<String, String, String, String> =
             answer.into_xread_response().map_err(|error| failed(doing, error))?;
         let items = read.into_values().flatten();
-        items.map(|(id, fields)| Ok((id, decode(fields.get("entry").map_or("", String::as_str))?))).collect()
+        let changes = items.map(|(id, fields)| Ok((id, decode(fields.get("entry").map_or("", String::as_str))?)));
+        changes.collect::<Result<_>>().map(Some)
     }
+}
+
+/// How far a reader has come in which feed.
+struct Position {
+    feed: Option<String>,
+    id: String,
 }
 
 /// What changed.
@@ -160,7 +185,7 @@ pub enum RouteChange {
 pub struct RouteFeed {
     cache: Cache,
     shutdown: CancellationToken,
-    position: Option<String>,
+    position: Option<Position>,
     ready: VecDeque<Entry>,
 }
 
@@ -179,7 +204,7 @@ impl RouteFeed {
             if let Some(entry) = self.ready.pop_front() {
                 return RouteChange::Entry(entry);
             }
-            let outcome = match &self.position {
+            let outcome = match &mut self.position {
                 None => match self.cache.snapshot().await {
                     Ok((entries, position)) => {
                         self.position = Some(position);
@@ -187,15 +212,16 @@ impl RouteFeed {
                     }
                     Err(error) => Err(error),
                 },
-                Some(position) => self.cache.changes_after(position).await,
+                Some(position) => self.cache.changes_after(position).await.map(|changes| (changes, position)),
             };
             match outcome {
-                Ok(changes) => {
+                Ok((Some(changes), position)) => {
                     for (id, entry) in changes {
-                        self.position = Some(id);
+                        position.id = id;
                         self.ready.push_back(entry);
                     }
                 }
+                Ok((None, _)) => self.position = None,
                 Err(error) => {
                     tracing::warn!(error = %error.source, "cannot follow the routes, the known ones stay");
                     // The position may be of a Redis that is no more: begin with a snapshot.

@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use fred::interfaces::StreamsInterface;
+use fred::prelude::{Builder, ClientLike, Config};
 use stagely_cache::{Cache, RouteChange, RouteFeed};
 use stagely_domain::clock::{Clock, SystemClock};
 use stagely_domain::id::EnvironmentId;
@@ -84,6 +86,29 @@ async fn a_flushed_redis_is_made_whole_and_readers_follow() {
     cache.rebuild_routes(&[kept], 3).await.unwrap();
     assert_eq!(cache.route("b.example").await.unwrap(), None);
     assert!(cache.route("c.example").await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn readers_follow_a_redis_that_was_lost_and_whose_clock_went_back() {
+    let prefix = format!("test:{}:", uuid::Uuid::new_v4().simple());
+    let cache = Cache::connect(&url(), &prefix).await.unwrap();
+    let first = entry("a.example", 1, State::Waiting);
+    cache.publish_routes(std::slice::from_ref(&first)).await.unwrap();
+    // The feed's last entry is of a time that the next Redis will not reach.
+    let redis = Config::from_url(&url()).map(|config| Builder::from_config(config).build().unwrap()).unwrap();
+    redis.init().await.unwrap();
+    let text = serde_json::to_string(&first).unwrap();
+    redis
+        .xadd::<(), _, _, _, _>(format!("{prefix}route-feed"), false, None, "99999999999999-0", ("entry", text))
+        .await
+        .unwrap();
+    let mut feed = cache.subscribe_routes(CancellationToken::new());
+    assert_eq!(next(&mut feed).await, RouteChange::Snapshot(vec![first.clone()]));
+
+    cache.lose_everything_for_tests().await.unwrap();
+    let newer = entry("a.example", 2, State::Ready);
+    cache.rebuild_routes(std::slice::from_ref(&newer), 2).await.unwrap();
+    assert_eq!(next(&mut feed).await, RouteChange::Snapshot(vec![newer]));
 }
 
 #[tokio::test]

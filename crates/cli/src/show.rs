@@ -4,6 +4,7 @@ use std::io::{Result, Write};
 
 use chrono::DateTime;
 use serde_json::Value;
+use stagely_domain::cost::Money;
 
 use crate::client::printable;
 
@@ -50,6 +51,10 @@ pub(crate) fn environment<W: Write + ?Sized>(item: &Value, out: &mut W) -> Resul
         line("url", format!("{} ({})", text(&url["url"]), text(&url["state"])))?;
     }
     line("expires", if item["pinned"] == true { "never (pinned)".to_owned() } else { text(&item["expires_at"]) })?;
+    for cost in item["costs"].as_array().into_iter().flatten() {
+        let money = Money { micros: cost["micros"].as_u64().unwrap_or(0), currency: text(&cost["currency"]) };
+        line("cost", if item["gone_at"].is_null() { format!("{money} so far") } else { money.to_string() })?;
+    }
     let machine = &item["machine"];
     if machine.is_object() {
         let parts = ["id", "provider", "size", "arch", "state"].map(|name| text(&machine[name]));

@@ -50,6 +50,11 @@ async fn a_user_looks_at_an_environment_its_run_and_its_logs() {
     let (code, out, _) = stand.run(&["env", "show", "12"]);
     assert_eq!(code, 0);
     assert!(out.contains(&stand.environment) && out.contains("web running healthy"), "{out}");
+    assert!(out.contains("cost          0.0104 EUR so far\n"), "{out}");
+    stand.db.execute("UPDATE environments SET gone_at = now()").await;
+    let (_, out, _) = stand.run(&["env", "show", &stand.environment]);
+    assert!(out.contains("cost          0.0104 EUR\n"), "{out}");
+    stand.db.execute("UPDATE environments SET gone_at = NULL").await;
     let (code, out, _) = stand.run(&["env", "logs", "12", "service/web"]);
     assert_eq!((code, out.as_str()), (0, "hello\n"));
     let (code, out, _) = stand.run(&["env", "logs", "12", "service/web", "-f"]);

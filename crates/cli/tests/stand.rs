@@ -24,7 +24,7 @@ pub fn stagely(arguments: &[&str], variables: &[(&str, &str)]) -> (i32, String, 
 }
 
 pub struct Stand {
-    db: TestDb,
+    pub db: TestDb,
     url: String,
     token: String,
     pub environment: String,
@@ -73,6 +73,8 @@ impl Stand {
              INSERT INTO log_streams (id, team_id, machine_id, env_id, name, next_offset, closed_at) \
              VALUES ('{stream}', '{team}', '{machine}', '{env}', 'service/web', 6, now()); \
              INSERT INTO build_logs (stream_id, byte_offset, content) VALUES ('{stream}', 0, E'hello\\n'); \
+             INSERT INTO cost_entries (id, team_id, project_id, env_id, machine_id, from_at, to_at, micros, currency) \
+             VALUES ('{stream}', '{team}', '{project}', '{env}', '{machine}', now(), now(), 10400, 'EUR'); \
              INSERT INTO routes (host, team_id, env_id, generation, version, state, entry) \
              VALUES ('ownhash.preview.localhost', '{team}', '{env}', 1, 1, 'ready', '{{}}');",
             run = run.uuid(),

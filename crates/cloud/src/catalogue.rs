@@ -4,8 +4,8 @@ use stagely_domain::machine::{Arch, Size};
 pub use stagely_domain::offering::{Offering, Price};
 
 /// The offerings that are at least `size` on `arch`, in the order in which they are to be tried: the caller's locations
-/// in its order (all of them when it names none), those with room first, the cheapest first, the name at last, so that
-/// the order is the same every time.
+/// in its order (all of them when it names none), those with room first, the cheapest first, the smallest first where no
+/// price is told, the name at last, so that the order is the same every time.
 #[must_use]
 pub fn candidates<'o>(offerings: &'o [Offering], size: Size, arch: Arch, locations: &[String]) -> Vec<&'o Offering> {
     let rank = |location: &str| match locations {
@@ -24,13 +24,11 @@ pub fn candidates<'o>(offerings: &'o [Offering], size: Size, arch: Arch, locatio
         .collect();
     fitting.sort_by(|(rank, one), (other_rank, other)| {
         let price = |offering: &Offering| offering.price.as_ref().map_or(u64::MAX, |price| price.micros_per_hour);
-        (rank, !one.available, price(one), &one.name, &one.location).cmp(&(
-            other_rank,
-            !other.available,
-            price(other),
-            &other.name,
-            &other.location,
-        ))
+        let key = |rank, offering: &'o Offering| {
+            let size = (offering.vcpus, offering.memory_mib);
+            (rank, !offering.available, price(offering), size, &offering.name, &offering.location)
+        };
+        key(*rank, one).cmp(&key(*other_rank, other))
     });
     fitting.into_iter().map(|(_, offering)| offering).collect()
 }
@@ -70,6 +68,13 @@ mod tests {
         ];
         let found = candidates(&all, Size::Medium, Arch::Amd64, &[]);
         assert_eq!(names(&found), ["fits@a", "big@a", "unpriced@a", "full@a"]);
+    }
+
+    #[test]
+    fn without_prices_the_smallest_that_is_big_enough_comes_first() {
+        let all =
+            [offering("a.huge", "a", 96, 384, None), offering("z", "a", 2, 4, None), offering("y", "a", 2, 8, None)];
+        assert_eq!(names(&candidates(&all, Size::Medium, Arch::Amd64, &[])), ["z@a", "y@a", "a.huge@a"]);
     }
 
     #[test]

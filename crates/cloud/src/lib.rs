@@ -2,12 +2,15 @@
 //! retry, deadlines, budget) lives above, in the orchestrator. A provider is trusted with nothing it cannot
 //! show again: the machine id is its idempotency token, name and tag, and what it lists is what exists.
 
+pub mod aws;
 pub mod catalogue;
+pub mod digitalocean;
 mod error;
 pub mod hetzner;
 pub mod qemu;
 mod request;
 mod residue;
+mod rest;
 mod user_data;
 mod vm;
 

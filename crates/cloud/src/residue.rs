@@ -3,6 +3,8 @@
 use chrono::{DateTime, Utc};
 use stagely_domain::id::{InstallationId, MachineId};
 
+use crate::Result;
+
 /// Something at the provider that carries our installation's tag and is not a machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Residue {
@@ -48,4 +50,30 @@ pub struct Residues {
     pub items: Vec<Residue>,
     /// Whether every page of every kind was read.
     pub complete: bool,
+}
+
+impl Residues {
+    /// Puts together what was read of each kind. One that could not be read makes it incomplete, and does not hide the
+    /// others.
+    ///
+    /// # Errors
+    /// Why something could not be read, when nothing at all was found.
+    pub(crate) fn of_kinds(installation: InstallationId, readings: Vec<Result<Vec<Residue>>>) -> Result<Self> {
+        let (mut items, mut refused) = (Vec::new(), None);
+        for reading in readings {
+            match reading {
+                Ok(found) => items.extend(found),
+                Err(error) => refused = Some(error),
+            }
+        }
+        items.retain(|item: &Residue| item.installation == installation);
+        match refused {
+            Some(error) if items.is_empty() => Err(error),
+            Some(error) => {
+                tracing::warn!(%error, "the list of what is left over is incomplete");
+                Ok(Self { items, complete: false })
+            }
+            None => Ok(Self { items, complete: true }),
+        }
+    }
 }

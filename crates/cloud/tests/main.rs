@@ -1,8 +1,11 @@
 //! The contract of the providers.
 #![allow(clippy::unwrap_used)]
 
+mod aws;
+mod digitalocean;
 mod fake;
 mod fault_proxy;
 mod hetzner;
+mod judges;
 mod qemu;
 mod sim;

@@ -13,12 +13,21 @@ use crate::secret::Secret;
 #[serde(default, deny_unknown_fields)]
 #[schemars(rename = "CloudAccountSettings")]
 pub struct Settings {
-    /// The places in which machines may be made, in the provider's names, the best first. Empty: anywhere.
+    /// AWS: the region, such as `eu-central-1`. An account elsewhere is an account of its own.
+    pub region: Option<String>,
+    /// AWS: the subnets in which machines are made, at most one for each zone; they give public addresses. Default: the
+    /// default VPC's.
+    pub subnets: Vec<String>,
+    /// The places in which machines may be made, in the provider's names, the best first. Empty: anywhere. On AWS they
+    /// are zones of the region.
     pub locations: Vec<String>,
     /// The image that machines boot, in the provider's name. Default: the provider's Debian 13.
     pub image: Option<String>,
     /// The networks from which the edge proxy reaches machines, in CIDR notation; a firewall keeps all others away.
     pub ingress_from: Vec<String>,
+    /// At DigitalOcean: ids or fingerprints of SSH keys of the account that machines are made with. Without one the
+    /// provider makes a password for each machine and mails it to the account's owner.
+    pub ssh_keys: Vec<String>,
 }
 
 impl Settings {
@@ -31,6 +40,22 @@ impl Settings {
             let nothing = *self == Self::default();
             return nothing.then_some(()).ok_or_else(|| "`settings`: a `qemu` account has none".to_owned());
         }
+        match (kind, &self.region) {
+            (Provider::Aws, None) => {
+                return Err("`settings.region`: say in which region machines are made, such as eu-central-1".to_owned());
+            }
+            (Provider::Aws, Some(region)) if !is_region(region) => {
+                return Err(format!("`settings.region`: {region:?} is no region, such as eu-central-1"));
+            }
+            (Provider::Aws, _) => {}
+            _ if self.region.is_some() || !self.subnets.is_empty() => {
+                return Err("`settings`: `region` and `subnets` are for `aws`; say places in `locations`".to_owned());
+            }
+            _ => {}
+        }
+        if kind != Provider::Digitalocean && !self.ssh_keys.is_empty() {
+            return Err("`settings.ssh_keys`: only a `digitalocean` account has them".to_owned());
+        }
         if self.ingress_from.is_empty() {
             let fix = "give the networks from which your edge proxy connects, such as [\"203.0.113.7/32\"]";
             return Err(format!("`settings.ingress_from`: {fix}"));
@@ -40,6 +65,12 @@ impl Settings {
             None => Ok(()),
         }
     }
+}
+
+/// It becomes part of host names.
+fn is_region(text: &str) -> bool {
+    let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    (3..=32).contains(&text.len()) && text.bytes().all(fits) && text.contains('-')
 }
 
 /// `address/prefix` (RFC 4632, section 3.1; RFC 4291, section 2.3).
@@ -83,6 +114,14 @@ impl Credentials {
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&Secret> {
         self.0.get(name)
+    }
+
+    /// One that the kind of account needs.
+    ///
+    /// # Errors
+    /// When it is not there, naming it.
+    pub fn require(&self, name: &str) -> Result<Secret, String> {
+        self.get(name).cloned().ok_or_else(|| format!("it has no `{name}`"))
     }
 
     /// Whether there are none, as for a metal host.
@@ -139,6 +178,21 @@ mod tests {
     }
 
     #[test]
+    fn an_account_at_aws_is_one_region() {
+        let with = |region: &str| Settings {
+            region: Some(region.to_owned()),
+            ingress_from: vec!["203.0.113.7/32".to_owned()],
+            ..Settings::default()
+        };
+        assert_eq!(with("eu-central-1").check(Provider::Aws), Ok(()));
+        for wrong in ["", "frankfurt", "eu-central-1.example.com", "EU-central-1"] {
+            assert!(with(wrong).check(Provider::Aws).unwrap_err().contains("settings.region"), "{wrong}");
+        }
+        assert!(Settings::default().check(Provider::Aws).unwrap_err().contains("settings.region"));
+        assert!(with("eu-central-1").check(Provider::Hetzner).unwrap_err().contains("for `aws`"));
+    }
+
+    #[test]
     fn a_network_is_an_address_and_a_prefix() {
         let with = |network: &str| Settings { ingress_from: vec![network.to_owned()], ..Settings::default() };
         for right in ["203.0.113.7/32", "0.0.0.0/0", "2001:db8::/48"] {
@@ -147,7 +201,18 @@ mod tests {
         for wrong in ["203.0.113.7", "203.0.113.7/33", "example.com/8", "/8", "::/129"] {
             assert!(with(wrong).check(Provider::Hetzner).is_err(), "{wrong}");
         }
-        assert!(Settings::default().check(Provider::Aws).unwrap_err().contains("ingress_from"));
+        assert!(Settings::default().check(Provider::Digitalocean).unwrap_err().contains("ingress_from"));
         assert_eq!(Settings::default().check(Provider::Qemu), Ok(()));
+    }
+
+    #[test]
+    fn only_digitalocean_takes_ssh_keys() {
+        let keys = Settings {
+            ssh_keys: vec!["512189".to_owned()],
+            ingress_from: vec!["::/0".to_owned()],
+            ..Settings::default()
+        };
+        assert_eq!(keys.check(Provider::Digitalocean), Ok(()));
+        assert!(keys.check(Provider::Hetzner).unwrap_err().contains("ssh_keys"));
     }
 }

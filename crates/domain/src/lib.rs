@@ -5,6 +5,7 @@ pub mod account;
 pub mod build;
 pub mod clock;
 pub mod compose;
+pub mod cost;
 pub mod environment;
 pub mod failure;
 pub mod id;

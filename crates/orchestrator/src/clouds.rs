@@ -4,14 +4,15 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use stagely_cloud::aws::{self, Aws};
 use stagely_cloud::catalogue::candidates;
+use stagely_cloud::digitalocean::{self, DigitalOcean};
 use stagely_cloud::hetzner::{self, Hetzner};
 use stagely_cloud::{Cloud, CloudError, Offering, Vm, VmState};
 use stagely_domain::account::Credentials;
 use stagely_domain::clock::Clock;
 use stagely_domain::id::{CloudAccountId, InstallationId, MachineId};
 use stagely_domain::machine::Provider;
-use stagely_domain::secret::Secret;
 use stagely_reconcile::{ErrorClass, Failure};
 use stagely_store::machines::Machine;
 use stagely_store::seal::KeyRing;
@@ -91,10 +92,23 @@ impl Clouds {
         let settings = &row.settings;
         let cloud: Arc<dyn Cloud> = match row.kind {
             Provider::Qemu => Arc::clone(&self.qemu),
+            Provider::Digitalocean => {
+                let config = digitalocean::Config {
+                    api_url: self.apis.digitalocean.clone().unwrap_or_else(|| digitalocean::API_URL.to_owned()),
+                    token: self.credentials(row)?.require("token").map_err(broken)?,
+                    locations: settings.locations.clone(),
+                    image: settings.image.clone().unwrap_or_else(|| digitalocean::IMAGE.to_owned()),
+                    ingress_from: settings.ingress_from.clone(),
+                    ssh_keys: settings.ssh_keys.clone(),
+                    per_minute: digitalocean::PER_MINUTE,
+                    timing: digitalocean::Timing::default(),
+                };
+                Arc::new(DigitalOcean::new(config, Arc::clone(&self.clock)).map_err(clouded(OPEN))?)
+            }
             Provider::Hetzner => {
                 let config = hetzner::Config {
                     api_url: self.apis.hetzner.clone().unwrap_or_else(|| hetzner::API_URL.to_owned()),
-                    token: self.credential(row, "token")?,
+                    token: self.credentials(row)?.require("token").map_err(broken)?,
                     locations: settings.locations.clone(),
                     image: settings.image.clone().unwrap_or_else(|| hetzner::IMAGE.to_owned()),
                     ingress_from: settings.ingress_from.clone(),
@@ -102,21 +116,45 @@ impl Clouds {
                 };
                 Arc::new(Hetzner::new(config, Arc::clone(&self.clock)).map_err(clouded(OPEN))?)
             }
-            kind => {
-                let message = format!("{kind:?} accounts are not available in this version");
-                return Err(Failure::new(ErrorClass::Permanent, OPEN, message));
-            }
+            Provider::Aws => Arc::new(Aws::new(self.aws(row)?, Arc::clone(&self.clock)).map_err(clouded(OPEN))?),
         };
         Ok(Account::new(cloud, settings.locations.clone()))
     }
 
-    fn credential(&self, row: &CloudAccount, name: &'static str) -> Result<Secret, Failure> {
-        let broken = |message: String| Failure::new(ErrorClass::Permanent, OPEN, message);
+    fn aws(&self, row: &CloudAccount) -> Result<aws::Config, Failure> {
+        let (credentials, settings) = (self.credentials(row)?, &row.settings);
+        let role = credentials.get("role_arn").map(|arn| aws::Role {
+            arn: arn.reveal().to_owned(),
+            external_id: credentials.get("external_id").cloned(),
+        });
+        Ok(aws::Config {
+            region: settings.region.clone().ok_or_else(|| broken("it has no `region`".to_owned()))?,
+            endpoint: self.apis.aws.clone(),
+            keys: aws::Keys {
+                access_key_id: credentials.require("access_key_id").map_err(broken)?.reveal().to_owned(),
+                secret_access_key: credentials.require("secret_access_key").map_err(broken)?,
+                session_token: None,
+            },
+            role,
+            locations: settings.locations.clone(),
+            subnets: settings.subnets.clone(),
+            image: settings.image.clone().unwrap_or_else(|| aws::IMAGE.to_owned()),
+            disk_gib: aws::DISK_GIB,
+            ingress_from: settings.ingress_from.clone(),
+            timing: aws::Timing::default(),
+            limits: aws::Limits::Published,
+        })
+    }
+
+    fn credentials(&self, row: &CloudAccount) -> Result<Credentials, Failure> {
         let sealed = row.credentials_sealed.as_deref().unwrap_or_default();
         let text = self.keys.open_text(&CloudAccount::place(row.id, row.team), sealed).map_err(stored(OPEN))?;
-        let credentials = Credentials::from_text(row.kind, &text).map_err(broken)?;
-        credentials.get(name).cloned().ok_or_else(|| broken(format!("it has no `{name}`")))
+        Credentials::from_text(row.kind, &text).map_err(broken)
     }
+}
+
+fn broken(message: String) -> Failure {
+    Failure::new(ErrorClass::Permanent, OPEN, message)
 }
 
 impl Account {

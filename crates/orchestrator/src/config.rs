@@ -78,6 +78,10 @@ pub struct Qemu {
 #[derive(Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CloudApis {
+    /// That of EC2, STS and SSM: `AWS_ENDPOINT_URL`.
+    pub aws: Option<String>,
+    /// DigitalOcean's, with its version: `DIGITALOCEAN_API_URL`.
+    pub digitalocean: Option<String>,
     /// Hetzner Cloud's, with its version: `HCLOUD_ENDPOINT`.
     pub hetzner: Option<String>,
 }

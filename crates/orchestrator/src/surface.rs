@@ -1,6 +1,7 @@
 //! What people see of an environment: routes and their pages, the comment, the check, the deployment. Everything is
 //! derived from the rows each time; what has not changed is not written.
 
+use stagely_domain::cost::Money;
 use stagely_domain::environment::State;
 use stagely_domain::failure::Failure as RunFailure;
 use stagely_domain::ingress;
@@ -225,6 +226,11 @@ fn comment(context: &Context, snapshot: &Snapshot, state: State) -> String {
         body.push_str(&format!(", kept until {}", env.expires_at.format("%Y-%m-%d %H:%M UTC")));
     }
     body.push_str(".\n");
+    if state == State::Destroyed && !snapshot.costs.is_empty() {
+        // Currencies have no sum.
+        let costs: Vec<String> = snapshot.costs.iter().map(Money::to_string).collect();
+        body.push_str(&format!("\nIts machines cost {}.\n", costs.join(" and ")));
+    }
     body
 }
 

@@ -5,6 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use futures::future::join_all;
 
+use crate::costs;
 use crate::gate::{Harm, Point};
 use crate::stack::Stack;
 
@@ -14,14 +15,20 @@ const LANES: usize = 3;
 /// Every so many-th await is the last of its activation: more than the longest operation has, or nothing would end.
 const STRIDE: usize = 40;
 
-/// Opened, live, closed, gone: with one machine, whatever happens.
+/// Machines of which not every second was paid for, once.
+const MISCOUNTED: &str = "SELECT count(*) FROM machines m WHERE ceil(extract(epoch FROM gone_at - placed_at)) IS DISTINCT FROM \
+    (SELECT sum(extract(epoch FROM to_at - from_at)) FROM cost_entries WHERE machine_id = m.id)";
+
+/// Opened, live, closed, gone: with one machine, which is paid for once, whatever happens.
 async fn tell(stack: &Stack) {
+    stack.cloud.inner.sell(vec![costs::dear()]);
     stack.open().await;
     stack.live().await;
     stack.close().await;
     stack.gone().await;
     assert!(stack.comment().contains("Preview: Removed"), "{}", stack.comment());
     assert_eq!(stack.cloud.ever(), 1);
+    assert_eq!(stack.world.db.text(MISCOUNTED).await, "0");
 }
 
 /// Every call of the story when nothing goes wrong.

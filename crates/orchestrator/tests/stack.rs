@@ -6,7 +6,7 @@ use std::time::Duration;
 use stagely_cache::Cache;
 use stagely_cloud::testing::FakeCloud;
 use stagely_domain::clock::SystemClock;
-use stagely_domain::id::{DeliveryId, EnvironmentId};
+use stagely_domain::id::{DeliveryId, EnvironmentId, MachineId};
 use stagely_domain::secret::Secret;
 use stagely_orchestrator::testing::Scan;
 use stagely_store::environments::{Outcome, Power};
@@ -163,10 +163,15 @@ impl Stack {
         self.world.inside().built - before
     }
 
-    /// The only machine is not there any more, and somebody looks who has no list of before.
+    /// The only machine is not there any more, and that is noticed.
     pub async fn lose_the_machine(&self) {
         let [machine] = self.cloud.inner.machines()[..] else { panic!("one machine") };
         self.cloud.inner.power_off(machine);
+        self.look_at(machine).await;
+    }
+
+    /// Somebody looks at the machine who has no list of before.
+    pub async fn look_at(&self, machine: MachineId) {
         self.kill();
         let tx = self.world.db.store().begin().await.unwrap();
         tx.wake(kind::MACHINE, machine.uuid()).await.unwrap();

@@ -218,6 +218,8 @@ pub fn load() -> anyhow::Result<Settings> {
         ("ENCRYPTION_KEYS", "common.encryption_keys"),
         ("STAGELY_SERVICE_TOKEN", "common.service_token"),
         ("GITHUB_API_URL", "orchestrator.github.api_url"),
+        ("AWS_ENDPOINT_URL", "orchestrator.clouds.aws"),
+        ("DIGITALOCEAN_API_URL", "orchestrator.clouds.digitalocean"),
         ("HCLOUD_ENDPOINT", "orchestrator.clouds.hetzner"),
     ] {
         if let Some(value) = variable(name) {

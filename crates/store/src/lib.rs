@@ -10,6 +10,7 @@ mod api_tokens;
 mod audit;
 pub mod builds;
 pub mod certificates;
+mod costs;
 mod entity;
 pub mod environments;
 mod error;
@@ -32,6 +33,7 @@ pub mod work;
 
 pub use api_tokens::{Authorized, NewApiToken};
 pub use audit::AuditEntry;
+pub use costs::DayCost;
 pub use error::StoreError;
 pub use inbox::{Delivery, DeliveryDecision, NewDelivery, Received, Subject};
 pub use logs::{Appended, LogEntry, LogOwner, LogPage, LogRow, LogStream};

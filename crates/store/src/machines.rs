@@ -3,6 +3,7 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 use sea_orm::{ColumnTrait, Condition, EntityTrait, QueryFilter, QueryOrder};
+use stagely_domain::cost::Meter;
 use stagely_domain::failure::Failure;
 use stagely_domain::id::{CloudAccountId, EnvironmentId, MachineId, ProjectId, TeamId};
 use stagely_domain::machine::{Arch, Role, Size, State};
@@ -202,20 +203,31 @@ impl Tx {
         Ok(Outcome::of(self.run("record a full place", sql, [id.uuid().into(), offering.to_string().into()]).await?))
     }
 
-    /// Records what the provider answered.
+    /// Records what the provider answered, and that it bills the machine from its first answer on.
     ///
     /// # Errors
     /// The database's error.
     pub async fn machine_placed(&self, id: MachineId, provider_id: &str, address: Option<&str>) -> Result<Outcome> {
         let sql = "UPDATE machines SET provider_id = $2, address = coalesce($3, address), \
                    placed_at = coalesce(placed_at, now()), \
+                   billed_from = CASE WHEN placed_at IS NULL THEN now() ELSE billed_from END, \
                    state = CASE WHEN state = 'creating' THEN 'booting' ELSE state END \
                    WHERE id = $1 AND gone_at IS NULL";
         let values = [id.uuid().into(), provider_id.into(), address.into()];
         Ok(Outcome::of(self.run("record a placed machine", sql, values).await?))
     }
 
-    /// Records a state that needs no other fact.
+    /// Records that the provider has a machine of which it never said so: it was on its way out by then.
+    ///
+    /// # Errors
+    /// The database's error.
+    pub async fn machine_shown(&self, id: MachineId) -> Result<Outcome> {
+        let sql = "UPDATE machines SET placed_at = now(), billed_from = now() \
+                   WHERE id = $1 AND placed_at IS NULL AND gone_at IS NULL";
+        Ok(Outcome::of(self.run("record a machine that is shown", sql, [id.uuid().into()]).await?))
+    }
+
+    /// Records a state that needs no other fact, and what the step means for what the machine costs.
     ///
     /// # Errors
     /// The database's error; [`StoreError::Illegal`] when the domain knows no such step.
@@ -228,7 +240,13 @@ impl Tx {
                    gone_at = CASE WHEN $3 = 'gone' THEN now() ELSE gone_at END \
                    WHERE id = $1 AND state = $2";
         let values = [id.uuid().into(), word::text(from).into(), word::text(to).into()];
-        Ok(Outcome::of(self.run("record a machine's state", sql, values).await?))
+        let outcome = Outcome::of(self.run("record a machine's state", sql, values).await?);
+        match Meter::of(from, to) {
+            Meter::Starts if outcome == Outcome::Written => self.start_meter(id).await?,
+            Meter::Stops if outcome == Outcome::Written => self.stop_meter(id).await?,
+            _ => {}
+        }
+        Ok(outcome)
     }
 
     /// Wishes a machine away, with the reason when it is a failure.

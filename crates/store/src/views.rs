@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use crate::Scope;
 
-/// The first parameter of every statement here: the team, or null for the platform itself.
-fn team(scope: &Scope) -> Option<Uuid> {
+/// The first parameter of every statement of a view: the team, or null for the platform itself.
+pub(crate) fn team(scope: &Scope) -> Option<Uuid> {
     scope.team_id().map(TeamId::uuid)
 }

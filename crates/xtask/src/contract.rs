@@ -10,8 +10,8 @@ use tokio::process::Command;
 use crate::suites::cargo_test;
 use crate::{artifacts, packages, say, scratch, tell, workspace};
 
-/// Clients of providers, from PyPI.
-const CLIENTS: [&str; 1] = ["hcloud==2.27.0"];
+/// Clients of providers, and a server that stands for one, from PyPI.
+const CLIENTS: [&str; 3] = ["hcloud==2.27.0", "moto[ec2,server,ssm,sts]==5.2.5", "pydo==0.44.0"];
 /// Checks requests and answers by an OpenAPI document; from npm.
 const CHECKER: &str = "@stoplight/prism-cli@5.16.0";
 
@@ -27,18 +27,20 @@ pub async fn run() -> anyhow::Result<()> {
     let (python, prism) = (clients().await?, checker().await?);
     let documents = documents()?;
     let path = |path: &Path| path.display().to_string();
+    let moto = path(&python.with_file_name("moto_server"));
     let (image, agent, python, prism) = (path(&image), path(&agent), path(&python), path(&prism));
     let given = documents.as_deref().map(path).unwrap_or_default();
     let environment = [
         ("STAGELY_TEST_IMAGE_DIR", image.as_str()),
         ("STAGELY_TEST_AGENT", agent.as_str()),
         ("STAGELY_TEST_PYTHON", python.as_str()),
+        ("STAGELY_TEST_MOTO", moto.as_str()),
         ("STAGELY_TEST_PRISM", prism.as_str()),
         ("STAGELY_SPECS_DIR", given.as_str()),
     ];
     let mut arguments = vec!["--package", "stagely-cloud", "--", "--ignored", "--test-threads=1", "--nocapture"];
     if documents.is_none() {
-        tell("not run: 1 check of requests and answers with the provider's OpenAPI document, which is not here");
+        tell("not run: 2 checks of requests and answers with the providers' OpenAPI documents, which are not here");
         arguments.extend(["--skip", "openapi_document"]);
     }
     cargo_test(&arguments, &environment).await

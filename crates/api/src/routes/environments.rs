@@ -3,12 +3,14 @@
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
+use stagely_domain::cost::Money;
 use stagely_domain::id::{CloudAccountId, EnvironmentId, MachineId, ProjectId};
 use stagely_domain::machine::{Arch, Provider, Size};
 use stagely_domain::{environment, machine, route};
 use stagely_proto::orchestrator::{EnvironmentRequest, PinRequest};
 use stagely_store::{EnvironmentFilter, EnvironmentView, MachineView, RouteView};
 
+use super::costs::Cost;
 use super::runs::RunSummary;
 use crate::App;
 use crate::auth::permission::{Caller, Member, Viewer};
@@ -63,6 +65,8 @@ pub struct Environment {
     pub updated_at: Timestamp,
     /// When nothing of it was left.
     pub gone_at: Option<Timestamp>,
+    /// What its machines have cost so far, by currency; empty where machines have no price.
+    pub costs: Vec<Cost>,
 }
 
 /// One public address.
@@ -178,13 +182,15 @@ pub async fn list(
     let rows = app.store.list_environment_views(caller.scope(), &filter, limit + 1).await?;
     let ids: Vec<_> = rows.iter().map(|row| row.id).collect();
     let mut routes = app.store.list_route_views(caller.scope(), &ids).await?;
+    let mut costs = app.store.list_environment_costs(caller.scope(), &ids).await?;
     Ok(axum::Json(Page::cut(
         rows,
         limit,
         |row| row.id.to_string(),
         |row| {
             let routes = routes.remove(&row.id).unwrap_or_default();
-            show(&app, row, routes)
+            let costs = costs.remove(&row.id).unwrap_or_default();
+            show(&app, row, routes, costs)
         },
     )))
 }
@@ -197,10 +203,11 @@ pub async fn get(
 ) -> Result<axum::Json<EnvironmentDetail>> {
     let row = app.store.get_environment_view(caller.scope(), id).await?;
     let mut routes = app.store.list_route_views(caller.scope(), &[id]).await?;
+    let mut costs = app.store.list_environment_costs(caller.scope(), &[id]).await?;
     let machine = app.store.find_machine_view(caller.scope(), id).await?;
     let latest = app.store.list_run_views(caller.scope(), id, None, 1).await?;
     Ok(axum::Json(EnvironmentDetail {
-        environment: show(&app, row, routes.remove(&id).unwrap_or_default()),
+        environment: show(&app, row, routes.remove(&id).unwrap_or_default(), costs.remove(&id).unwrap_or_default()),
         services: machine.as_ref().map(services).unwrap_or_default(),
         machine: machine.map(show_machine),
         latest_run: latest.into_iter().next().map(RunSummary::from),
@@ -314,7 +321,7 @@ async fn send(app: &App, caller: &Caller, id: EnvironmentId, command: Command) -
     Ok(response.into_inner().generation)
 }
 
-fn show(app: &App, row: EnvironmentView, routes: Vec<RouteView>) -> Environment {
+fn show(app: &App, row: EnvironmentView, routes: Vec<RouteView>, costs: Vec<Money>) -> Environment {
     let urls: Vec<Url> =
         routes.into_iter().map(|route| Url { url: app.preview_url.of(&route.host), state: route.state }).collect();
     Environment {
@@ -340,6 +347,7 @@ fn show(app: &App, row: EnvironmentView, routes: Vec<RouteView>) -> Environment 
         created_at: row.created_at.into(),
         updated_at: row.updated_at.into(),
         gone_at: row.gone_at.map(Timestamp),
+        costs: costs.into_iter().map(Cost::from).collect(),
     }
 }
 

@@ -4,10 +4,11 @@ use hcloud::models::{CreateServerRequest, CreateServerRequestFirewalls, CreateSe
 use serde_json::Value;
 use stagely_domain::id::MachineId;
 
-use crate::hetzner::http::{Progress, parse};
+use crate::hetzner::http::Progress;
 use crate::hetzner::labels::Tags;
 use crate::hetzner::wire::Server;
 use crate::hetzner::{Hetzner, machine};
+use crate::rest::parse;
 use crate::{CloudError, ErrorKind, Result};
 
 const DOING: &str = "create a machine";

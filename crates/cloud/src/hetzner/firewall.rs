@@ -7,8 +7,9 @@ use hcloud::models::{CreateFirewallRequest, Rule, SetRulesRequest};
 use stagely_domain::id::InstallationId;
 use tokio::sync::Mutex;
 
-use crate::hetzner::http::{Http, parse};
+use crate::hetzner::http::Http;
 use crate::hetzner::{labels, wire};
+use crate::rest::parse;
 use crate::{CloudError, ErrorKind, Result};
 
 /// The firewalls that are known to be there with the rules that we want.

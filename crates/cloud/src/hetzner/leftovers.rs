@@ -24,31 +24,17 @@ const COLLECTIONS: [(&str, ResidueKind); 5] = [
     ("firewalls", ResidueKind::Firewall),
 ];
 
-/// What there is. One collection that cannot be read makes it incomplete, and does not hide the others.
+/// What there is.
 pub(super) async fn list(http: &Http, installation: InstallationId) -> Result<Residues> {
     let selector = labels::selector(labels::INSTALLATION, installation);
-    let query = [("label_selector", &*selector)];
-    let (mut residues, mut refused) = (Residues { items: Vec::new(), complete: true }, None);
+    let mut readings = Vec::new();
     for (collection, kind) in COLLECTIONS {
-        match http.list::<Labelled>(LIST, collection, &query).await {
-            Ok(found) => residues.items.extend(found.iter().filter_map(|item| residue(kind, collection, item))),
-            Err(error) => refused = Some(error),
-        }
+        let found = http.list::<Labelled>(LIST, collection, &[("label_selector", &*selector)]).await;
+        let residues = |found: Vec<Labelled>| found.iter().filter_map(|item| residue(kind, collection, item)).collect();
+        readings.push(found.map(residues));
     }
-    match spare_snapshots(http, &selector).await {
-        Ok(spare) => residues.items.extend(spare),
-        Err(error) => refused = Some(error),
-    }
-    residues.items.retain(|item| item.installation == installation);
-    if let Some(error) = refused {
-        // Nothing at all is the error itself.
-        if residues.items.is_empty() {
-            return Err(error);
-        }
-        tracing::warn!(%error, "the list of what is left over is incomplete");
-        residues.complete = false;
-    }
-    Ok(residues)
+    readings.push(spare_snapshots(http, &selector).await);
+    Residues::of_kinds(installation, readings)
 }
 
 /// Snapshots in which no machine sleeps, and to which none is falling asleep.

@@ -5,7 +5,6 @@
 //! everything else. Bodies are written with the models of the `hcloud` crate; answers are read with our own, since
 //! those must outlive a field that the provider drops, and we need the headers that say how many requests are left.
 
-mod budget;
 mod create;
 mod firewall;
 mod http;

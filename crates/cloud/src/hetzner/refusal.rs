@@ -1,7 +1,21 @@
 //! What the provider's refusals mean.
 
+use serde::Deserialize;
+
 use crate::hetzner::wire::Refusal;
 use crate::{CloudError, ErrorKind};
+
+#[derive(Default, Deserialize)]
+struct Body {
+    #[serde(default)]
+    error: Option<Refusal>,
+}
+
+/// The error that an answer with this status and body is. Whatever stands in the way may answer in HTML.
+pub(super) fn read(doing: &'static str, status: u16, body: &[u8]) -> CloudError {
+    let body: Body = serde_json::from_slice(body).unwrap_or_default();
+    error(doing, status, &body.error.unwrap_or_default())
+}
 
 /// The error that a refusal with this status and reason is.
 pub(super) fn error(doing: &'static str, status: u16, refusal: &Refusal) -> CloudError {

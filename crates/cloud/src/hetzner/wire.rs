@@ -4,7 +4,9 @@
 use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
+
+use crate::rest::or_default;
 
 /// Labels of any resource.
 pub(super) type Labels = HashMap<String, String>;
@@ -152,12 +154,6 @@ pub(super) struct TypeLocation {
 pub(super) struct Deprecation {
     #[serde(default)]
     pub(super) unavailable_after: Option<DateTime<Utc>>,
-}
-
-/// A null, or something of another form than we know, is as good as nothing.
-fn or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(deserializer: D) -> Result<T, D::Error> {
-    let value = serde_json::Value::deserialize(deserializer)?;
-    Ok(T::deserialize(value).unwrap_or_default())
 }
 
 #[cfg(test)]

@@ -4,6 +4,8 @@ mod access;
 mod creating;
 mod double;
 mod independent;
+#[expect(clippy::duplicate_mod, reason = "the same tests with another rig")]
+#[path = "../interrupted.rs"]
 mod interrupted;
 mod leftovers;
 mod listing;

@@ -21,6 +21,7 @@ use uuid::Uuid;
 
 use crate::clouds::Account;
 use crate::context::{Context, called};
+use crate::reconcile::sweep::cost;
 
 /// Rows, credentials and the time.
 #[async_trait]
@@ -55,6 +56,9 @@ pub trait Ledger: Send + Sync + 'static {
 
     /// The agent's program for such machines.
     async fn agent(&self, arch: Arch) -> Result<AgentDownload, Failure>;
+
+    /// Notes what an account's machines that go on running have cost so far.
+    async fn note_costs(&self, fence: &Fence, account: CloudAccountId) -> Result<(), Failure>;
 }
 
 /// A transaction that is open. A struct, since a trait object's lifetime would be one too many for closures that wait.
@@ -86,6 +90,8 @@ pub trait Changes: Send + Sync {
     async fn machine_refused(&self, id: MachineId, offering: &Offering) -> Stored<Outcome>;
 
     async fn machine_placed(&self, id: MachineId, provider_id: &str, address: Option<&str>) -> Stored<Outcome>;
+
+    async fn machine_shown(&self, id: MachineId) -> Stored<Outcome>;
 
     async fn set_machine_state(&self, id: MachineId, from: State, to: State) -> Stored<Outcome>;
 
@@ -157,6 +163,10 @@ impl Ledger for Context {
             sha256: digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect(),
         })
     }
+
+    async fn note_costs(&self, fence: &Fence, account: CloudAccountId) -> Result<(), Failure> {
+        cost::note(self, fence, account).await
+    }
 }
 
 #[async_trait]
@@ -171,6 +181,10 @@ impl Changes for Tx {
 
     async fn machine_placed(&self, id: MachineId, provider_id: &str, address: Option<&str>) -> Stored<Outcome> {
         self.machine_placed(id, provider_id, address).await
+    }
+
+    async fn machine_shown(&self, id: MachineId) -> Stored<Outcome> {
+        self.machine_shown(id).await
     }
 
     async fn set_machine_state(&self, id: MachineId, from: State, to: State) -> Stored<Outcome> {

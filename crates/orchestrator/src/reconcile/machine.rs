@@ -80,8 +80,7 @@ struct Work<'w> {
 
 impl Work<'_> {
     async fn create(&self, attempt: u32) -> Result<Step, Failure> {
-        let doing = "create a machine";
-        let id = self.machine.id;
+        let (doing, id) = ("create a machine", self.machine.id);
         if !self.cloud.capabilities().arches.contains(&self.machine.arch) {
             let message = format!("this cloud account has no {} machines", self.machine.arch);
             return self.give_up(failure(Code::MachineFailed, "boot", message)).await;
@@ -269,8 +268,9 @@ impl Work<'_> {
             Err(error) => return Err(clouded(doing)(error)),
         };
         self.write_and_tell("record a woken machine", async |tx| {
-            // From Hibernated; one that was never recorded as asleep is Enrolled all the time.
             let _ = tx.machine_placed(id, &vm.id.0, vm.address.as_deref()).await?;
+            // It slept, though that may not be recorded: each waking is billed by itself.
+            let _ = tx.set_machine_state(id, State::Enrolled, State::Hibernated).await?;
             tx.set_machine_state(id, State::Hibernated, State::Enrolled).await.map(drop)
         })
         .await?;
@@ -280,8 +280,7 @@ impl Work<'_> {
 
     /// Removes it, and calls it gone only when the provider shows that it is.
     async fn remove(&self) -> Result<Step, Failure> {
-        let doing = "remove a machine";
-        let (id, machine) = (self.machine.id, self.machine);
+        let (doing, id, machine) = ("remove a machine", self.machine.id, self.machine);
         if machine.state == State::Intended {
             return self.gone(State::Intended).await;
         }
@@ -290,8 +289,12 @@ impl Work<'_> {
             let from = machine.state;
             let _ = self.write(doing, async |tx| tx.set_machine_state(id, from, State::Deleting).await).await?;
         }
-        let (held, left): (Vec<Vm>, Vec<Vm>) =
-            self.cloud.find(id).await.map_err(clouded(doing))?.into_iter().partition(|vm| vm.hold);
+        let shown = self.cloud.find(id).await.map_err(clouded(doing))?;
+        // A create whose answer was lost: the machine costs all the same.
+        if machine.placed_at.is_none() && !shown.is_empty() {
+            let _ = self.write(doing, async |tx| tx.machine_shown(id).await).await?;
+        }
+        let (held, left): (Vec<Vm>, Vec<Vm>) = shown.into_iter().partition(|vm| vm.hold);
         // A provider may still know it by the id that it gave, though not by ours.
         let known = machine.provider_id.clone().map(ProviderId).filter(|_| held.is_empty());
         let ids: Vec<ProviderId> = left.into_iter().map(|vm| vm.id).chain(known).collect();

@@ -1,5 +1,7 @@
-//! The sweep: the cloud's list against the rows, so that what no row intends is found and removed. Key: an account.
+//! The sweep: the cloud's list against the rows, so that what no row intends is found and removed; and a note of what
+//! its machines have cost. Key: an account.
 
+pub mod cost;
 pub mod decide;
 
 use std::collections::{HashMap, HashSet};
@@ -55,7 +57,10 @@ impl Reconciler for Sweeps {
     const KIND: &'static str = kind::SWEEP;
 
     async fn reconcile(&self, claim: &WorkClaim) -> Result<Step, Failure> {
-        self.sweep(CloudAccountId::from_uuid(claim.fence.key)).await.map_err(Failure::never_parks)?;
+        let account = CloudAccountId::from_uuid(claim.fence.key);
+        // First, since it needs only the rows: what runs costs while its provider does not answer, too.
+        self.context.note_costs(&claim.fence, account).await.map_err(Failure::never_parks)?;
+        self.sweep(account).await.map_err(Failure::never_parks)?;
         Ok(Step::Again(EVERY))
     }
 }

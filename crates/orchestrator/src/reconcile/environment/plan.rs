@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use stagely_domain::build;
+use stagely_domain::cost::Money;
 use stagely_domain::environment::State;
 use stagely_domain::failure::{Code, Failure};
 use stagely_domain::machine;
@@ -33,6 +34,8 @@ pub struct Snapshot {
     /// The agent of the wanted machine.
     pub agent: Option<Agent>,
     pub routes: Vec<route::Entry>,
+    /// What it has cost in all, by currency; known once it is to be absent and no machine is left.
+    pub costs: Vec<Money>,
 }
 
 /// One thing to do. Each may be done twice.

@@ -208,6 +208,11 @@ impl Ledger for Connection {
     async fn agent(&self, _: Arch) -> Result<AgentDownload, Failure> {
         Ok(AgentDownload { url: String::new(), sha256: String::new() })
     }
+
+    /// What was spent is the cloud's to say here.
+    async fn note_costs(&self, _: &Fence, _: CloudAccountId) -> Result<(), Failure> {
+        Ok(())
+    }
 }
 
 /// A copy of the rows, until its commit.
@@ -275,6 +280,11 @@ impl Changes for Transaction {
                 }
             },
         ))
+    }
+
+    async fn machine_shown(&self, id: MachineId) -> Stored<Outcome> {
+        let is_meant = |machine: &Machine| machine.placed_at.is_none() && machine.gone_at.is_none();
+        Ok(self.update(id, is_meant, |machine, now| machine.placed_at = Some(now)))
     }
 
     async fn set_machine_state(&self, id: MachineId, from: State, to: State) -> Stored<Outcome> {

@@ -52,7 +52,16 @@ fn snapshot() -> Snapshot {
         updated_at: now(),
         gone_at: None,
     };
-    Snapshot { env, run: None, builds: Vec::new(), machines: Vec::new(), newest: None, agent: None, routes: Vec::new() }
+    Snapshot {
+        env,
+        run: None,
+        builds: Vec::new(),
+        machines: Vec::new(),
+        newest: None,
+        agent: None,
+        routes: Vec::new(),
+        costs: Vec::new(),
+    }
 }
 
 fn spec() -> Resolved {

@@ -1,0 +1,251 @@
+//! Requests to the providers that are spoken to in JSON and with one token: the credential, deadlines, the allowance, and
+//! bounded answers. Pages and actions differ, and are each provider's own.
+
+mod budget;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::header::HeaderMap;
+use reqwest::{Client, Method, Response, StatusCode, Url};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
+use stagely_domain::clock::Clock;
+use stagely_domain::secret::Secret;
+
+use crate::rest::budget::{Budget, Need};
+use crate::{CloudError, ErrorKind, Result};
+
+const MAX_ANSWER: usize = 8 * 1024 * 1024;
+/// The wait when a refusal for haste says nothing.
+const PAUSE: Duration = Duration::from_secs(10);
+
+/// Whom to speak to, and how.
+pub(crate) struct Config<'c> {
+    /// Where the API is, with its version.
+    pub(crate) api_url: &'c str,
+    pub(crate) token: &'c Secret,
+    /// For one request with its answer.
+    pub(crate) timeout: Duration,
+    /// What may be asked in any hour until the provider says otherwise.
+    pub(crate) per_hour: u32,
+    /// What may be asked in any minute, where that is limited too.
+    pub(crate) per_minute: Option<u32>,
+    /// The longest wait that a refusal for haste can ask for.
+    pub(crate) max_pause: Duration,
+    /// What a refusal with this status and body means.
+    pub(crate) refusal: Refusal,
+}
+
+type Refusal = fn(doing: &'static str, status: u16, body: &[u8]) -> CloudError;
+
+/// The client of one account.
+pub(crate) struct Rest {
+    client: Client,
+    base: String,
+    token: Secret,
+    clock: Arc<dyn Clock>,
+    budget: Budget,
+    max_pause: Duration,
+    refusal: Refusal,
+}
+
+/// A request beyond its path.
+#[derive(Default, Clone, Copy)]
+struct Ask<'a> {
+    query: &'a [(&'a str, &'a str)],
+    body: Option<&'a Value>,
+}
+
+impl Rest {
+    pub(crate) fn new(config: &Config<'_>, clock: Arc<dyn Clock>) -> Result<Self> {
+        let client = Client::builder()
+            .user_agent("stagely")
+            .connect_timeout(config.timeout.min(Duration::from_secs(5)))
+            .timeout(config.timeout)
+            // The token must not follow a redirect to another host.
+            .redirect(reqwest::redirect::Policy::none())
+            .build()
+            .map_err(|error| CloudError::new(ErrorKind::Invalid, "set up the client", error.to_string()))?;
+        Ok(Self {
+            client,
+            base: checked_base(config.api_url)?,
+            token: config.token.clone(),
+            clock,
+            budget: Budget::new(config.per_hour, config.per_minute),
+            max_pause: config.max_pause,
+            refusal: config.refusal,
+        })
+    }
+
+    /// One resource, or anything that is read.
+    pub(crate) async fn get(&self, doing: &'static str, path: &str, query: &[(&str, &str)]) -> Result<Value> {
+        let ask = Ask { query, body: None };
+        self.call(doing, Method::GET, path, ask, Need::Free).await
+    }
+
+    /// Makes or changes something.
+    pub(crate) async fn post(&self, doing: &'static str, path: &str, body: &impl Serialize) -> Result<Value> {
+        let body = serde_json::to_value(body)
+            .map_err(|error| CloudError::new(ErrorKind::Invalid, doing, error.to_string()))?;
+        let ask = Ask { query: &[], body: Some(&body) };
+        self.call(doing, Method::POST, path, ask, Need::Make).await
+    }
+
+    /// Changes something.
+    pub(crate) async fn put(&self, doing: &'static str, path: &str, body: &Value) -> Result<Value> {
+        let ask = Ask { query: &[], body: Some(body) };
+        self.call(doing, Method::PUT, path, ask, Need::Make).await
+    }
+
+    /// Tells a machine to do something that takes no words.
+    pub(crate) async fn act(&self, doing: &'static str, path: &str) -> Result<Value> {
+        self.call(doing, Method::POST, path, Ask::default(), Need::Make).await
+    }
+
+    /// Removes something; `None` when it was not there. Never with a query, by which some providers remove all that fits it.
+    pub(crate) async fn delete(&self, doing: &'static str, path: &str) -> Result<Option<Value>> {
+        match self.call(doing, Method::DELETE, path, Ask::default(), Need::Free).await {
+            Ok(value) => Ok(Some(value)),
+            Err(error) if error.kind == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn call(&self, doing: &'static str, method: Method, path: &str, ask: Ask<'_>, need: Need) -> Result<Value> {
+        self.budget.take(need).map_err(|wait| {
+            let kind = ErrorKind::RateLimited { retry_after: Some(wait) };
+            CloudError::new(kind, doing, "the account's requests are used up")
+        })?;
+        let changes = method != Method::GET;
+        let mut request = self
+            .client
+            .request(method, format!("{}/{path}", self.base))
+            .bearer_auth(self.token.reveal())
+            .query(ask.query);
+        if let Some(body) = ask.body {
+            request = request.json(body);
+        }
+        let outcome = match request.send().await {
+            Ok(response) => self.answer(doing, response).await,
+            Err(error) => Err(unanswered(doing, &error)),
+        };
+        // What failed on our side of the line, or was refused with a reason, had no effect; of the rest nobody knows.
+        outcome.map_err(|error| if changes { error } else { CloudError { ambiguous: false, ..error } })
+    }
+
+    async fn answer(&self, doing: &'static str, response: Response) -> Result<Value> {
+        let (status, headers) = (response.status(), response.headers().clone());
+        // A refusal says that nothing remains also when it is for a burst; it closes the door for a while instead.
+        if status != StatusCode::TOO_MANY_REQUESTS {
+            self.budget.learn(number(&headers, "ratelimit-limit"), number(&headers, "ratelimit-remaining"));
+        }
+        let body = read(doing, response).await;
+        if status.is_success() {
+            return match body?.as_slice() {
+                [] if status == StatusCode::NO_CONTENT => Ok(Value::Null),
+                bytes => serde_json::from_slice(bytes).map_err(|_| {
+                    CloudError::new(ErrorKind::Protocol, doing, "its answer is no JSON, or only a part").ambiguous()
+                }),
+            };
+        }
+        // Whatever stands in the way may answer in HTML.
+        let mut error = (self.refusal)(doing, status.as_u16(), &body.unwrap_or_default());
+        if let ErrorKind::RateLimited { retry_after } = &mut error.kind {
+            let wait = self.pause(&headers);
+            *retry_after = Some(wait);
+            self.budget.close(wait);
+        }
+        error.message = self.shown(&error.message);
+        error.ambiguous = status.is_server_error() && error.kind != ErrorKind::Capacity;
+        Err(error)
+    }
+
+    /// How long a refusal for haste asks to wait.
+    fn pause(&self, headers: &HeaderMap) -> Duration {
+        let after = number(headers, "retry-after");
+        #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 are far from 2^53")]
+        let reset = number(headers, "ratelimit-reset").map(|at| at - self.clock.now().timestamp() as f64);
+        let seconds = after.or(reset).unwrap_or(PAUSE.as_secs_f64());
+        Duration::from_secs_f64(seconds.clamp(1.0, self.max_pause.as_secs_f64()))
+    }
+
+    /// A message for people: short, in one line, and without the token, whoever repeats it.
+    pub(crate) fn shown(&self, message: &str) -> String {
+        let mut message = message.replace(char::is_control, " ");
+        if !self.token.is_empty() {
+            message = message.replace(self.token.reveal(), "***");
+        }
+        message.chars().take(300).collect()
+    }
+}
+
+/// Reads what is there in the form that it should have.
+pub(crate) fn parse<T: DeserializeOwned>(doing: &'static str, value: Value) -> Result<T> {
+    // The reason may quote the answer, and with it what is secret: it is not told.
+    serde_json::from_value(value)
+        .map_err(|_| CloudError::new(ErrorKind::Protocol, doing, "its answer lacks what must be in it"))
+}
+
+/// The base URL without a slash at its end; only loopback is spoken to without TLS.
+fn checked_base(url: &str) -> Result<String> {
+    let invalid = |message: &str| CloudError::new(ErrorKind::Invalid, "set up the client", message);
+    let parsed = Url::parse(url).map_err(|_| invalid("the API's address is no URL"))?;
+    let host = parsed.host_str().unwrap_or_default().trim_matches(['[', ']']);
+    let loopback = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
+    match parsed.scheme() {
+        "https" => Ok(url.trim_end_matches('/').to_owned()),
+        "http" if loopback => Ok(url.trim_end_matches('/').to_owned()),
+        _ => Err(invalid("the API's address must begin with https://")),
+    }
+}
+
+fn unanswered(doing: &'static str, error: &reqwest::Error) -> CloudError {
+    let (kind, message) = match (error.is_timeout(), error.is_connect()) {
+        (true, _) => (ErrorKind::Timeout, "no answer in time"),
+        (_, true) => (ErrorKind::Unavailable, "no connection"),
+        _ => (ErrorKind::Unavailable, "the connection broke"),
+    };
+    let failed = CloudError::new(kind, doing, message);
+    if error.is_connect() || error.is_builder() { failed } else { failed.ambiguous() }
+}
+
+async fn read(doing: &'static str, mut response: Response) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(|error| unanswered(doing, &error))? {
+        bytes.extend_from_slice(&chunk);
+        if bytes.len() > MAX_ANSWER {
+            return Err(CloudError::new(ErrorKind::Protocol, doing, "its answer is too long").ambiguous());
+        }
+    }
+    Ok(bytes)
+}
+
+fn number(headers: &HeaderMap, name: &str) -> Option<f64> {
+    headers.get(name)?.to_str().ok()?.trim().parse().ok().filter(|number: &f64| number.is_finite())
+}
+
+/// A null, or something of another form than we know, is as good as nothing.
+pub(crate) fn or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
+    deserializer: D,
+) -> std::result::Result<T, D::Error> {
+    let value = Value::deserialize(deserializer)?;
+    Ok(T::deserialize(value).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::checked_base;
+
+    #[test]
+    fn the_token_leaves_this_host_only_encrypted() {
+        for good in ["https://api.example/v1/", "http://127.0.0.1:1/v1", "http://localhost:1", "http://[::1]:1"] {
+            assert_eq!(checked_base(good).unwrap(), good.trim_end_matches('/'));
+        }
+        for bad in ["http://api.example/v1", "http://127.0.0.1.example", "ftp://127.0.0.1", "api.example", ""] {
+            assert!(checked_base(bad).is_err(), "{bad}");
+        }
+    }
+}

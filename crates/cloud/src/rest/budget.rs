@@ -1,0 +1,172 @@
+//! How many requests an account has left: a bucket for the hour, and one for the minute where the provider counts minutes
+//! too, which refill as the provider's do. The provider's own count of the hour corrects ours, since others use the
+//! account as well.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// The part that only reads and deletes may use: what costs money can always be looked for and removed.
+const RESERVE: f64 = 0.2;
+/// The part of a minute's requests that may be sent at once; the rest flows in over the minute, so that no minute,
+/// wherever it begins, sees more than the limit.
+const BURST: f64 = 0.4;
+
+/// What a request is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Need {
+    /// Reading or deleting: from the whole allowance.
+    Free,
+    /// Making something: leaves the reserve alone.
+    Make,
+}
+
+/// The allowance of one account.
+pub(super) struct Budget(Mutex<Allowance>);
+
+struct Allowance {
+    hour: Bucket,
+    minute: Option<Bucket>,
+    /// Told to come later: nothing is sent before.
+    closed_until: Option<Instant>,
+}
+
+struct Bucket {
+    size: f64,
+    per_second: f64,
+    left: f64,
+    counted_at: Instant,
+}
+
+impl Budget {
+    pub(super) fn new(per_hour: u32, per_minute: Option<u32>) -> Self {
+        let hour = Bucket::full(f64::from(per_hour), f64::from(per_hour) / 3600.0);
+        let minute = per_minute.map(f64::from).map(|many| Bucket::full(many * BURST, many * (1.0 - BURST) / 60.0));
+        Self(Mutex::new(Allowance { hour, minute, closed_until: None }))
+    }
+
+    /// Takes one request.
+    ///
+    /// # Errors
+    /// How long to wait for it.
+    pub(super) fn take(&self, need: Need) -> Result<(), Duration> {
+        let mut allowance = self.allowance();
+        let now = Instant::now();
+        if let Some(until) = allowance.closed_until.filter(|until| *until > now) {
+            return Err(until - now);
+        }
+        let waits = allowance.buckets().map(|bucket| bucket.wait(now, need));
+        let wait = waits.max().unwrap_or_default();
+        if !wait.is_zero() {
+            return Err(wait);
+        }
+        allowance.buckets().for_each(|bucket| bucket.left -= 1.0);
+        Ok(())
+    }
+
+    /// Corrects the count of the hour by what the provider says.
+    pub(super) fn learn(&self, limit: Option<f64>, remaining: Option<f64>) {
+        let hour = &mut self.allowance().hour;
+        hour.refill(Instant::now());
+        if let Some(limit) = limit.filter(|limit| *limit >= 1.0) {
+            (hour.size, hour.per_second) = (limit, limit / 3600.0);
+        }
+        if let Some(remaining) = remaining {
+            hour.left = hour.left.min(remaining.max(0.0));
+        }
+    }
+
+    /// Sends nothing for that long.
+    pub(super) fn close(&self, wait: Duration) {
+        let mut allowance = self.allowance();
+        let until = Instant::now() + wait;
+        allowance.closed_until = Some(allowance.closed_until.map_or(until, |before| before.max(until)));
+    }
+
+    fn allowance(&self) -> MutexGuard<'_, Allowance> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Allowance {
+    fn buckets(&mut self) -> impl Iterator<Item = &mut Bucket> {
+        [&mut self.hour].into_iter().chain(&mut self.minute)
+    }
+}
+
+impl Bucket {
+    fn full(size: f64, per_second: f64) -> Self {
+        Self { size, per_second, left: size, counted_at: Instant::now() }
+    }
+
+    fn refill(&mut self, now: Instant) {
+        let elapsed = now.saturating_duration_since(self.counted_at).as_secs_f64();
+        self.left = (self.left + elapsed * self.per_second).min(self.size);
+        self.counted_at = now;
+    }
+
+    /// How long until one request may be taken; nothing when it may be now.
+    fn wait(&mut self, now: Instant, need: Need) -> Duration {
+        self.refill(now);
+        let kept_back = if need == Need::Make { self.size * RESERVE } else { 0.0 };
+        let missing = (kept_back + 1.0 - self.left).max(0.0);
+        Duration::from_secs_f64(missing / self.per_second)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{Budget, Need};
+
+    #[tokio::test(start_paused = true)]
+    async fn makes_stop_at_the_reserve_while_deletes_go_on_and_time_gives_back() {
+        for (budget, makes, frees, wait) in
+            [(Budget::new(3600, None), 2880, 720, 1.0), (Budget::new(5000, Some(250)), 80, 20, 0.4)]
+        {
+            let made = (0..5000).take_while(|_| budget.take(Need::Make).is_ok()).count();
+            assert_eq!(made, makes);
+            let freed = (0..5000).take_while(|_| budget.take(Need::Free).is_ok()).count();
+            assert_eq!(freed, frees);
+            let told = budget.take(Need::Free).unwrap_err();
+            assert!((told.as_secs_f64() - wait).abs() < 0.01, "{told:?}");
+            tokio::time::advance(told + Duration::from_millis(1)).await;
+            assert!(budget.take(Need::Free).is_ok());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn five_hundred_makes_and_deletes_never_pass_the_limit_of_any_minute() {
+        let budget = Budget::new(5000, Some(250));
+        let (begun, mut sent) = (tokio::time::Instant::now(), Vec::new());
+        for need in [Need::Make, Need::Free] {
+            for _ in 0..500 {
+                while let Err(wait) = budget.take(need) {
+                    assert!(wait <= Duration::from_secs(60));
+                    tokio::time::advance(wait + Duration::from_millis(1)).await;
+                }
+                sent.push(begun.elapsed());
+            }
+        }
+        for (from, begin) in sent.iter().enumerate() {
+            let within = sent[from..].iter().take_while(|at| **at < *begin + Duration::from_secs(60)).count();
+            assert!(within <= 250, "{within} in a minute");
+        }
+        assert!(begun.elapsed() < Duration::from_secs(400), "{:?}", begun.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_others_used_counts_and_a_refusal_closes_the_door() {
+        let budget = Budget::new(3600, None);
+        budget.learn(Some(7200.0), Some(1441.0));
+        assert!(budget.take(Need::Make).is_ok());
+        assert!(budget.take(Need::Make).is_err());
+        assert!(budget.take(Need::Free).is_ok());
+        budget.close(Duration::from_secs(30));
+        assert_eq!(budget.take(Need::Free).unwrap_err(), Duration::from_secs(30));
+        tokio::time::advance(Duration::from_secs(30)).await;
+        assert!(budget.take(Need::Free).is_ok());
+    }
+}

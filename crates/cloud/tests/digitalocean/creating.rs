@@ -1,0 +1,263 @@
+//! Making machines: adopted, refused, placed or not.
+
+use std::sync::Arc;
+
+use serde_json::json;
+use stagely_cloud::catalogue::candidates;
+use stagely_cloud::contract::{delete, put_to_sleep};
+use stagely_cloud::digitalocean::DigitalOcean;
+use stagely_cloud::{Cloud, CreateRequest, DeleteProgress, ErrorKind, ProviderId, VmState};
+use stagely_domain::clock::SystemClock;
+use stagely_domain::id::{InstallationId, MachineId};
+use stagely_domain::machine::{Arch, Size};
+
+use super::double::TOKEN;
+use super::double::world::{Bill, Misplaced};
+use super::{NOTHING, ONE_AWAKE, Rig, config};
+use crate::fault_proxy::Fault;
+
+#[tokio::test]
+async fn a_create_does_not_wait_for_the_boot_and_is_known_at_once() {
+    let rig = Rig::start().await;
+    rig.double.world().knobs.looks = 1_000_000;
+    let request = rig.request().await;
+    let created = rig.cloud.create(&request).await.unwrap();
+    let vm = rig.cloud.find(request.machine).await.unwrap().remove(0);
+    assert_eq!((vm.state, vm.id, vm.expires_at), (VmState::Pending, created.id, request.expires_at));
+    assert_eq!((vm.environment, vm.address, created.address), (request.environment, None, None));
+    let asked = rig.double.world().teams[0].droplets.values().next().unwrap().asked.clone();
+    assert_eq!((&asked["with_droplet_agent"], &asked["name"]), (&json!(false), &json!(request.machine.label())));
+    let tags: Vec<String> = serde_json::from_value(asked["tags"].clone()).unwrap();
+    for wanted in [
+        format!("stagely-installation:{}", request.installation),
+        format!("stagely-machine:{}", request.machine),
+        format!("stagely-environment:{}", request.environment.unwrap()),
+        "stagely-role:preview".to_owned(),
+        format!("stagely-expires:{}", request.expires_at.timestamp()),
+    ] {
+        assert!(tags.contains(&wanted), "{wanted} is not in {tags:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_machine_that_runs_has_the_address_of_its_ingress() {
+    let rig = Rig::start().await;
+    let (request, _) = rig.running("").await;
+    let address = rig.cloud.find(request.machine).await.unwrap().remove(0).address.unwrap();
+    assert!(address.starts_with("203.0.") && address.ends_with(":7443"), "{address}");
+    assert_eq!(rig.cloud.create(&request).await.unwrap().address, Some(address));
+}
+
+#[tokio::test]
+async fn a_foreign_machine_is_neither_adopted_nor_deleted() {
+    let rig = Rig::start().await;
+    let (request, created) = rig.running("").await;
+    let tag = |tags: &[String]| {
+        for droplet in rig.double.world().teams[0].droplets.values_mut() {
+            droplet.tags = tags.to_vec();
+        }
+    };
+    // Names are not unique here: one with our name and without our tags is nothing to us.
+    tag(&["somebody".to_owned()]);
+    delete(&rig.cloud, &created.id).await;
+    assert_eq!(rig.bill(), ONE_AWAKE);
+    // One with our tag that is not ours is in the way.
+    tag(&[format!("stagely-machine:{}", request.machine), "stagely-installation:damaged".to_owned()]);
+    let error = rig.cloud.create(&request).await.unwrap_err();
+    assert_eq!((error.kind, error.ambiguous), (ErrorKind::Exists, false));
+    delete(&rig.cloud, &created.id).await;
+    assert_eq!(rig.bill(), ONE_AWAKE);
+}
+
+#[tokio::test]
+async fn what_is_not_understood_is_adopted_and_not_made_twice() {
+    for fault in [Fault::Garble, Fault::Truncate, Fault::LoseAnswer] {
+        let rig = Rig::start().await;
+        let request = rig.request().await;
+        rig.proxy.harm_when(|seen| seen.method == "POST" && seen.path == "/v2/droplets", fault);
+        rig.cloud.create(&request).await.unwrap();
+        assert_eq!((rig.bill(), rig.proxy.calm()), (ONE_AWAKE, 1));
+    }
+}
+
+/// Two droplets of one machine: the answer to the first create was lost, and no list showed it in time. The second is the
+/// one whose id is known.
+async fn twins(rig: &Rig) -> (CreateRequest, ProviderId) {
+    let request = rig.request().await;
+    rig.double.world().knobs.unseen = 20;
+    rig.proxy.harm_when(|seen| seen.method == "POST" && seen.path == "/v2/droplets", Fault::LoseAnswer);
+    let error = rig.cloud.create(&request).await.unwrap_err();
+    assert!(error.ambiguous, "{error}");
+    rig.proxy.calm();
+    rig.double.world().knobs.unseen = 0;
+    let second = rig.cloud.create(&request).await.unwrap();
+    let mut looks = 0;
+    while rig.cloud.find(request.machine).await.unwrap().len() < 2 {
+        looks += 1;
+        assert!(looks < 100);
+    }
+    (request, second.id)
+}
+
+#[tokio::test]
+async fn twins_that_a_lost_answer_and_a_late_list_made_are_shown_and_removed_one_by_one() {
+    let rig = Rig::start().await;
+    let (request, known) = twins(&rig).await;
+    let twins = rig.cloud.find(request.machine).await.unwrap();
+    let ids: Vec<&ProviderId> = twins.iter().map(|vm| &vm.id).collect();
+    assert!(ids.contains(&&known) && ids[0] != ids[1]);
+    let first = twins.iter().find(|vm| vm.id != known).unwrap();
+    // However often one is deleted, the other stays.
+    delete(&rig.cloud, &first.id).await;
+    assert_eq!(rig.cloud.delete(&first.id).await.unwrap(), DeleteProgress::Gone);
+    let left = rig.cloud.find(request.machine).await.unwrap();
+    assert_eq!((left.len(), &left[0].id), (1, &known));
+    // The machine as such is all of its twins.
+    delete(&rig.cloud, &ProviderId(request.machine.label())).await;
+    assert_eq!((rig.bill(), rig.asked("DELETE /v2/droplets?")), (NOTHING, 0));
+}
+
+#[tokio::test]
+async fn a_twin_that_sleeps_wakes_as_itself_while_the_other_runs() {
+    let rig = Rig::start().await;
+    let (request, known) = twins(&rig).await;
+    let number = known.0.split_once('/').unwrap().1.parse::<u64>().unwrap();
+    "work".clone_into(&mut rig.double.world().teams[0].droplets.get_mut(&number).unwrap().disk);
+    put_to_sleep(&rig.cloud, &known).await;
+    assert_eq!(rig.bill(), Bill { snapshots: 1, ..ONE_AWAKE });
+    assert_eq!(rig.cloud.wake(&known).await.unwrap().id, known);
+    assert_eq!(rig.bill(), Bill { droplets: 2, ..ONE_AWAKE });
+    let disks: Vec<String> =
+        rig.double.world().teams[0].droplets.values().map(|droplet| droplet.disk.clone()).collect();
+    assert_eq!(disks, ["", "work"]);
+    delete(&rig.cloud, &ProviderId(request.machine.label())).await;
+    assert_eq!(rig.bill(), NOTHING);
+}
+
+#[tokio::test]
+async fn a_new_machine_that_is_not_seen_at_once_is_not_taken_for_lost() {
+    let rig = Rig::start().await;
+    rig.double.world().knobs.unseen = 4;
+    let request = rig.request().await;
+    rig.cloud.create(&request).await.unwrap();
+    assert_eq!(rig.bill(), ONE_AWAKE);
+    rig.settle(&request).await;
+}
+
+#[tokio::test]
+async fn no_room_and_no_allowance_are_told_apart_and_asked_for_once() {
+    let rig = Rig::start().await;
+    let request = rig.request().await;
+    rig.double.world().knobs.full = [("s-1vcpu-2gb", "ams3")].into();
+    let error = rig.cloud.create(&request).await.unwrap_err();
+    assert_eq!((error.kind, error.ambiguous), (ErrorKind::Capacity, false));
+    assert!(error.message.contains("s-1vcpu-2gb in ams3"), "{error}");
+    let all = rig.cloud.catalogue().await.unwrap();
+    let next = candidates(&all, Size::Small, Arch::Amd64, &[])[1].clone();
+    let elsewhere = CreateRequest { offering: Some(next), ..request.clone() };
+    rig.cloud.create(&elsewhere).await.unwrap();
+    rig.double.world().knobs.droplet_limit = 1;
+    let other = CreateRequest { machine: MachineId::generate(), ..elsewhere };
+    assert_eq!(rig.cloud.create(&other).await.unwrap_err().kind, ErrorKind::Quota);
+    assert_eq!(rig.asked("POST /v2/droplets"), 3);
+}
+
+#[tokio::test]
+async fn a_machine_that_is_accepted_and_then_not_placed_leaves_nothing() {
+    for (misplaced, looks, ambiguous) in
+        [(Misplaced::Fails, 2, false), (Misplaced::FailsAndStays, 2, true), (Misplaced::Vanishes, 1000, true)]
+    {
+        let rig = Rig::start().await;
+        let request = rig.request().await;
+        rig.double.world().knobs.misplace = [misplaced].into();
+        rig.double.world().knobs.looks = looks;
+        let error = rig.cloud.create(&request).await.unwrap_err();
+        assert_eq!((error.kind, error.ambiguous), (ErrorKind::Capacity, ambiguous), "{misplaced:?}: {error}");
+        rig.double.world().knobs.looks = 2;
+        let mut seen = 0;
+        while !rig.cloud.find(request.machine).await.unwrap().is_empty() {
+            seen += 1;
+            assert!(seen < 100);
+        }
+        assert_eq!(rig.bill(), NOTHING);
+        rig.cloud.create(&request).await.unwrap();
+        assert_eq!(rig.bill(), ONE_AWAKE);
+    }
+}
+
+#[tokio::test]
+async fn a_type_that_is_retired_unknown_or_not_sold_there_is_named() {
+    let rig = Rig::start().await;
+    let request = rig.request().await;
+    for (name, location, kind) in [
+        ("c-2-retired", "fra1", ErrorKind::Capacity),
+        ("s-99vcpu-9gb", "fra1", ErrorKind::Invalid),
+        ("s-1vcpu-2gb", "moon1", ErrorKind::Invalid),
+    ] {
+        let mut offering = request.offering.clone().unwrap();
+        (offering.name, offering.location) = (name.to_owned(), location.to_owned());
+        let error = rig.cloud.create(&CreateRequest { offering: Some(offering), ..request.clone() }).await.unwrap_err();
+        assert_eq!(error.kind, kind);
+        assert!(error.message.contains(name) && error.message.contains(location), "{error}");
+    }
+    assert_eq!(rig.bill(), NOTHING);
+}
+
+#[tokio::test]
+async fn another_processor_is_refused_before_anybody_is_asked() {
+    let rig = Rig::start().await;
+    let request = rig.request().await;
+    rig.double.world().requests.clear();
+    let mut arm = request.offering.clone().unwrap();
+    arm.arch = Arch::Arm64;
+    for (arch, offering, kind) in [
+        (Arch::Arm64, request.offering.clone(), ErrorKind::Unsupported),
+        (Arch::Arm64, None, ErrorKind::Unsupported),
+        (Arch::Amd64, Some(arm), ErrorKind::Invalid),
+        (Arch::Amd64, None, ErrorKind::Invalid),
+    ] {
+        let wrong = CreateRequest { arch, offering, ..request.clone() };
+        assert_eq!(rig.cloud.create(&wrong).await.unwrap_err().kind, kind);
+    }
+    assert_eq!(rig.asked(""), 0);
+}
+
+#[tokio::test]
+async fn images_and_keys_of_the_teams_own_are_asked_for_by_their_numbers() {
+    let rig = Rig::start().await;
+    let mut own = config(&rig.double.url(), TOKEN);
+    own.image = "67".to_owned();
+    own.ssh_keys = vec!["512189".to_owned(), "3b:16:bf".to_owned()];
+    DigitalOcean::new(own, Arc::new(SystemClock)).unwrap().create(&rig.request().await).await.unwrap();
+    let asked = rig.double.world().teams[0].droplets.values().next().unwrap().asked.clone();
+    assert_eq!((&asked["image"], &asked["ssh_keys"]), (&json!(67), &json!([512_189, "3b:16:bf"])));
+}
+
+#[tokio::test]
+async fn user_data_arrives_unharmed_up_to_the_limit_and_not_beyond() {
+    let rig = Rig::start().await;
+    let mut request = rig.request().await;
+    request.config.ca_pem = "\"'$(reboot)\u{1f600}\n".repeat(2000);
+    rig.cloud.create(&request).await.unwrap();
+    let sent = rig.double.world().teams[0].droplets.values().next().unwrap().asked["user_data"].clone();
+    let sent = sent.as_str().unwrap();
+    assert!(sent.starts_with("#cloud-config\n") && sent.contains("contract-token") && sent.len() <= 64 * 1024);
+    request.config.ca_pem = "x".repeat(64 * 1024);
+    rig.double.world().requests.clear();
+    assert_eq!(rig.cloud.create(&request).await.unwrap_err().kind, ErrorKind::Invalid);
+    assert_eq!(rig.asked(""), 0);
+}
+
+#[tokio::test]
+async fn strange_answers_are_tolerated() {
+    let rig = Rig::start().await;
+    let request = rig.request().await;
+    rig.double.world().knobs.strange = true;
+    let created = rig.cloud.create(&request).await.unwrap();
+    let listing = rig.cloud.list(request.installation).await.unwrap();
+    assert_eq!((listing.vms.len(), listing.complete), (1, true));
+    assert_eq!(listing.vms[0].state, VmState::Other("dreaming".to_owned()));
+    assert_eq!(rig.cloud.list(InstallationId::generate()).await.unwrap().vms, []);
+    delete(&rig.cloud, &created.id).await;
+    assert_eq!(rig.bill(), NOTHING);
+}

@@ -1,0 +1,67 @@
+//! The firewall that stands before every machine.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use stagely_cloud::digitalocean::DigitalOcean;
+use stagely_cloud::{Cloud, CreateRequest};
+use stagely_domain::clock::SystemClock;
+use stagely_domain::id::MachineId;
+
+use super::double::TOKEN;
+use super::{Rig, config, provider};
+
+/// The one that there is.
+fn firewall(rig: &Rig) -> Value {
+    let mut found = rig.double.world().teams[0].things("firewalls");
+    assert_eq!(found.len(), 1);
+    found.remove(0)
+}
+
+fn another(request: &CreateRequest) -> CreateRequest {
+    CreateRequest { machine: MachineId::generate(), ..request.clone() }
+}
+
+#[tokio::test]
+async fn a_machine_admits_the_edge_alone_and_a_moved_edge_is_followed() {
+    let rig = Rig::start().await;
+    let request = rig.request().await;
+    rig.cloud.create(&request).await.unwrap();
+    let found = firewall(&rig);
+    assert_eq!(found["tags"], json!([format!("stagely-installation:{}", request.installation)]));
+    let sources = json!({"addresses": ["198.51.100.7/32", "2001:db8:1::/64"]});
+    assert_eq!(found["inbound_rules"], json!([{"protocol": "tcp", "ports": "7443", "sources": sources}]));
+    assert_eq!(found["outbound_rules"].as_array().unwrap().len(), 3, "what is not let out stays in");
+    for (from, rules) in [(vec!["192.0.2.1/32".to_owned()], 1), (Vec::new(), 0)] {
+        let mut moved = config(&rig.double.url(), TOKEN);
+        moved.ingress_from.clone_from(&from);
+        let moved = DigitalOcean::new(moved, Arc::new(SystemClock)).unwrap();
+        moved.create(&another(&request)).await.unwrap();
+        let inbound = firewall(&rig)["inbound_rules"].as_array().unwrap().clone();
+        assert_eq!(inbound.len(), rules);
+        assert!(inbound.iter().all(|rule| rule["sources"]["addresses"] == json!(from)));
+    }
+}
+
+#[tokio::test]
+async fn one_that_somebody_opened_is_corrected_and_a_good_one_is_left_alone() {
+    let rig = Rig::start().await;
+    let request = rig.request().await;
+    rig.cloud.create(&request).await.unwrap();
+    provider(&rig.double.url(), TOKEN).create(&another(&request)).await.unwrap();
+    assert_eq!(rig.asked("PUT"), 0);
+    for (puts, opened) in (1..).zip([
+        json!({"protocol": "tcp", "ports": "22", "sources": {"addresses": ["0.0.0.0/0"]}}),
+        json!({"protocol": "tcp", "ports": "7443", "sources": {"tags": ["everybody"]}}),
+    ]) {
+        for shown in rig.double.world().teams[0].things.values_mut() {
+            shown["inbound_rules"].as_array_mut().unwrap().push(opened.clone());
+        }
+        provider(&rig.double.url(), TOKEN).create(&another(&request)).await.unwrap();
+        assert_eq!((rig.asked("PUT"), firewall(&rig)["inbound_rules"].as_array().unwrap().len()), (puts, 1));
+    }
+    // What is gone is made again by whoever does not remember it.
+    rig.double.world().teams[0].things.clear();
+    provider(&rig.double.url(), TOKEN).create(&another(&request)).await.unwrap();
+    let _ = firewall(&rig);
+}

@@ -1,0 +1,127 @@
+//! Lists: every page, nobody else's machines, and what can be had.
+
+use std::sync::Arc;
+
+use serde_json::json;
+use stagely_cloud::catalogue::candidates;
+use stagely_cloud::digitalocean::DigitalOcean;
+use stagely_cloud::{Cloud, CreateRequest, ErrorKind};
+use stagely_domain::clock::SystemClock;
+use stagely_domain::id::{InstallationId, MachineId};
+use stagely_domain::machine::{Arch, Size};
+
+use super::double::TOKEN;
+use super::{Rig, config};
+use crate::fault_proxy::Fault;
+
+#[tokio::test]
+async fn a_list_longer_than_a_page_is_whole_or_an_error() {
+    for count in [200, 201, 401] {
+        let rig = Rig::start().await;
+        let first = rig.request().await;
+        let requests: Vec<CreateRequest> =
+            (0..count).map(|_| CreateRequest { machine: MachineId::generate(), ..first.clone() }).collect();
+        for outcome in futures::future::join_all(requests.iter().map(|request| rig.cloud.create(request))).await {
+            outcome.unwrap();
+        }
+        let listing = rig.cloud.list(first.installation).await.unwrap();
+        assert_eq!((listing.vms.len(), listing.complete), (count, true));
+        if count > 200 {
+            rig.proxy.harm_when(|seen| seen.path.contains("page=2&"), Fault::html(502));
+            assert_eq!(rig.cloud.list(first.installation).await.unwrap_err().kind, ErrorKind::Unavailable);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_list_that_does_not_add_up_is_an_error_and_never_short() {
+    let rig = Rig::start().await;
+    let next = |page: &str| json!({"pages": {"next": format!("https://elsewhere.example/v2/images?{page}")}});
+    for (links, total) in [
+        // Pages that turn in a circle, go back, or are no pages.
+        (next("page=1"), 0),
+        (next("page=0"), 0),
+        (next("cursor=x"), 0),
+        // More than was shown, and no more pages.
+        (json!({}), 3),
+    ] {
+        let body = json!({"images": [], "droplets": [], "links": links, "meta": {"total": total}}).to_string();
+        rig.proxy.harm_when(|_| true, Fault::Answer { status: 200, headers: vec![], body });
+        assert_eq!(rig.cloud.list(InstallationId::generate()).await.unwrap_err().kind, ErrorKind::Protocol, "{links}");
+    }
+    // One that changes between its pages may lack what moved: it is read again, and not for ever.
+    let page = |next: bool, total: u32| {
+        let links = if next { json!({"pages": {"next": "https://x/?page=2"}}) } else { json!({}) };
+        let body = json!({"images": [], "links": links, "meta": {"total": total}}).to_string();
+        Fault::Answer { status: 200, headers: vec![], body }
+    };
+    rig.proxy.harm_when(|seen| seen.path.contains("page=1"), page(true, 0));
+    rig.proxy.also_harm_when(|seen| seen.path.contains("page=2"), page(false, 1));
+    assert_eq!(rig.cloud.list(InstallationId::generate()).await.unwrap_err().kind, ErrorKind::Unavailable);
+    assert_eq!(rig.proxy.seen().len(), 6);
+}
+
+#[tokio::test]
+async fn a_machine_whose_tags_were_damaged_makes_the_list_incomplete() {
+    let rig = Rig::start().await;
+    let (request, _) = rig.running("").await;
+    for droplet in rig.double.world().teams[0].droplets.values_mut() {
+        droplet.tags.retain(|tag| !tag.starts_with("stagely-expires"));
+    }
+    let listing = rig.cloud.list(request.installation).await.unwrap();
+    assert_eq!((listing.vms.len(), listing.complete), (0, false));
+}
+
+#[tokio::test]
+async fn what_a_person_holds_is_shown_as_held_awake_and_asleep() {
+    let rig = Rig::start().await;
+    let (request, created) = rig.running("").await;
+    let hold = || "stagely-hold".to_owned();
+    let shown = async || rig.cloud.list(request.installation).await.unwrap().vms.remove(0);
+    assert!(!shown().await.hold);
+    for droplet in rig.double.world().teams[0].droplets.values_mut() {
+        droplet.tags.push(hold());
+    }
+    let awake = shown().await;
+    assert!(awake.hold && awake.created_at.is_some());
+    stagely_cloud::contract::put_to_sleep(&rig.cloud, &created.id).await;
+    for image in rig.double.world().teams[0].images.values_mut().filter(|image| image.droplet != 0) {
+        image.shown["tags"].as_array_mut().unwrap().push(hold().into());
+    }
+    let asleep = shown().await;
+    assert!(asleep.hold && asleep.created_at.is_some());
+}
+
+#[tokio::test]
+async fn two_installations_in_one_team_do_not_see_each_other() {
+    let rig = Rig::start().await;
+    let (one, asleep) = rig.running("").await;
+    stagely_cloud::contract::put_to_sleep(&rig.cloud, &asleep.id).await;
+    let (other, _) = rig.running("").await;
+    for request in [one, other] {
+        let listing = rig.cloud.list(request.installation).await.unwrap();
+        assert_eq!(listing.vms.iter().map(|vm| vm.machine).collect::<Vec<_>>(), [request.machine]);
+    }
+}
+
+#[tokio::test]
+async fn the_catalogue_has_prices_places_and_what_is_gone() {
+    let rig = Rig::start().await;
+    let all = rig.cloud.catalogue().await.unwrap();
+    let find = |name: &str, location: &str| {
+        all.iter().find(|offering| (&*offering.name, &*offering.location) == (name, location)).unwrap()
+    };
+    let small = find("s-1vcpu-2gb", "fra1");
+    assert_eq!((small.vcpus, small.memory_mib, small.arch, small.available), (1, 2048, Arch::Amd64, true));
+    let price = small.price.clone().unwrap();
+    assert_eq!((price.micros_per_hour, &*price.currency), (17_860, "USD"));
+    assert!(!find("c-2-retired", "fra1").available, "it was withdrawn");
+    assert!(!find("s-1vcpu-2gb", "tor1").available, "the region is closed");
+    assert_eq!(candidates(&all, Size::Medium, Arch::Amd64, &[])[0].name, "s-2vcpu-4gb");
+    assert!(candidates(&all, Size::Small, Arch::Arm64, &[]).is_empty());
+    assert!(!all.iter().any(|offering| offering.name.starts_with("gpu")));
+    let mut here = config(&rig.double.url(), TOKEN);
+    here.locations = vec!["nyc3".to_owned()];
+    let fewer = DigitalOcean::new(here, Arc::new(SystemClock)).unwrap().catalogue().await.unwrap();
+    assert!(!fewer.is_empty() && fewer.iter().all(|offering| offering.location == "nyc3"));
+}

@@ -1,0 +1,161 @@
+//! What machines cost: one entry for each hour of each span that a provider bills. Written by the orchestrator with the
+//! step that ends a span, and while it lasts by a pass; an hour is known by its machine and its begin, so that writing
+//! it again changes nothing.
+
+use chrono::{DateTime, NaiveDate, Utc};
+use sea_orm::{ConnectionTrait, DbBackend, QueryResult, Statement};
+use stagely_domain::cost::{Billing, Money, periods};
+use stagely_domain::id::{CloudAccountId, EnvironmentId, MachineId, ProjectId};
+use stagely_domain::machine::Provider;
+use stagely_domain::offering::Offering;
+use std::collections::BTreeMap;
+use uuid::Uuid;
+
+use crate::views::team;
+use crate::{Result, Scope, Store, StoreError, Tx, word};
+
+/// What a project cost on one day, in one currency.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DayCost {
+    /// The day in UTC on which the hours began.
+    pub day: NaiveDate,
+    /// The sum.
+    pub cost: Money,
+}
+
+impl Store {
+    /// The machines of an account that its provider bills now.
+    ///
+    /// # Errors
+    /// The database's error.
+    pub async fn list_billed_machines(&self, account: CloudAccountId) -> Result<Vec<MachineId>> {
+        let sql = "SELECT id FROM machines WHERE account_id = $1 AND billed_from IS NOT NULL ORDER BY id";
+        let statement = Statement::from_sql_and_values(DbBackend::Postgres, sql, [account.uuid().into()]);
+        let rows = self.db.query_all_raw(statement).await.map_err(reading)?;
+        rows.iter().map(|row| row.try_get("", "id").map(MachineId::from_uuid).map_err(reading)).collect()
+    }
+
+    /// What environments have cost so far, gone ones too, by currency. One that cost nothing has no entry.
+    ///
+    /// # Errors
+    /// The database's error.
+    pub async fn list_environment_costs(
+        &self,
+        scope: &Scope,
+        environments: &[EnvironmentId],
+    ) -> Result<BTreeMap<EnvironmentId, Vec<Money>>> {
+        let ids: Vec<Uuid> = environments.iter().map(|id| id.uuid()).collect();
+        let statement = Statement::from_sql_and_values(
+            DbBackend::Postgres,
+            "SELECT env_id, currency, sum(micros)::bigint AS micros FROM cost_entries \
+             WHERE ($1::uuid IS NULL OR team_id = $1) AND env_id = ANY($2) \
+             GROUP BY env_id, currency ORDER BY env_id, currency",
+            [team(scope).into(), ids.into()],
+        );
+        let mut found: BTreeMap<EnvironmentId, Vec<Money>> = BTreeMap::new();
+        for row in self.db.query_all_raw(statement).await.map_err(reading)? {
+            let environment: Uuid = row.try_get("", "env_id").map_err(reading)?;
+            found.entry(EnvironmentId::from_uuid(environment)).or_default().push(money(&row)?);
+        }
+        Ok(found)
+    }
+
+    /// What a project's machines cost, builders too, on the days from `first` to `last`: one line per day and currency.
+    ///
+    /// # Errors
+    /// The database's error.
+    pub async fn list_project_costs(
+        &self,
+        scope: &Scope,
+        project: ProjectId,
+        first: NaiveDate,
+        last: NaiveDate,
+    ) -> Result<Vec<DayCost>> {
+        let statement = Statement::from_sql_and_values(
+            DbBackend::Postgres,
+            "SELECT (at AT TIME ZONE 'UTC')::date AS day, currency, sum(micros)::bigint AS micros FROM cost_entries \
+             WHERE ($1::uuid IS NULL OR team_id = $1) AND project_id = $2 \
+             AND at >= $3::date::timestamp AT TIME ZONE 'UTC' AND at < ($4::date + 1)::timestamp AT TIME ZONE 'UTC' \
+             GROUP BY 1, 2 ORDER BY 1, 2",
+            [team(scope).into(), project.uuid().into(), first.into(), last.into()],
+        );
+        let rows = self.db.query_all_raw(statement).await.map_err(reading)?;
+        let line = |row| Ok(DayCost { day: QueryResult::try_get(row, "", "day").map_err(reading)?, cost: money(row)? });
+        rows.iter().map(line).collect()
+    }
+}
+
+impl Tx {
+    /// Writes down what a machine has cost up to now, if its provider bills it now and it has a price.
+    ///
+    /// # Errors
+    /// The database's error; [`StoreError::Corrupt`] for an offering that this version does not understand.
+    pub async fn note_cost(&self, id: MachineId) -> Result<()> {
+        // Locked, so that nobody ends the span meanwhile: an hour after its end would be counted.
+        let find = Statement::from_sql_and_values(
+            DbBackend::Postgres,
+            "SELECT m.team_id, m.project_id, m.env_id, m.billed_from, m.offering, c.kind, now() AS now, \
+               (SELECT max(to_at) FROM cost_entries e WHERE e.machine_id = m.id AND e.at >= m.billed_from) AS noted_to \
+             FROM machines m JOIN cloud_providers c ON c.id = m.account_id \
+             WHERE m.id = $1 AND m.billed_from IS NOT NULL FOR UPDATE OF m",
+            [id.uuid().into()],
+        );
+        let Some(row) = self.inner.query_one_raw(find).await.map_err(reading)? else { return Ok(()) };
+        let offering: Option<Offering> =
+            word::json("machines", id, "offering", row.try_get("", "offering").map_err(reading)?)?;
+        let Some(price) = offering.and_then(|offering| offering.price) else { return Ok(()) };
+        let kind: String = row.try_get("", "kind").map_err(reading)?;
+        let provider: Provider = word::parse("cloud_providers", id, "kind", &kind)?;
+        let from: DateTime<Utc> = row.try_get("", "billed_from").map_err(reading)?;
+        let now: DateTime<Utc> = row.try_get("", "now").map_err(reading)?;
+        let noted_to: Option<DateTime<Utc>> = row.try_get("", "noted_to").map_err(reading)?;
+        let (team, project): (Uuid, Uuid) =
+            (row.try_get("", "team_id").map_err(reading)?, row.try_get("", "project_id").map_err(reading)?);
+        let env: Option<Uuid> = row.try_get("", "env_id").map_err(reading)?;
+        let hours = periods(Billing::of(provider), price.micros_per_hour, from, now);
+        for hour in hours.filter(|hour| noted_to.is_none_or(|noted| hour.to > noted)) {
+            self.run(
+                "note what a machine costs",
+                "INSERT INTO cost_entries (id, at, team_id, project_id, env_id, machine_id, from_at, to_at, micros, currency) \
+                 VALUES ($1, $2, $3, $4, $5, $6, $2, $7, $8, $9) ON CONFLICT (machine_id, at) \
+                 DO UPDATE SET to_at = excluded.to_at, micros = excluded.micros WHERE excluded.to_at > cost_entries.to_at",
+                [
+                    Uuid::now_v7().into(),
+                    hour.from.into(),
+                    team.into(),
+                    project.into(),
+                    env.into(),
+                    id.uuid().into(),
+                    hour.to.into(),
+                    i64::try_from(hour.micros).unwrap_or(i64::MAX).into(),
+                    price.currency.clone().into(),
+                ],
+            )
+            .await?;
+        }
+        Ok(())
+    }
+
+    /// The provider bills the machine from now on, if it does not already.
+    pub(crate) async fn start_meter(&self, id: MachineId) -> Result<()> {
+        let sql = "UPDATE machines SET billed_from = now() WHERE id = $1 AND billed_from IS NULL";
+        self.run("begin to count what a machine costs", sql, [id.uuid().into()]).await.map(drop)
+    }
+
+    /// The provider does not bill the machine any more.
+    pub(crate) async fn stop_meter(&self, id: MachineId) -> Result<()> {
+        self.note_cost(id).await?;
+        let sql = "UPDATE machines SET billed_from = NULL WHERE id = $1";
+        self.run("end counting what a machine costs", sql, [id.uuid().into()]).await.map(drop)
+    }
+}
+
+fn money(row: &QueryResult) -> Result<Money> {
+    let micros: i64 = row.try_get("", "micros").map_err(reading)?;
+    let currency = row.try_get("", "currency").map_err(reading)?;
+    Ok(Money { micros: u64::try_from(micros).unwrap_or(0), currency })
+}
+
+fn reading(source: sea_orm::DbErr) -> StoreError {
+    StoreError::query("read what machines cost", source)
+}
