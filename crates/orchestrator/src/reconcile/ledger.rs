@@ -203,3 +203,6 @@ impl Changes for Tx {
         Tx::commit(*self).await
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -184,13 +184,14 @@ impl Work<'_> {
         Ok(Step::Again(Duration::from_secs(5)))
     }
 
-    /// Some providers know the address only some seconds after the create. And the machine that was meant may be gone, and
-    /// a twin of it may be what there is now.
+    /// Some providers know the address only some seconds after the create. And the machine that was meant may not run any
+    /// more, and a twin of it may be what does.
     async fn learn_address(&self, vms: &[Vm]) -> Result<(), Failure> {
         let id = self.machine.id;
         let is_meant = |vm: &Vm| self.machine.provider_id.as_ref() == Some(&vm.id.0);
-        let is_news = self.machine.address.is_none() || !vms.iter().any(is_meant);
-        let known = vms.iter().find(|vm| vm.address.is_some()).filter(|_| is_news);
+        let mut running = vms.iter().filter(|vm| runs(vm));
+        let is_news = self.machine.address.is_none() || !running.clone().any(is_meant);
+        let known = running.find(|vm| vm.address.is_some()).filter(|_| is_news);
         let Some(vm) = known else { return Ok(()) };
         self.write_and_tell("record a machine's address", async |tx| {
             tx.machine_placed(id, &vm.id.0, vm.address.as_deref()).await.map(drop)
@@ -221,9 +222,8 @@ impl Work<'_> {
         self.learn_address(&vms).await?;
         // The wish for sleep may have been taken back when it slept already.
         let sleeps = vms.iter().all(|vm| vm.state == VmState::Hibernated);
-        let runs = vms.iter().any(|vm| !matches!(vm.state, VmState::Hibernated | VmState::Stopped));
         match (machine.power, machine.state) {
-            (Power::Awake, State::Enrolled) if !runs => self.wake_up(&vms).await,
+            (Power::Awake, State::Enrolled) if !vms.iter().any(runs) => self.wake_up(&vms).await,
             (Power::Asleep, State::Enrolled) => self.fall_asleep(&vms).await,
             // It was woken, which was not recorded, or there is a second one.
             (Power::Asleep, _) if !sleeps => self.fall_asleep(&vms).await,
@@ -376,6 +376,11 @@ impl Work<'_> {
 /// Whether there is no machine any more, or one that ended by itself.
 fn has_ended(vms: &[Vm]) -> bool {
     vms.iter().all(|vm| vm.state == VmState::Stopped)
+}
+
+/// Whether it neither sleeps nor has stopped.
+fn runs(vm: &Vm) -> bool {
+    !matches!(vm.state, VmState::Hibernated | VmState::Stopped)
 }
 
 fn lost() -> RunFailure {

@@ -5,11 +5,11 @@
 //! A seed that fails is printed; `SEED=… cargo test -p stagely-orchestrator --lib simulation` lives it again.
 
 mod cases;
-mod life;
+pub mod life;
 mod process;
 mod queue;
-mod rows;
-mod story;
+pub mod rows;
+pub mod story;
 mod truth;
 
 use std::fmt;
@@ -63,7 +63,7 @@ fn after_all_that_can_go_wrong_the_cloud_holds_what_the_rows_intend_and_cost_no_
 
 /// What a life was worth.
 #[derive(Debug, Default, Clone)]
-struct Told {
+pub struct Told {
     machines: u64,
     activations: u64,
     faults: u64,
