@@ -85,6 +85,12 @@ impl Gate {
         self.changed.notify_waiters();
     }
 
+    fn begin_to_wait(&self) {
+        let mut inside = self.inside();
+        // Nobody says go on any more, if that was said while the call took effect.
+        inside.waits = inside.harm.is_some();
+    }
+
     async fn until(&self, is_so: impl Fn(&Inside) -> bool) {
         loop {
             let mut changed = pin!(self.changed.notified());
@@ -123,7 +129,7 @@ impl Gate {
             }
             Some(Harm::Waits) => {
                 let answer = effect.await;
-                self.inside().waits = true;
+                self.begin_to_wait();
                 self.changed.notify_waiters();
                 self.until(|inside| !inside.waits).await;
                 answer
