@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use stagely_cache::Cache;
 use stagely_cloud::Cloud;
-use stagely_cloud::testing::FakeCloud;
 use stagely_domain::route::State;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -19,7 +18,7 @@ const PAGE: &str =
 /// Serves until shutdown; where.
 pub async fn serve(
     cache: Cache,
-    cloud: Arc<FakeCloud>,
+    cloud: Arc<dyn Cloud>,
     tracker: &TaskTracker,
     shutdown: CancellationToken,
 ) -> SocketAddr {
@@ -31,7 +30,7 @@ pub async fn serve(
                 accepted = listener.accept() => {
                     let (mut stream, _) = accepted.unwrap();
                     // A caller that was killed takes no answer.
-                    let _ = answer(&mut stream, &cache, &cloud).await;
+                    let _ = answer(&mut stream, &cache, &*cloud).await;
                 }
                 () = shutdown.cancelled() => return,
             }
@@ -40,7 +39,7 @@ pub async fn serve(
     address
 }
 
-async fn answer(stream: &mut TcpStream, cache: &Cache, cloud: &FakeCloud) -> std::io::Result<()> {
+async fn answer(stream: &mut TcpStream, cache: &Cache, cloud: &dyn Cloud) -> std::io::Result<()> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         let byte = stream.read_u8().await?;
@@ -54,7 +53,7 @@ async fn answer(stream: &mut TcpStream, cache: &Cache, cloud: &FakeCloud) -> std
 }
 
 /// Whether visitors of `host` reach a machine.
-pub async fn is_served(host: &str, cache: &Cache, cloud: &FakeCloud) -> bool {
+pub async fn is_served(host: &str, cache: &Cache, cloud: &dyn Cloud) -> bool {
     let Ok(Some(entry)) = cache.route(host).await else { return false };
     let Some(target) = entry.target.filter(|_| entry.state == State::Ready) else { return false };
     let vms = cloud.find(target.machine).await.unwrap_or_default();

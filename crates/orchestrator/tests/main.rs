@@ -3,6 +3,7 @@
 //! waits for back-offs or lost leases: the world brings what is put off forward.
 #![allow(clippy::unwrap_used)]
 
+mod clouds;
 mod costs;
 mod edge;
 mod faults;

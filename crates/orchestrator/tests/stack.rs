@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use stagely_cache::Cache;
+use stagely_cloud::Cloud;
 use stagely_cloud::testing::FakeCloud;
 use stagely_domain::clock::SystemClock;
 use stagely_domain::id::{DeliveryId, EnvironmentId, MachineId};
@@ -17,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
+use crate::clouds::{self, Account};
 use crate::gate::Gate;
 use crate::git_host::{self, REPO, host};
 use crate::outside::GatedCloud;
@@ -54,15 +56,32 @@ impl Drop for Stack {
 impl Stack {
     /// A pull request that nobody was told of yet, and an orchestrator that waits for it.
     pub async fn start() -> Self {
+        Self::start_on(None).await
+    }
+
+    /// The same with machines in an account at a provider's double.
+    pub async fn start_in(account: Account) -> Self {
+        Self::start_on(Some(account)).await
+    }
+
+    async fn start_on(elsewhere: Option<Account>) -> Self {
         let (gate, breaks) = (Arc::new(Gate::default()), Arc::new(Breaks::default()));
         let (branch, number) = git_host::pull_request().await;
         let db = TestDb::new().await;
         let team = db.team("acme").await;
-        let account = db.qemu_account(team).await;
+        let account = match &elsewhere {
+            None => db.qemu_account(team).await,
+            Some(account) => account.insert(&db, team).await,
+        };
         let project = db.project(team, REPO, Some(account)).await;
         let fake = Arc::new(FakeCloud::new(Arc::new(SystemClock)));
         let cloud = Arc::new(GatedCloud::new(Arc::clone(&fake), Arc::clone(&gate)));
-        let world = Arc::new(World::new(db, fake, project));
+        let (looks, look_every, apis) = match elsewhere {
+            None => (fake as Arc<dyn Cloud>, 1, serde_json::json!({})),
+            // Requests are counted there.
+            Some(account) => (account.cloud, 100, account.apis),
+        };
+        let world = Arc::new(World::new(db, looks, project, look_every).await);
         let (tracker, shutdown) = (TaskTracker::new(), CancellationToken::new());
         let hub = hub::serve(Arc::clone(&world), Arc::clone(&gate), &tracker, shutdown.clone()).await;
         let prefix = format!("test:{}:", Uuid::new_v4().simple());
@@ -71,7 +90,7 @@ impl Stack {
         let mut settings = stagely_runtime::config::load().unwrap();
         settings.common.database_url = Some(Secret::new(world.db.url()));
         settings.common.redis_url = Some(Secret::new(redis_url()));
-        settings.common.encryption_key = Some(Secret::new("ab".repeat(32)));
+        settings.common.encryption_key = Some(Secret::new(clouds::KEY.repeat(32)));
         for name in ["orchestrator", "agent_hub"] {
             let ports = serde_json::json!({
                 "grpc_listen": "127.0.0.1:0", "admin_listen": "127.0.0.1:0", "grpc_url": format!("http://{hub}")
@@ -83,6 +102,7 @@ impl Stack {
             "agent_url": "https://hub.test/agent/{arch}",
             "agent_binary": concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"),
             "qemu": {"image_dir": "/nonexistent"},
+            "clouds": apis,
             "registry_host": "registry.test:5000",
             "edge_address": edge,
             "database_connections": 8,
@@ -221,7 +241,7 @@ impl Stack {
 
     /// Whether a visitor is brought to the only machine.
     pub async fn is_served(&self) -> bool {
-        edge::is_served(&self.hostname().await, &self.cache, &self.world.cloud).await
+        edge::is_served(&self.hostname().await, &self.cache, &*self.world.cloud).await
     }
 
     /// The webhook was looked at.
@@ -268,7 +288,7 @@ impl Stack {
         let hostname = self.hostname().await;
         assert!(self.comment().contains(&format!("**https://{hostname}**")), "{}", self.comment());
         assert!(self.is_served().await, "{hostname} is not served");
-        assert_eq!(self.cloud.inner.machines().len(), 1);
+        assert_eq!(self.world.machines().await.len(), 1);
     }
 
     /// Nothing is left, and the pull request says so, if it ever said anything.
@@ -276,7 +296,7 @@ impl Stack {
         self.wait("an end", async || self.world.db.text(LEFT).await == "0").await;
         let comment = self.comment();
         assert!(comment.is_empty() || comment.contains("Preview: Removed"), "{comment}");
-        assert_eq!(self.cloud.inner.machines(), []);
+        assert_eq!(self.world.machines().await, []);
         assert!(self.cloud.peak() <= 1, "{} machines at the same time", self.cloud.peak());
         for wrong in [
             "environments WHERE state <> 'destroyed' OR desired <> 'absent'",

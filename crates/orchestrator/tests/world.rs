@@ -4,10 +4,10 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use stagely_cloud::testing::FakeCloud;
+use stagely_cloud::Cloud;
 use stagely_domain::build;
 use stagely_domain::failure::Failure;
-use stagely_domain::id::{MachineId, ProjectId};
+use stagely_domain::id::{InstallationId, MachineId, ProjectId};
 use stagely_proto::agent::preview::Wish;
 use stagely_store::agents::{Enrolled, Observed, Phase};
 use stagely_store::testing::TestDb;
@@ -39,8 +39,12 @@ pub enum Hold {
 /// The world of one stack.
 pub struct World {
     pub db: TestDb,
-    pub cloud: Arc<FakeCloud>,
+    /// By a client of the world's own.
+    pub cloud: Arc<dyn Cloud>,
     pub project: ProjectId,
+    installation: InstallationId,
+    /// How many turns lie between two looks for new machines.
+    look_every: u32,
     inside: Mutex<Inside>,
 }
 
@@ -63,8 +67,15 @@ pub struct Inside {
 }
 
 impl World {
-    pub fn new(db: TestDb, cloud: Arc<FakeCloud>, project: ProjectId) -> Self {
-        Self { db, cloud, project, inside: Mutex::default() }
+    pub async fn new(db: TestDb, cloud: Arc<dyn Cloud>, project: ProjectId, look_every: u32) -> Self {
+        let installation = db.store().ensure_installation().await.unwrap();
+        Self { db, cloud, project, installation, look_every, inside: Mutex::default() }
+    }
+
+    /// The machines that exist.
+    pub async fn machines(&self) -> Vec<MachineId> {
+        let listing = self.cloud.list(self.installation).await;
+        listing.map(|listing| listing.vms.iter().map(|vm| vm.machine).collect()).unwrap_or_default()
     }
 
     pub fn inside(&self) -> MutexGuard<'_, Inside> {
@@ -86,7 +97,7 @@ impl World {
             if shutdown.is_cancelled() {
                 return;
             }
-            if !self.holds(Hold::Boot) {
+            if turn.is_multiple_of(self.look_every) && !self.holds(Hold::Boot) {
                 self.boot().await;
             }
             if !self.holds(Hold::Builds) {
@@ -105,7 +116,7 @@ impl World {
     /// Agents of new machines enrol and connect, by the hub's own statements.
     async fn boot(&self) {
         let known: HashSet<MachineId> = self.inside().connections.keys().copied().collect();
-        for machine in self.cloud.machines().into_iter().filter(|machine| !known.contains(machine)) {
+        for machine in self.machines().await.into_iter().filter(|machine| !known.contains(machine)) {
             let (key, certificate) = (machine.uuid().as_bytes().to_vec(), [2; 32]);
             let tx = self.db.store().begin().await.unwrap();
             let enrolled = tx.enrol(machine, &token_hash(machine), &key, &certificate).await.unwrap();

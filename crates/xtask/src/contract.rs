@@ -7,6 +7,7 @@ use std::process::Stdio;
 use anyhow::{Context, ensure};
 use tokio::process::Command;
 
+use crate::services::Services;
 use crate::suites::cargo_test;
 use crate::{artifacts, packages, say, scratch, tell, workspace};
 
@@ -43,7 +44,22 @@ pub async fn run() -> anyhow::Result<()> {
         tell("not run: 2 checks of requests and answers with the providers' OpenAPI documents, which are not here");
         arguments.extend(["--skip", "openapi_document"]);
     }
-    cargo_test(&arguments, &environment).await
+    cargo_test(&arguments, &environment).await?;
+    story(&moto).await
+}
+
+/// A pull request's whole life with machines at the server that stands for AWS; the other clouds' are integration tests.
+async fn story(moto: &str) -> anyhow::Result<()> {
+    let services = Services::start().await?;
+    let environment = [
+        ("STAGELY_TEST_DATABASE_URL", services.postgres_url.as_str()),
+        ("STAGELY_TEST_REDIS_URL", services.redis_url.as_str()),
+        ("STAGELY_TEST_MOTO", moto),
+    ];
+    let arguments = ["--package", "stagely-orchestrator", "--test", "main", "--", "--ignored", "clouds::"];
+    let outcome = cargo_test(&arguments, &environment).await;
+    services.stop().await;
+    outcome
 }
 
 /// The providers' OpenAPI documents, which are no part of the project.
