@@ -16,7 +16,7 @@ pub use crate::reconcile::inbox::Inbox;
 pub use crate::reconcile::machine::Machines;
 pub use crate::reconcile::post::Posts;
 pub use crate::reconcile::route::Routes;
-pub use crate::reconcile::sweep::Sweeps;
+pub use crate::reconcile::sweep::{Findings, Sweeps};
 use crate::{feeds, service};
 
 /// What a process of the orchestrator holds.

@@ -7,9 +7,9 @@ use stagely_cache::Cache;
 use stagely_cloud::Cloud;
 use stagely_cloud::testing::FakeCloud;
 use stagely_domain::clock::SystemClock;
-use stagely_domain::id::{DeliveryId, EnvironmentId, MachineId};
+use stagely_domain::id::{CloudAccountId, DeliveryId, EnvironmentId, MachineId};
 use stagely_domain::secret::Secret;
-use stagely_orchestrator::testing::Scan;
+use stagely_orchestrator::testing::{Findings, Scan};
 use stagely_store::environments::{Outcome, Power};
 use stagely_store::testing::TestDb;
 use stagely_store::work::kind;
@@ -196,6 +196,13 @@ impl Stack {
         let tx = self.world.db.store().begin().await.unwrap();
         tx.wake(kind::MACHINE, machine.uuid()).await.unwrap();
         tx.commit().await.unwrap();
+    }
+
+    /// A sweep of the account by a process that remembers none before.
+    pub async fn sweep(&self) -> Findings {
+        let account = self.world.db.text("SELECT id FROM cloud_providers").await.parse().unwrap();
+        let reconcilers = process::open(&self.setup, &self.shutdown).await;
+        reconcilers.sweeps().sweep(CloudAccountId::from_uuid(account)).await.unwrap()
     }
 
     /// Sweeps of the account, one after the other, until it is so.

@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
-use stagely_cloud::{Cloud, ErrorKind, Residue, ResidueKind};
+use chrono::TimeDelta;
+use stagely_cloud::{Cloud, CreateRequest, ErrorKind, Residue, ResidueKind, contract};
+use stagely_domain::clock::{Clock, SystemClock};
 use stagely_domain::failure::{Code, Failure};
 use stagely_domain::id::MachineId;
 use stagely_domain::machine::Arch;
 use stagely_domain::offering::{Offering, Price};
 use stagely_forge::testing::Status;
 use stagely_store::environments::Power;
+use uuid::{NoContext, Timestamp, Uuid};
 
 use crate::gate::{Harm, Point};
 use crate::git_host::{self, REPO, host};
@@ -432,6 +435,36 @@ async fn a_push_that_fails_before_anything_is_replaced_wakes_what_slept() {
     assert_eq!(stack.cloud.ever(), 1);
     stack.close().await;
     stack.gone().await;
+    stack.end().await;
+}
+
+#[tokio::test]
+async fn a_database_that_was_restored_does_not_take_newer_machines_for_orphans() {
+    let stack = Stack::start().await;
+    stack.wait("a sweep", async || stack.world.db.text("SELECT count(*) FROM sweeps").await == "1").await;
+    let installation = stack.world.db.store().ensure_installation().await.unwrap();
+    let made = [1, 3].map(|hours| {
+        let at = SystemClock.now() - TimeDelta::hours(hours);
+        let stamp = Timestamp::from_unix(NoContext, at.timestamp().unsigned_abs(), 0);
+        MachineId::from_uuid(Uuid::new_v7(stamp))
+    });
+    for machine in made {
+        let request = CreateRequest { machine, ..contract::request(installation, &SystemClock) };
+        stack.cloud.inner.create(&request).await.unwrap();
+    }
+    // This database ends two hours ago; what was made an hour ago was made by the one that it replaces.
+    stack.world.db.execute("UPDATE sweeps SET swept_at = now() - interval '2 hours'").await;
+    let found = stack.sweep().await;
+    assert_eq!((found.forgotten, found.orphans, found.seen), (1, 1, 2));
+    assert_eq!(stack.sweep().await.forgotten, 1);
+    let blind = "SELECT count(*) FROM sweeps WHERE blind_from IS NOT NULL";
+    assert_eq!(stack.world.db.text(blind).await, "1");
+    // A person looks, and removes it.
+    stack.cloud.inner.power_off(made[0]);
+    let found = stack.sweep().await;
+    assert_eq!((found.forgotten, found.orphans), (0, 1));
+    assert_eq!(stack.world.db.text(blind).await, "0");
+    stack.cloud.inner.power_off(made[1]);
     stack.end().await;
 }
 

@@ -23,6 +23,7 @@ pub mod routes;
 pub mod runs;
 mod scope;
 pub mod seal;
+pub mod sweeps;
 pub mod tenants;
 #[cfg(feature = "testing")]
 pub mod testing;

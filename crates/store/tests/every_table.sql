@@ -40,4 +40,5 @@ INSERT INTO audit_logs (id, actor_kind, actor, action, target_kind, target)
 VALUES ('00000000-0000-7000-8000-000000000016', 'user', 'ada', 'sign_in', 'team', 'acme');
 INSERT INTO cost_entries (id, team_id, project_id, machine_id, from_at, to_at, micros, currency)
 SELECT '00000000-0000-7000-8000-000000000017', team_id, project_id, id, now(), now(), 1, 'EUR' FROM machines;
+INSERT INTO sweeps (account_id, swept_at) SELECT id, now() FROM cloud_providers;
 INSERT INTO work (kind, key) SELECT 'environment', id FROM environments;

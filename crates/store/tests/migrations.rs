@@ -3,7 +3,7 @@ use stagely_store::testing::TestDb;
 /// Every table of the design, and those added since.
 const TABLES: &str = "agent_connections api_tokens audit_logs build_jobs build_logs certificates cloud_providers cost_entries \
                       environments inbox installation log_streams machines pr_posts projects routes secrets sessions \
-                      team_members teams users work workflow_runs";
+                      sweeps team_members teams users work workflow_runs";
 
 /// One row in each of them.
 const ROWS: &str = include_str!("every_table.sql");

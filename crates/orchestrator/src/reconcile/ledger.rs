@@ -16,6 +16,7 @@ use stagely_reconcile::{ErrorClass, Failure, Fence};
 use stagely_store::agents::Agent;
 use stagely_store::environments::Outcome;
 use stagely_store::machines::Machine;
+use stagely_store::sweeps::Blind;
 use stagely_store::{Result as Stored, Tx};
 use uuid::Uuid;
 
@@ -56,6 +57,12 @@ pub trait Ledger: Send + Sync + 'static {
 
     /// The agent's program for such machines.
     async fn agent(&self, arch: Arch) -> Result<AgentDownload, Failure>;
+
+    /// A sweep begins. The time of which the rows know nothing, if there is one.
+    async fn note_sweep(&self, account: CloudAccountId, gap: TimeDelta) -> Stored<Option<Blind>>;
+
+    /// Nothing is left at the cloud of that time.
+    async fn forget_blind(&self, account: CloudAccountId) -> Stored<()>;
 
     /// Notes what an account's machines that go on running have cost so far.
     async fn note_costs(&self, fence: &Fence, account: CloudAccountId) -> Result<(), Failure>;
@@ -162,6 +169,14 @@ impl Ledger for Context {
             url: self.config.agent_url.replace("{arch}", &arch.to_string()),
             sha256: digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect(),
         })
+    }
+
+    async fn note_sweep(&self, account: CloudAccountId, gap: TimeDelta) -> Stored<Option<Blind>> {
+        self.store.note_sweep(account, self.clock.now(), gap).await
+    }
+
+    async fn forget_blind(&self, account: CloudAccountId) -> Stored<()> {
+        self.store.forget_blind(account).await
     }
 
     async fn note_costs(&self, fence: &Fence, account: CloudAccountId) -> Result<(), Failure> {

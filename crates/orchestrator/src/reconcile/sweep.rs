@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use stagely_cloud::{Cloud, DeleteProgress, ProviderId, Residue, Vm, VmState};
 use stagely_domain::id::{CloudAccountId, MachineId};
 use stagely_domain::machine::State;
@@ -17,6 +17,7 @@ use stagely_reconcile::{Claim as WorkClaim, Failure, Reconciler, Step};
 use stagely_store::StoreError;
 use stagely_store::environments::{Power, Presence};
 use stagely_store::machines::Machine;
+use stagely_store::sweeps::Blind;
 use stagely_store::work::kind;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
@@ -28,6 +29,9 @@ use decide::{Claim, Thing, Verdict, decide};
 pub const EVERY: Duration = Duration::from_secs(60);
 /// How often what machines left behind is looked for: it takes a request for each class of it.
 const RESIDUE_EVERY: Duration = Duration::from_secs(600);
+
+/// When the sweep before lies further back, there may have been others, of a newer database than this one.
+const GAP: TimeDelta = TimeDelta::minutes(3);
 
 pub struct Sweeps {
     pub context: Arc<dyn Ledger>,
@@ -49,6 +53,8 @@ pub struct Findings {
     pub seen: u32,
     pub removed: u32,
     pub orphans: u32,
+    /// Made when the rows know of nothing, and left to a person.
+    pub forgotten: u32,
     pub complete: bool,
 }
 
@@ -71,6 +77,7 @@ impl Sweeps {
         let doing = "sweep a cloud account";
         let context = &self.context;
         let cloud = Arc::clone(&context.account(account).await.map_err(Failure::never_parks)?.cloud);
+        let blind = context.note_sweep(account, GAP).await.map_err(stored(doing))?;
         // The cloud first: a row is committed before its machine is made, so whatever is listed has its row by now.
         let listing = cloud.list(context.installation()).await.map_err(clouded(doing))?;
         let rows = context.list_account_machines(account).await.map_err(stored(doing))?;
@@ -82,7 +89,7 @@ impl Sweeps {
             let row = known.get(&vm.machine);
             let claim = match row {
                 Some(row) if is_twin(row, vm, &listing.vms) => Claim::Twin,
-                _ => self.claim(&known, vm.machine).await?,
+                _ => self.claim(&known, blind, vm.machine).await?,
             };
             things.push((vm.id.0.clone(), claim, vm.hold, vm.created_at));
         }
@@ -92,7 +99,16 @@ impl Sweeps {
                 self.forget(account, &id).await;
             }
         }
-        self.sweep_residue(account, &*cloud, &known, &mut findings).await?;
+        let looked = self.sweep_residue(account, &*cloud, &known, blind, &mut findings).await?;
+        if findings.forgotten > 0 {
+            tracing::error!(
+                account.id = %account,
+                "{} at the cloud were made while this database knows of nothing: if it was restored, they are of the newer one; remove them there by hand",
+                findings.forgotten
+            );
+        } else if blind.is_some() && listing.complete && looked {
+            context.forget_blind(account).await.map_err(stored(doing))?;
+        }
         let removing = rows.iter().filter(|row| row.desired == Presence::Absent).map(|row| row.id);
         let tx = context.begin().await.map_err(stored(doing))?;
         for machine in removing.collect::<HashSet<_>>() {
@@ -103,23 +119,25 @@ impl Sweeps {
     }
 
     /// Disks, snapshots, addresses and the like whose machine is gone. What no machine is named on is shared by all.
+    /// Whether all of them were looked at now.
     async fn sweep_residue(
         &self,
         account: CloudAccountId,
         cloud: &dyn Cloud,
         known: &HashMap<MachineId, &Machine>,
+        blind: Option<Blind>,
         findings: &mut Findings,
-    ) -> Result<(), Failure> {
+    ) -> Result<bool, Failure> {
         let doing = "sweep what machines left behind";
         let last = self.memory.lock().await.residue.get(&account).copied();
         if last.is_some_and(|last| last.elapsed() < RESIDUE_EVERY) {
-            return Ok(());
+            return Ok(false);
         }
         let residues = cloud.list_residue(self.context.installation()).await.map_err(clouded(doing))?;
         let (mut things, mut by_id) = (Vec::new(), HashMap::<String, &Residue>::new());
         for residue in &residues.items {
             let Some(machine) = residue.machine else { continue };
-            let claim = self.claim(known, machine).await?;
+            let claim = self.claim(known, blind, machine).await?;
             things.push((residue.id.clone(), claim, residue.hold, residue.created_at));
             by_id.insert(residue.id.clone(), residue);
         }
@@ -134,17 +152,23 @@ impl Sweeps {
         if self.memory.lock().await.marks.keys().all(|(of, _)| *of != account) {
             self.memory.lock().await.residue.insert(account, Instant::now());
         }
-        Ok(())
+        Ok(residues.complete)
     }
 
     /// What the rows say of a machine. Only no row at all makes an orphan: it may be of another account, or gone by now.
-    async fn claim(&self, known: &HashMap<MachineId, &Machine>, machine: MachineId) -> Result<Claim, Failure> {
+    async fn claim(
+        &self,
+        known: &HashMap<MachineId, &Machine>,
+        blind: Option<Blind>,
+        machine: MachineId,
+    ) -> Result<Claim, Failure> {
         if known.contains_key(&machine) {
             return Ok(Claim::Open);
         }
         match self.context.get_machine(machine).await {
             Ok(row) if row.gone_at.is_none() => Ok(Claim::Open),
             Ok(_) => Ok(Claim::Closed),
+            Err(StoreError::NotFound(_)) if blind.is_some_and(|blind| is_of(blind, machine)) => Ok(Claim::Forgotten),
             Err(StoreError::NotFound(_)) => Ok(Claim::Unknown),
             Err(error) => Err(stored("look for a machine's row")(error)),
         }
@@ -174,6 +198,7 @@ impl Sweeps {
         let mut remove = Vec::new();
         for ((id, claim, ..), verdict) in found.iter().zip(verdicts) {
             match verdict {
+                Verdict::Keep if *claim == Claim::Forgotten => findings.forgotten += 1,
                 Verdict::Keep => drop(memory.marks.remove(&(account, id.clone()))),
                 Verdict::Mark => {
                     findings.orphans += 1;
@@ -194,6 +219,13 @@ impl Sweeps {
     async fn forget(&self, account: CloudAccountId, id: &str) {
         self.memory.lock().await.marks.remove(&(account, id.to_owned()));
     }
+}
+
+/// Whether a machine's id was made in this time (RFC 9562, section 5.7: it begins with the milliseconds since 1970).
+fn is_of(blind: Blind, machine: MachineId) -> bool {
+    let Some((seconds, _)) = machine.uuid().get_timestamp().map(|made| made.to_unix()) else { return true };
+    let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
+    (blind.from.timestamp()..=blind.until.timestamp()).contains(&seconds)
 }
 
 /// Whether a machine is there beside the one that its row means and that runs: a provider without idempotent creates made both, since an

@@ -19,6 +19,7 @@ use stagely_reconcile::{Failure, Fence};
 use stagely_store::agents::Agent;
 use stagely_store::environments::{Outcome, Power, Presence};
 use stagely_store::machines::Machine;
+use stagely_store::sweeps::Blind;
 use stagely_store::work::kind;
 use stagely_store::{Result as Stored, StoreError};
 use uuid::Uuid;
@@ -207,6 +208,16 @@ impl Ledger for Connection {
 
     async fn agent(&self, _: Arch) -> Result<AgentDownload, Failure> {
         Ok(AgentDownload { url: String::new(), sha256: String::new() })
+    }
+
+    /// These rows are never those of an older database.
+    async fn note_sweep(&self, _: CloudAccountId, _: TimeDelta) -> Stored<Option<Blind>> {
+        self.rows.doom.point().await;
+        Ok(None)
+    }
+
+    async fn forget_blind(&self, _: CloudAccountId) -> Stored<()> {
+        Ok(())
     }
 
     /// What was spent is the cloud's to say here.

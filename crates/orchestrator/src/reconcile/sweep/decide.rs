@@ -16,6 +16,8 @@ pub enum Claim {
     Twin,
     /// There is no such row.
     Unknown,
+    /// There is no such row, and it was made at a time of which the rows know nothing: they may be an older copy.
+    Forgotten,
 }
 
 /// One machine, or one thing that a machine left behind.
@@ -56,18 +58,21 @@ pub fn decide(things: &[Thing], whole: bool, now: DateTime<Utc>) -> (Vec<Verdict
 }
 
 fn verdict(thing: &Thing, now: DateTime<Utc>) -> Verdict {
-    let Some(marked_at) = thing.marked_at else {
-        let stays = thing.hold || thing.claim == Claim::Open;
-        return if stays { Verdict::Keep } else { Verdict::Mark };
-    };
+    if is_kept(thing) {
+        return Verdict::Keep;
+    }
+    let Some(marked_at) = thing.marked_at else { return Verdict::Mark };
     let is_old = now - marked_at > GRACE && thing.created_at.is_some_and(|made| now - made > GRACE);
     match thing.claim {
-        _ if thing.hold => Verdict::Keep,
-        Claim::Open => Verdict::Keep,
         Claim::Closed => Verdict::Remove,
-        Claim::Twin | Claim::Unknown if is_old => Verdict::Remove,
-        Claim::Twin | Claim::Unknown => Verdict::Mark,
+        _ if is_old => Verdict::Remove,
+        _ => Verdict::Mark,
     }
+}
+
+/// Whether it stays, whatever else is true of it.
+fn is_kept(thing: &Thing) -> bool {
+    thing.hold || matches!(thing.claim, Claim::Open | Claim::Forgotten)
 }
 
 #[cfg(test)]
@@ -75,14 +80,15 @@ mod tests {
     use chrono::{DateTime, TimeDelta, Utc};
     use proptest::prelude::{Strategy, any, prop, proptest};
 
-    use super::{Claim, GRACE, Thing, Verdict, decide};
+    use super::{Claim, GRACE, Thing, Verdict, decide, is_kept};
 
     fn now() -> DateTime<Utc> {
         DateTime::from_timestamp(1_800_000_000, 0).unwrap()
     }
 
     fn any_thing() -> impl Strategy<Value = Thing> {
-        let claims = prop::sample::select(vec![Claim::Open, Claim::Closed, Claim::Twin, Claim::Unknown]);
+        let claims =
+            prop::sample::select(vec![Claim::Open, Claim::Closed, Claim::Twin, Claim::Unknown, Claim::Forgotten]);
         let past = || prop::option::of((0..40_i64).prop_map(|age| now() - TimeDelta::minutes(age)));
         (claims, any::<bool>(), past(), past()).prop_map(|(claim, hold, created_at, marked_at)| Thing {
             claim,
@@ -104,11 +110,11 @@ mod tests {
             for (thing, verdict) in things.iter().zip(&verdicts) {
                 if *verdict == Verdict::Remove {
                     removed += 1;
-                    assert!(whole && !thing.hold && thing.claim != Claim::Open && thing.marked_at.is_some());
+                    assert!(whole && !is_kept(thing) && thing.marked_at.is_some());
                     assert!(thing.claim == Claim::Closed || thing.created_at.unwrap() < now() - GRACE);
                 }
                 // What nothing wants is at least remembered, so that it goes one day.
-                assert_eq!(*verdict == Verdict::Keep, thing.hold || thing.claim == Claim::Open);
+                assert_eq!(*verdict == Verdict::Keep, is_kept(thing));
             }
             let limit = (things.len() / 5).max(5);
             assert!(removed <= limit && (beyond == 0 || removed == limit));
@@ -130,7 +136,7 @@ mod tests {
                 (things, at) = (next, at + TimeDelta::minutes(1));
             }
             let stays = |thing: &Thing| {
-                thing.hold || thing.claim == Claim::Open || (thing.claim != Claim::Closed && thing.created_at.is_none())
+                is_kept(thing) || (thing.claim != Claim::Closed && thing.created_at.is_none())
             };
             assert!(things.iter().all(stays), "{things:?}");
         }
