@@ -2,6 +2,7 @@
 //! retry, deadlines, budget) lives above, in the orchestrator. A provider is trusted with nothing it cannot
 //! show again: the machine id is its idempotency token, name and tag, and what it lists is what exists.
 
+pub mod account;
 pub mod aws;
 pub mod catalogue;
 pub mod digitalocean;

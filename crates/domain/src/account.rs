@@ -116,14 +116,6 @@ impl Credentials {
         self.0.get(name)
     }
 
-    /// One that the kind of account needs.
-    ///
-    /// # Errors
-    /// When it is not there, naming it.
-    pub fn require(&self, name: &str) -> Result<Secret, String> {
-        self.get(name).cloned().ok_or_else(|| format!("it has no `{name}`"))
-    }
-
     /// Whether there are none, as for a metal host.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -4,10 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use stagely_cloud::aws::{self, Aws};
+use stagely_cloud::account::{self, Apis};
 use stagely_cloud::catalogue::candidates;
-use stagely_cloud::digitalocean::{self, DigitalOcean};
-use stagely_cloud::hetzner::{self, Hetzner};
 use stagely_cloud::{Cloud, CloudError, Offering, Vm, VmState};
 use stagely_domain::account::Credentials;
 use stagely_domain::clock::Clock;
@@ -21,7 +19,6 @@ use stagely_store::{Scope, Store};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use crate::config::CloudApis;
 use crate::context::{clouded, stored};
 
 /// How long a provider's word on types, prices and room is believed.
@@ -36,7 +33,7 @@ pub struct Clouds {
     store: Store,
     keys: KeyRing,
     clock: Arc<dyn Clock>,
-    apis: CloudApis,
+    apis: Apis,
     qemu: Arc<dyn Cloud>,
     open: Mutex<HashMap<CloudAccountId, Arc<Account>>>,
 }
@@ -62,7 +59,7 @@ pub enum Choice {
 }
 
 impl Clouds {
-    pub fn new(store: Store, keys: KeyRing, clock: Arc<dyn Clock>, apis: CloudApis, qemu: Arc<dyn Cloud>) -> Self {
+    pub fn new(store: Store, keys: KeyRing, clock: Arc<dyn Clock>, apis: Apis, qemu: Arc<dyn Cloud>) -> Self {
         Self { store, keys, clock, apis, qemu, open: Mutex::default() }
     }
 
@@ -89,72 +86,21 @@ impl Clouds {
     }
 
     fn open(&self, row: &CloudAccount) -> Result<Account, Failure> {
-        let settings = &row.settings;
-        let cloud: Arc<dyn Cloud> = match row.kind {
+        let cloud = match row.kind {
             Provider::Qemu => Arc::clone(&self.qemu),
-            Provider::Digitalocean => {
-                let config = digitalocean::Config {
-                    api_url: self.apis.digitalocean.clone().unwrap_or_else(|| digitalocean::API_URL.to_owned()),
-                    token: self.credentials(row)?.require("token").map_err(broken)?,
-                    locations: settings.locations.clone(),
-                    image: settings.image.clone().unwrap_or_else(|| digitalocean::IMAGE.to_owned()),
-                    ingress_from: settings.ingress_from.clone(),
-                    ssh_keys: settings.ssh_keys.clone(),
-                    per_minute: digitalocean::PER_MINUTE,
-                    timing: digitalocean::Timing::default(),
-                };
-                Arc::new(DigitalOcean::new(config, Arc::clone(&self.clock)).map_err(clouded(OPEN))?)
+            kind => {
+                let (credentials, clock) = (self.credentials(row)?, Arc::clone(&self.clock));
+                account::open(kind, &row.settings, &credentials, &self.apis, clock).map_err(clouded(OPEN))?
             }
-            Provider::Hetzner => {
-                let config = hetzner::Config {
-                    api_url: self.apis.hetzner.clone().unwrap_or_else(|| hetzner::API_URL.to_owned()),
-                    token: self.credentials(row)?.require("token").map_err(broken)?,
-                    locations: settings.locations.clone(),
-                    image: settings.image.clone().unwrap_or_else(|| hetzner::IMAGE.to_owned()),
-                    ingress_from: settings.ingress_from.clone(),
-                    timing: hetzner::Timing::default(),
-                };
-                Arc::new(Hetzner::new(config, Arc::clone(&self.clock)).map_err(clouded(OPEN))?)
-            }
-            Provider::Aws => Arc::new(Aws::new(self.aws(row)?, Arc::clone(&self.clock)).map_err(clouded(OPEN))?),
         };
-        Ok(Account::new(cloud, settings.locations.clone()))
-    }
-
-    fn aws(&self, row: &CloudAccount) -> Result<aws::Config, Failure> {
-        let (credentials, settings) = (self.credentials(row)?, &row.settings);
-        let role = credentials.get("role_arn").map(|arn| aws::Role {
-            arn: arn.reveal().to_owned(),
-            external_id: credentials.get("external_id").cloned(),
-        });
-        Ok(aws::Config {
-            region: settings.region.clone().ok_or_else(|| broken("it has no `region`".to_owned()))?,
-            endpoint: self.apis.aws.clone(),
-            keys: aws::Keys {
-                access_key_id: credentials.require("access_key_id").map_err(broken)?.reveal().to_owned(),
-                secret_access_key: credentials.require("secret_access_key").map_err(broken)?,
-                session_token: None,
-            },
-            role,
-            locations: settings.locations.clone(),
-            subnets: settings.subnets.clone(),
-            image: settings.image.clone().unwrap_or_else(|| aws::IMAGE.to_owned()),
-            disk_gib: aws::DISK_GIB,
-            ingress_from: settings.ingress_from.clone(),
-            timing: aws::Timing::default(),
-            limits: aws::Limits::Published,
-        })
+        Ok(Account::new(cloud, row.settings.locations.clone()))
     }
 
     fn credentials(&self, row: &CloudAccount) -> Result<Credentials, Failure> {
         let sealed = row.credentials_sealed.as_deref().unwrap_or_default();
         let text = self.keys.open_text(&CloudAccount::place(row.id, row.team), sealed).map_err(stored(OPEN))?;
-        Credentials::from_text(row.kind, &text).map_err(broken)
+        Credentials::from_text(row.kind, &text).map_err(|message| Failure::new(ErrorClass::Permanent, OPEN, message))
     }
-}
-
-fn broken(message: String) -> Failure {
-    Failure::new(ErrorClass::Permanent, OPEN, message)
 }
 
 impl Account {

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use serde::Deserialize;
+use stagely_cloud::account::Apis;
 use stagely_domain::secret::Secret;
 
 /// What the orchestrator is told.
@@ -19,7 +20,7 @@ pub struct Config {
     pub qemu: Qemu,
     /// Where the clouds' APIs are, when not where their providers have them.
     #[serde(default)]
-    pub clouds: CloudApis,
+    pub clouds: Apis,
     /// `host:port` of the registry, as machines reach it.
     pub registry_host: String,
     /// The CA of the registry, in PEM; sent to machines.
@@ -72,18 +73,6 @@ pub struct Qemu {
     /// Whether machines are copies of a template that is booted once.
     #[serde(default = "yes")]
     pub templates: bool,
-}
-
-/// Where the clouds' APIs are.
-#[derive(Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct CloudApis {
-    /// That of EC2, STS and SSM: `AWS_ENDPOINT_URL`.
-    pub aws: Option<String>,
-    /// DigitalOcean's, with its version: `DIGITALOCEAN_API_URL`.
-    pub digitalocean: Option<String>,
-    /// Hetzner Cloud's, with its version: `HCLOUD_ENDPOINT`.
-    pub hetzner: Option<String>,
 }
 
 const fn yes() -> bool {

@@ -79,7 +79,7 @@ impl Stack {
         let (looks, look_every, apis) = match elsewhere {
             None => (fake as Arc<dyn Cloud>, 1, serde_json::json!({})),
             // Requests are counted there.
-            Some(account) => (account.cloud, 100, account.apis),
+            Some(account) => (account.open(), 100, account.apis),
         };
         let world = Arc::new(World::new(db, looks, project, look_every).await);
         let (tracker, shutdown) = (TaskTracker::new(), CancellationToken::new());
