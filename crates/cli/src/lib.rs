@@ -1,10 +1,11 @@
 //! The user's command line over the REST API: look at environments, runs and deliveries, act on them, and
-//! check a `stagely.yaml` without any server.
+//! check a `stagely.yaml` or sweep a cloud account without any server.
 //!
 //! Exit codes: 0 done; 1 the thing asked about is wrong or not there; 2 the command line is wrong; 3 the server
 //! refuses the token; 4 the server cannot be reached or is at fault.
 
 mod client;
+mod cloud;
 mod commands;
 mod config;
 mod show;
@@ -68,6 +69,9 @@ enum Command {
     /// Webhook deliveries.
     #[command(subcommand)]
     Deliveries(Deliveries),
+    /// Cloud accounts by their credentials alone; needs no server.
+    #[command(subcommand)]
+    Cloud(cloud::Clouds),
 }
 
 /// Commands about environments.
@@ -156,6 +160,8 @@ pub(crate) enum Deliveries {
 pub async fn run(cli: Cli, out: &mut (impl Write + ?Sized), err: &mut (impl Write + ?Sized)) -> Exit {
     let outcome = match &cli.command {
         Command::Validate { file } => validate::validate(file, out, err),
+        Command::Cloud(cloud::Clouds::Permissions { kind }) => cloud::permissions(*kind, out),
+        Command::Cloud(cloud::Clouds::Sweep(sweep)) => cloud::sweep(sweep, out).await,
         command => remote(&cli, command, out).await,
     };
     match outcome {
@@ -173,7 +179,7 @@ async fn remote(cli: &Cli, command: &Command, out: &mut (impl Write + ?Sized)) -
     let access = config::access(cli.url.clone(), cli.token.clone(), cli.config.clone(), cli.home.as_deref())?;
     let client = client::Client::new(&access)?;
     match command {
-        Command::Validate { .. } => {}
+        Command::Validate { .. } | Command::Cloud(_) => {}
         Command::Status => commands::status(&client, cli.output, out).await?,
         Command::Env(command) => commands::env(&client, cli.output, command, out).await?,
         Command::Run(Run::Show { run }) => commands::run_show(&client, cli.output, run, out).await?,

@@ -135,7 +135,12 @@ async fn verify(app: &App, account: &tenants::CloudAccount) -> Result<()> {
     let verified = app.orchestrator.clone().verify_account(request).await?;
     match verified.into_inner().problem {
         problem if problem.is_empty() => Ok(()),
-        detail => Err(ApiError::Unprocessable { code: "cloud_account_refused", detail }),
+        problem => {
+            let kind = json(serde_json::to_value(account.kind));
+            let kind = kind.as_str().unwrap_or_default();
+            let detail = format!("{problem}; `stagely cloud permissions {kind}` prints what its credentials need");
+            Err(ApiError::Unprocessable { code: "cloud_account_refused", detail })
+        }
     }
 }
 

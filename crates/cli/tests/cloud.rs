@@ -1,0 +1,106 @@
+//! An account at a double of a provider, without any server of ours.
+
+#[expect(dead_code, reason = "most of what it can do is for the provider's own tests")]
+#[path = "../../cloud/tests/hetzner/double/mod.rs"]
+mod hetzner;
+
+use std::sync::Arc;
+
+use chrono::TimeDelta;
+use hetzner::Double;
+use stagely_cloud::account::{self, Apis};
+use stagely_cloud::contract::offered;
+use stagely_cloud::{Cloud, CreateRequest};
+use stagely_domain::account::{Credentials, Settings};
+use stagely_domain::clock::{Clock, SystemClock};
+use stagely_domain::id::{InstallationId, MachineId};
+use stagely_domain::machine::Provider;
+use stagely_domain::secret::Secret;
+
+use crate::stand::stagely;
+
+/// A double with a client.
+struct Account {
+    double: Double,
+    cloud: Arc<dyn Cloud>,
+    installation: InstallationId,
+}
+
+impl Account {
+    async fn start() -> Self {
+        let double = Double::start().await;
+        let settings = Settings { ingress_from: vec!["198.51.100.7/32".to_owned()], ..Settings::default() };
+        let given = [("token".to_owned(), Secret::new(hetzner::TOKEN))].into();
+        let credentials = Credentials::new(Provider::Hetzner, given).unwrap();
+        let apis = Apis { hetzner: Some(format!("{}/v1", double.url())), ..Apis::default() };
+        let cloud = account::open(Provider::Hetzner, &settings, &credentials, &apis, Arc::new(SystemClock)).unwrap();
+        Self { double, cloud, installation: InstallationId::generate() }
+    }
+
+    /// A machine whose end is so many hours from now.
+    async fn machine(&self, installation: InstallationId, hours: i64) -> MachineId {
+        let request = offered(&*self.cloud, installation, &SystemClock).await;
+        let request = CreateRequest { expires_at: SystemClock.now() + TimeDelta::hours(hours), ..request };
+        self.cloud.create(&request).await.unwrap();
+        request.machine
+    }
+
+    async fn left(&self, installation: InstallationId) -> Vec<MachineId> {
+        self.cloud.list(installation).await.unwrap().vms.iter().map(|vm| vm.machine).collect()
+    }
+
+    fn sweep(&self, token: &str, arguments: &[&str]) -> (i32, String, String) {
+        let (endpoint, installation) = (format!("{}/v1", self.double.url()), self.installation.to_string());
+        let begin = ["cloud", "sweep", "hetzner", "--installation", &installation];
+        let arguments: Vec<&str> = begin.into_iter().chain(arguments.iter().copied()).collect();
+        stagely(&arguments, &[("HCLOUD_TOKEN", token), ("HCLOUD_ENDPOINT", &endpoint)])
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_account_is_swept_with_nothing_but_its_credential() {
+    let account = Account::start().await;
+    let ended = account.machine(account.installation, -1).await;
+    let wanted = account.machine(account.installation, 1).await;
+    account.machine(InstallationId::generate(), -1).await;
+
+    let (code, out, err) = account.sweep(hetzner::TOKEN, &[]);
+    assert_eq!((code, err.as_str()), (0, ""));
+    let line = |machine: MachineId| out.lines().find(|line| line.contains(&machine.to_string())).unwrap().to_owned();
+    assert!(line(ended).starts_with("goes\t") && line(wanted).starts_with("stays\t"), "{out}");
+    assert!(out.ends_with("2 machines, 1 other things\n"), "{out}");
+    assert_eq!(account.left(account.installation).await.len(), 2, "nothing is removed without --delete");
+
+    let (code, out, err) = account.sweep(hetzner::TOKEN, &["--delete"]);
+    assert_eq!((code, err.as_str()), (0, ""), "{out}");
+    assert_eq!(account.left(account.installation).await, [wanted]);
+
+    let (code, out, _) = account.sweep(hetzner::TOKEN, &["--delete", "--all"]);
+    assert_eq!(code, 0, "{out}");
+    let bill = account.double.world().projects[0].bill();
+    assert_eq!(bill.servers, 1, "another installation's machine stays");
+    assert!(account.cloud.list_residue(account.installation).await.unwrap().items.is_empty(), "nor does a firewall");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sweep_without_a_credential_or_with_a_wrong_one_says_what_to_do() {
+    let account = Account::start().await;
+    let (code, _, err) = account.sweep("wrong", &[]);
+    assert!(code == 3 && !err.contains("wrong"), "{code} {err}");
+    let installation = account.installation.to_string();
+    let (code, _, err) = stagely(&["cloud", "sweep", "hetzner", "--installation", &installation], &[]);
+    assert!(code == 2 && err.contains("HCLOUD_TOKEN"), "{code} {err}");
+    let (code, _, err) = stagely(&["cloud", "sweep", "aws", "--installation", &installation], &[]);
+    assert!(code == 2 && err.contains("AWS_REGION"), "{code} {err}");
+}
+
+#[test]
+fn what_an_account_must_be_allowed_is_printed() {
+    let (code, out, _) = stagely(&["cloud", "permissions", "aws"], &[]);
+    let policy: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert!(code == 0 && policy["Statement"].is_array());
+    let (_, out, _) = stagely(&["cloud", "permissions", "digitalocean"], &[]);
+    assert!(out.lines().any(|scope| scope == "droplet:create"), "{out}");
+    let (_, out, _) = stagely(&["cloud", "permissions", "hetzner"], &[]);
+    assert!(out.contains("Read & Write"), "{out}");
+}
