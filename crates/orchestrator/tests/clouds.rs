@@ -5,7 +5,7 @@
 mod digitalocean;
 #[expect(dead_code, reason = "most of what it can do is for the provider's own tests")]
 #[path = "../../cloud/tests/hetzner/double/mod.rs"]
-mod hetzner;
+pub mod hetzner;
 #[path = "../../cloud/tests/aws/moto.rs"]
 mod moto;
 
@@ -41,6 +41,15 @@ pub struct Account {
 }
 
 impl Account {
+    pub fn at_hetzner(double: &hetzner::Double) -> Self {
+        Self {
+            kind: Provider::Hetzner,
+            settings: settings(),
+            credentials: json!({"token": hetzner::TOKEN}),
+            apis: json!({"hetzner": format!("{}/v1", double.url())}),
+        }
+    }
+
     /// A client of one's own that only looks.
     pub fn open(&self) -> Arc<dyn Cloud> {
         let apis = serde_json::from_value(self.apis.clone()).unwrap();
@@ -106,13 +115,7 @@ async fn story(account: Account) {
 #[tokio::test]
 async fn a_pull_request_lives_and_ends_on_hetzner() {
     let double = hetzner::Double::start().await;
-    story(Account {
-        kind: Provider::Hetzner,
-        settings: settings(),
-        credentials: json!({"token": hetzner::TOKEN}),
-        apis: json!({"hetzner": format!("{}/v1", double.url())}),
-    })
-    .await;
+    story(Account::at_hetzner(&double)).await;
 }
 
 #[tokio::test]

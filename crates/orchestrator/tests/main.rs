@@ -12,6 +12,7 @@ mod git_host;
 mod hub;
 mod outside;
 mod process;
+mod scale;
 mod stack;
 mod stories;
 mod world;

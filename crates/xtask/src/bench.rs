@@ -1,5 +1,6 @@
 //! `cargo xtask bench`: what is promised, measured. One line per promise; exit code 1 when one does not hold.
 
+mod clouds;
 mod main_story;
 
 use std::time::Duration;
@@ -14,6 +15,8 @@ use crate::tell;
 pub enum Bench {
     /// From a push to its URL, and how a machine boots.
     Main,
+    /// How a sweep bears an account with very many machines.
+    Clouds,
 }
 
 /// The fewest repetitions from which a median is taken.
@@ -23,6 +26,7 @@ const REPETITIONS: usize = 5;
 pub async fn run(bench: Bench, json: bool) -> anyhow::Result<()> {
     let promises = match bench {
         Bench::Main => main_story::measure().await?,
+        Bench::Clouds => clouds::measure().await?,
     };
     for promise in &promises {
         tell(if json { promise.json() } else { promise.line() });
@@ -62,6 +66,10 @@ impl Promise {
 struct Samples(Vec<Duration>);
 
 impl Samples {
+    fn of_seconds(seconds: &[f64]) -> Self {
+        Self(seconds.iter().copied().map(Duration::from_secs_f64).collect())
+    }
+
     fn add(&mut self, sample: Duration) {
         self.0.push(sample);
     }

@@ -8,7 +8,7 @@ use anyhow::{Context, ensure};
 use tokio::process::Command;
 
 use crate::services::Services;
-use crate::suites::cargo_test;
+use crate::suites::{WHOLE, cargo_test};
 use crate::{artifacts, packages, say, scratch, tell, workspace};
 
 /// Clients of providers, and a server that stands for one, from PyPI.
@@ -39,7 +39,9 @@ pub async fn run() -> anyhow::Result<()> {
         ("STAGELY_TEST_PRISM", prism.as_str()),
         ("STAGELY_SPECS_DIR", given.as_str()),
     ];
-    let mut arguments = vec!["--package", "stagely-cloud", "--", "--ignored", "--test-threads=1", "--nocapture"];
+    let mut arguments = WHOLE.to_vec();
+    arguments.extend(["--", "--ignored", "--test-threads=1", "--nocapture"]);
+    arguments.extend(["aws::", "digitalocean::", "hetzner::", "qemu::"]);
     if documents.is_none() {
         tell("not run: 2 checks of requests and answers with the providers' OpenAPI documents, which are not here");
         arguments.extend(["--skip", "openapi_document"]);
@@ -56,8 +58,7 @@ async fn story(moto: &str) -> anyhow::Result<()> {
         ("STAGELY_TEST_REDIS_URL", services.redis_url.as_str()),
         ("STAGELY_TEST_MOTO", moto),
     ];
-    let arguments = ["--package", "stagely-orchestrator", "--test", "main", "--", "--ignored", "clouds::"];
-    let outcome = cargo_test(&arguments, &environment).await;
+    let outcome = cargo_test(&[WHOLE, &["--", "--ignored", "clouds::"]].concat(), &environment).await;
     services.stop().await;
     outcome
 }

@@ -24,6 +24,7 @@ const FIELDS: [&str; 13] = [
     "user_data",
 ];
 
+#[derive(Clone)]
 pub struct Server {
     pub id: u64,
     pub name: String,

@@ -1,0 +1,80 @@
+//! How a sweep bears an account with very many machines, listed page by page, and as many rows.
+
+use serde_json::json;
+use stagely_domain::id::MachineId;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use crate::clouds::Account;
+use crate::clouds::hetzner::Double;
+use crate::clouds::hetzner::world::LIMIT;
+use crate::stack::Stack;
+use crate::world::Hold;
+
+/// Of as many machines, how many no row knows.
+const ORPHANS: u128 = 100;
+const FIRST: u128 = 0x0190_0000_0000_7000_8000_0000_0000_0000;
+const REPETITIONS: usize = 5;
+
+#[tokio::test]
+#[ignore = "measures: cargo xtask bench clouds"]
+async fn a_sweep_of_very_many_machines() {
+    let double = Double::start().await;
+    let stack = Stack::start_in(Account::at_hetzner(&double)).await;
+    stack.open().await;
+    stack.live().await;
+    // Nobody else is to ask for lists that long.
+    stack.hold(Hold::Boot);
+    let mut made = 0;
+    for machines in [1_000, 10_000] {
+        for number in made..machines {
+            add_server(&double, number);
+        }
+        add_rows(&stack, made.max(ORPHANS), machines).await;
+        made = machines;
+        let mut seconds = Vec::new();
+        for _ in 0..REPETITIONS {
+            // As if an hour had passed.
+            double.world().projects[0].left = LIMIT;
+            let begun = Instant::now();
+            let found = stack.sweep().await;
+            seconds.push(begun.elapsed().as_secs_f64());
+            // The first is the one that went live.
+            assert_eq!((u128::from(found.seen), u128::from(found.orphans)), (machines + 1, ORPHANS));
+            assert!(found.complete && found.removed == 0);
+        }
+        println!("{}", json!({"machines": u64::try_from(machines).unwrap(), "seconds": seconds, "mib": peak_mib()}));
+    }
+    stack.end().await;
+}
+
+fn machine(number: u128) -> MachineId {
+    MachineId::from_uuid(Uuid::from_u128(FIRST + number))
+}
+
+/// A server like the first.
+fn add_server(double: &Double, number: u128) {
+    let servers = &mut double.world().projects[0].servers;
+    let mut server = servers.values().next().unwrap().clone();
+    (server.id, server.name) = (1_000_000 + u64::try_from(number).unwrap(), machine(number).label());
+    server.labels["stagely-machine"] = json!(machine(number).to_string());
+    servers.insert(server.id, server);
+}
+
+/// Rows like the first.
+async fn add_rows(stack: &Stack, from: u128, to: u128) {
+    let sql = format!(
+        "INSERT INTO machines SELECT r.* FROM machines m, generate_series({from}, {to} - 1) n, \
+         LATERAL jsonb_populate_record(m, jsonb_build_object('provider_id', (1000000 + n)::text, \
+         'id', '01900000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))) r \
+         WHERE m.id = (SELECT id FROM machines ORDER BY id DESC LIMIT 1)"
+    );
+    stack.world.db.execute(&sql).await;
+}
+
+/// The most memory that this process ever held, the double's included.
+fn peak_mib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
+}
