@@ -124,8 +124,7 @@ impl Rig {
                         }
                         sink.lock().await.extend_from_slice(&piece[..length]);
                         since.extend_from_slice(&piece[..length]);
-                        // Answered once the head is there; what follows it is the body's.
-                        if since.windows(4).any(|window| window == b"\r\n\r\n") {
+                        if is_whole(&since) {
                             since.clear();
                             if stream.write_all(answer).await.is_err() || stream.flush().await.is_err() {
                                 return;
@@ -184,6 +183,13 @@ impl Rig {
         }
         String::from_utf8_lossy(&answer).into_owned()
     }
+}
+
+/// Whether a request's head is there, and its body when that comes in chunks.
+fn is_whole(request: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(request);
+    let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
+    !head.contains("transfer-encoding: chunked") || body.ends_with("0\r\n\r\n")
 }
 
 fn issue(ca: &CertifiedIssuer<'static, KeyPair>, names: &[String]) -> (String, String) {
