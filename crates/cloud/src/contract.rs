@@ -24,6 +24,8 @@ pub fn request(installation: InstallationId, clock: &dyn Clock) -> CreateRequest
         arch: Arch::Amd64,
         offering: None,
         attempt: 0,
+        image: None,
+        bake: None,
         expires_at: chrono::DateTime::<Utc>::from_timestamp(clock.now().timestamp(), 0).unwrap_or_default()
             + TimeDelta::hours(1),
         agent: AgentDownload { url: "http://127.0.0.1:1/agent".to_owned(), sha256: "0".repeat(64) },

@@ -22,7 +22,9 @@ pub mod testing;
 
 pub use catalogue::{Offering, Price};
 pub use error::{CloudError, ErrorKind};
-pub use request::{AgentConfig, AgentDownload, Capabilities, CreateRequest};
+pub use request::{
+    AgentConfig, AgentDownload, Bake, Capabilities, CaptureProgress, CaptureRequest, CreateRequest, Image,
+};
 pub use residue::{Residue, ResidueKind, Residues};
 pub use vm::{Created, DeleteProgress, Listing, ProviderId, SleepProgress, Vm, VmState};
 
@@ -68,6 +70,12 @@ pub trait Cloud: Send + Sync + 'static {
 
     /// Brings it back from hibernation; its address may be another.
     async fn wake(&self, id: &ProviderId) -> Result<Vm>;
+
+    /// Makes an image of a machine that was made to [`Bake`] and has stopped, or finds the one that was made before. Called
+    /// again until it is ready. It is removed as what it is: a [`Residue`] with its [`Residue::image`].
+    async fn capture(&self, _request: &CaptureRequest) -> Result<CaptureProgress> {
+        Err(CloudError::new(ErrorKind::Unsupported, "make an image of a machine", "this provider makes none"))
+    }
 
     /// Everything else of the installation that costs money or quota. Empty for a provider whose machines own nothing
     /// beside themselves.

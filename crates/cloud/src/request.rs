@@ -2,10 +2,11 @@
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
-use stagely_domain::id::{EnvironmentId, InstallationId, MachineId};
+use stagely_domain::id::{EnvironmentId, ImageId, InstallationId, MachineId};
 use stagely_domain::machine::{Arch, Role, Size};
 use stagely_domain::secret::Secret;
 
+use crate::ProviderId;
 use crate::catalogue::Offering;
 
 /// What a provider can do beside creating and deleting.
@@ -17,6 +18,8 @@ pub struct Capabilities {
     pub power_off_deletes: bool,
     /// Architectures it has.
     pub arches: &'static [Arch],
+    /// It can make an image of a machine.
+    pub bake: bool,
     /// Largest user data in bytes.
     pub user_data_max: usize,
 }
@@ -41,12 +44,53 @@ pub struct CreateRequest {
     /// How often other offerings were tried for this machine: part of the idempotency token where one token stands for
     /// one type and place.
     pub attempt: u32,
+    /// The provider's name of the image to boot; the account's own where there is none.
+    pub image: Option<String>,
+    /// What is to be on its disk when it stops, for a machine that an image is made of.
+    pub bake: Option<Bake>,
     /// Its hard end; a tag.
     pub expires_at: DateTime<Utc>,
     /// Where the agent's program is.
     pub agent: AgentDownload,
     /// What the agent is told.
     pub config: AgentConfig,
+}
+
+/// What a machine puts on its disk beside Docker and the agent's program before it stops.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Bake {
+    /// Container images to pull, as Docker names them.
+    pub base_images: Vec<String>,
+}
+
+/// An image to make of a machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CaptureRequest {
+    /// Its name and tag: whoever asks again finds the image that was made before.
+    pub image: ImageId,
+    /// Whose installation it is; a tag.
+    pub installation: InstallationId,
+    /// The machine, which was made to [`Bake`].
+    pub machine: ProviderId,
+}
+
+/// How far an image is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CaptureProgress {
+    /// The machine still works, or the image is being made: ask again.
+    InProgress,
+    /// Machines can boot it.
+    Ready(Image),
+}
+
+/// An image that machines can boot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Image {
+    /// The provider's name of it, for [`CreateRequest::image`].
+    pub reference: String,
+    /// Where machines can boot it, in the words of [`Offering::location`] (a region stands for its zones); everywhere
+    /// when it is empty.
+    pub locations: Vec<String>,
 }
 
 /// The agent's program, as a machine gets it.

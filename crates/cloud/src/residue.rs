@@ -1,7 +1,7 @@
 //! What machines can leave behind, and what costs money or quota without being one.
 
 use chrono::{DateTime, Utc};
-use stagely_domain::id::{InstallationId, MachineId};
+use stagely_domain::id::{ImageId, InstallationId, MachineId};
 
 use crate::Result;
 
@@ -16,6 +16,8 @@ pub struct Residue {
     pub installation: InstallationId,
     /// The machine it belongs or belonged to, from its tags; none for what all machines share.
     pub machine: Option<MachineId>,
+    /// The image that machines boot which this is, or is a part of, from its tags.
+    pub image: Option<ImageId>,
     /// When it was made, where the provider says.
     pub created_at: Option<DateTime<Utc>>,
     /// Whether a person has said that it must stay.

@@ -144,6 +144,7 @@ impl Cloud for FakeCloud {
             hibernate: true,
             power_off_deletes: true,
             arches: &[Arch::Amd64, Arch::Arm64],
+            bake: false,
             user_data_max: 16384,
         }
     }

@@ -129,6 +129,8 @@ ids! {
     DeliveryId, "dlv";
     /// A preview environment: one pull request's machine, routes and data.
     EnvironmentId, "env";
+    /// A machine image with Docker, the agent and base images on it.
+    ImageId, "img";
     /// This installation of Stagely; tags every resource at a cloud.
     InstallationId, "ins";
     /// A stream of log text.

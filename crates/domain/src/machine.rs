@@ -61,6 +61,8 @@ pub enum Role {
     Preview,
     /// Builds images.
     Builder,
+    /// Installs what every machine needs and stops, so that an image can be made of it. Its agent never runs.
+    Bake,
 }
 
 /// Where machines can be had.

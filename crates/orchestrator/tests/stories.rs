@@ -310,6 +310,7 @@ async fn what_a_machine_left_behind_goes_and_what_is_held_shared_or_in_use_stays
         id: id.to_owned(),
         installation,
         machine,
+        image: None,
         created_at: None,
         hold,
     };

@@ -201,6 +201,7 @@ fn residue(kind: ResidueKind, id: Option<&str>, tags: &[Tag], created_at: Option
         id: id?.to_owned(),
         installation: tags::installation(tags)?,
         machine: tags::machine(tags),
+        image: None,
         created_at,
         hold: tags::is_held(tags),
     })

@@ -165,6 +165,7 @@ impl Cloud for Aws {
             hibernate: true,
             power_off_deletes: true,
             arches: &[Arch::Amd64, Arch::Arm64],
+            bake: false,
             user_data_max: USER_DATA_MAX,
         }
     }

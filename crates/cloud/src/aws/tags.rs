@@ -92,6 +92,7 @@ pub(super) const fn role(role: Role) -> &'static str {
     match role {
         Role::Preview => "preview",
         Role::Builder => "builder",
+        Role::Bake => "bake",
     }
 }
 

@@ -110,7 +110,7 @@ fn of_tags(
     created_at: Option<DateTime<Utc>>,
 ) -> Residue {
     let machine: Option<MachineId> = tags::machine(tags);
-    Residue { kind, id, installation, machine, created_at, hold: tags::is_held(tags) }
+    Residue { kind, id, installation, machine, image: None, created_at, hold: tags::is_held(tags) }
 }
 
 /// Removes one of them. What a machine still uses is asked for again.

@@ -113,7 +113,13 @@ impl DigitalOcean {
 #[async_trait]
 impl Cloud for DigitalOcean {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { hibernate: true, power_off_deletes: false, arches: &[Arch::Amd64], user_data_max: USER_DATA_MAX }
+        Capabilities {
+            hibernate: true,
+            power_off_deletes: false,
+            arches: &[Arch::Amd64],
+            bake: false,
+            user_data_max: USER_DATA_MAX,
+        }
     }
 
     async fn check_access(&self) -> Result<()> {

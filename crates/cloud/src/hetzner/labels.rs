@@ -46,6 +46,7 @@ impl Tags {
         let role = match request.role {
             Role::Preview => "preview",
             Role::Builder => "builder",
+            Role::Bake => "bake",
         };
         Self {
             machine: request.machine,

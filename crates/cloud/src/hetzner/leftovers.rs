@@ -76,6 +76,7 @@ fn residue(kind: ResidueKind, collection: &str, item: &Labelled) -> Option<Resid
         id: format!("{collection}/{}", item.id),
         installation: labels::installation(labels)?,
         machine: labels::machine(labels),
+        image: None,
         created_at: item.created,
         hold: labels::is_held(labels),
     })

@@ -101,6 +101,7 @@ impl Cloud for Hetzner {
             hibernate: true,
             power_off_deletes: false,
             arches: &[Arch::Amd64, Arch::Arm64],
+            bake: false,
             user_data_max: USER_DATA_MAX,
         }
     }

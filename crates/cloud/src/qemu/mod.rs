@@ -102,7 +102,13 @@ impl Qemu {
 #[async_trait]
 impl Cloud for Qemu {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { hibernate: true, power_off_deletes: true, arches: &[Arch::Amd64], user_data_max: 16 * 1024 }
+        Capabilities {
+            hibernate: true,
+            power_off_deletes: true,
+            arches: &[Arch::Amd64],
+            bake: false,
+            user_data_max: 16 * 1024,
+        }
     }
 
     async fn check_access(&self) -> Result<()> {

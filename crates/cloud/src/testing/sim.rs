@@ -222,6 +222,7 @@ impl Inside {
                     installation: tags.installation,
                     machine: Some(tags.machine),
                     created_at: Some(record.born.min(ended)),
+                    image: None,
                     hold: false,
                 });
             }

@@ -105,6 +105,7 @@ async fn an_id_that_is_none_of_ours_is_never_sent() {
             installation: InstallationId::generate(),
             machine: None,
             created_at: None,
+            image: None,
             hold: false,
         };
         assert_eq!(rig.cloud.delete_residue(&residue).await.unwrap_err().kind, ErrorKind::Invalid, "{id}");

@@ -106,6 +106,8 @@ impl Work<'_> {
             arch: self.machine.arch,
             offering: offering.clone(),
             attempt: u32::try_from(self.machine.tried.len()).unwrap_or(u32::MAX),
+            image: None,
+            bake: None,
             expires_at: self.machine.expires_at,
             agent,
             config: AgentConfig {

@@ -17,6 +17,7 @@ impl Cloud for SimCloud {
             hibernate: true,
             power_off_deletes: self.inside().habits.power_off_deletes,
             arches: &[Arch::Amd64],
+            bake: false,
             user_data_max: 16384,
         }
     }
