@@ -28,6 +28,13 @@ async fn every_migration_goes_down_and_up_again_on_a_database_with_data() {
     db.drop_database().await;
 }
 
+#[test]
+fn every_table_is_described() {
+    let page = include_str!("../../../docs/database.md");
+    let missing: Vec<_> = TABLES.split_whitespace().filter(|table| !page.contains(&format!("`{table}`"))).collect();
+    assert!(missing.is_empty(), "docs/database.md says nothing of {missing:?}");
+}
+
 #[tokio::test]
 async fn migrating_twice_changes_nothing() {
     let db = TestDb::new().await;
