@@ -52,12 +52,24 @@ pub async fn agent() -> anyhow::Result<PathBuf> {
     Ok(directory.join(TARGET).join("agent/stagely-agent"))
 }
 
-/// `stagelyd`, built as tests are, with the six services beside it.
-pub async fn stagelyd() -> anyhow::Result<PathBuf> {
+/// What the control plane is compiled together with.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Beside {
+    /// Nothing else.
+    Nothing,
+    /// The tests, which are compiled already: what both need then has the same features, and is not compiled once more.
+    Tests,
+}
+
+/// `stagelyd`, with the six services beside it. All packages are selected, as they are for `cargo xtask` itself: a part of
+/// them would compile what they need with fewer features once more.
+pub async fn stagelyd(beside: Beside) -> anyhow::Result<PathBuf> {
     say("building the control plane");
+    let tests: &[&str] = if beside == Beside::Tests { &["--tests"] } else { &[] };
     let status = Command::new("cargo")
         .current_dir(workspace())
-        .args(["build", "--quiet", "--locked", "--workspace", "--exclude", "xtask", "--bins"])
+        .args(["build", "--quiet", "--locked", "--workspace", "--bins"])
+        .args(tests)
         .stdin(Stdio::null())
         .status()
         .await

@@ -1,5 +1,6 @@
 //! The contract of the cloud providers: `qemu` on real machines, the others against doubles, which are judged in turn by
-//! clients and checkers that others wrote. And what the orchestrator makes of any of them, on a simulated cloud.
+//! clients and checkers that others wrote. And what the orchestrator makes of any of them, on a simulated cloud; of that
+//! the integration tests live fewer lives, so that all tests need no second, optimized build of everything.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -19,11 +20,16 @@ const CHECKER: &str = "@stoplight/prism-cli@5.16.0";
 /// Lives of machines that are simulated: some seconds, once it is compiled.
 const SEEDS: &str = "20000";
 
-/// Runs it for every provider, and what is above them on a simulated one.
+/// The whole contract: very many simulated lives, and every provider.
 pub async fn run() -> anyhow::Result<()> {
     // Optimized, since the number of lives is what it is worth.
     let simulation = ["--release", "--package", "stagely-orchestrator", "--lib", "--", "simulation::", "--nocapture"];
     cargo_test(&simulation, &[("SEEDS", SEEDS)]).await?;
+    providers().await
+}
+
+/// Every provider's part.
+pub async fn providers() -> anyhow::Result<()> {
     let (image, agent) = (artifacts::image().await?, artifacts::agent().await?);
     let (python, prism) = (clients().await?, checker().await?);
     let documents = documents()?;

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 use xtask::{registry, sample};
 
+use crate::artifacts::Beside;
 use crate::control_plane::Mode;
 use crate::pull_request::PullRequest;
 use crate::stack::Stack;
@@ -22,7 +23,7 @@ const WARM: Duration = Duration::from_secs(600);
 
 /// Tells the story; with `once` to its end, else until Ctrl-C.
 pub async fn run(once: bool, mode: Mode) -> anyhow::Result<()> {
-    on_a_stack(mode, async |stack| {
+    on_a_stack(mode, Beside::Nothing, async |stack| {
         let mut pull = first_push(stack).await?;
         second_push(stack, &mut pull).await?;
         say(format!("the pull request says:\n{}", indented(&pull.comment())));
@@ -37,8 +38,12 @@ pub async fn run(once: bool, mode: Mode) -> anyhow::Result<()> {
 }
 
 /// Does something with a fresh stack and ends the stack whatever comes of it.
-pub async fn on_a_stack(mode: Mode, work: impl AsyncFnOnce(&Stack) -> anyhow::Result<()>) -> anyhow::Result<()> {
-    let stack = Stack::start(mode).await?;
+pub async fn on_a_stack(
+    mode: Mode,
+    beside: Beside,
+    work: impl AsyncFnOnce(&Stack) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let stack = Stack::start(mode, beside).await?;
     let outcome = unless_interrupted(work(&stack)).await;
     let state = stack.state.clone();
     stack.stop().await;

@@ -18,6 +18,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use xtask::registry::{Access, Registry, Running, Tls, free_address};
 
+use crate::artifacts::Beside;
 use crate::control_plane::{ControlPlane, Mode};
 use crate::services::Services;
 use crate::{artifacts, say, scratch, workspace};
@@ -44,9 +45,9 @@ pub struct Stack {
 
 impl Stack {
     /// Builds what is missing and starts everything. Machine templates are kept from one time to the next.
-    pub async fn start(mode: Mode) -> anyhow::Result<Self> {
+    pub async fn start(mode: Mode, beside: Beside) -> anyhow::Result<Self> {
         let (image, agent) = (artifacts::image().await?, artifacts::agent().await?);
-        let stagelyd = artifacts::stagelyd().await?;
+        let stagelyd = artifacts::stagelyd(beside).await?;
         let services = Services::start().await?;
         let state = scratch().join("state");
         let run = scratch().join("run");

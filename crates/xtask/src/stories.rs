@@ -6,6 +6,7 @@ use anyhow::{Context, bail, ensure};
 use tokio::time::{Instant, sleep};
 use xtask::sample::Files;
 
+use crate::artifacts::Beside;
 use crate::control_plane::{Mode, SERVICES};
 use crate::demo::{self, REPO};
 use crate::pull_request::PullRequest;
@@ -18,7 +19,7 @@ const LITTLE: Duration = Duration::from_secs(300);
 /// Runs them on one stack: the sample's own story first, and its end last. With `only`, those whose name contains it,
 /// without the sample, which takes most of the time.
 pub async fn run(only: Option<&str>) -> anyhow::Result<()> {
-    demo::on_a_stack(Mode::Together, async |stack| {
+    demo::on_a_stack(Mode::Together, Beside::Tests, async |stack| {
         let mut told = Told { only, passed: 0 };
         let mut sample = None;
         if only.is_none() {

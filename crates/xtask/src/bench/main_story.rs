@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep};
 use xtask::sample;
 
 use super::{Promise, REPETITIONS, Samples};
+use crate::artifacts::Beside;
 use crate::control_plane::Mode;
 use crate::pull_request::PullRequest;
 use crate::stack::Stack;
@@ -26,7 +27,7 @@ const WARM: Duration = Duration::from_secs(300);
 
 pub(super) async fn measure() -> anyhow::Result<Vec<Promise>> {
     let mut promises = boots().await?;
-    demo::on_a_stack(Mode::Together, async |stack| {
+    demo::on_a_stack(Mode::Together, Beside::Nothing, async |stack| {
         let begun = Instant::now();
         let mut pull = demo::first_push(stack).await?;
         let cold = begun.elapsed();
