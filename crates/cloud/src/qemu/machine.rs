@@ -40,8 +40,16 @@ pub(super) struct Facts {
     created_at: DateTime<Utc>,
     /// The template it is a copy of; its identity must then be given, and memory and seed are found there.
     pub(super) template: Option<PathBuf>,
+    /// Its processor where it is emulated.
+    #[serde(default = "first_cpu")]
+    emulated_cpu: String,
     /// Whether it has its identity: before that a create may be taken up or begun anew.
     identified: bool,
+}
+
+/// That of machines that were made before it was written down.
+fn first_cpu() -> String {
+    "max".to_owned()
 }
 
 impl Directory {
@@ -117,6 +125,7 @@ impl Directory {
             port: hypervisor::free_port()?,
             expires_at: request.expires_at,
             created_at: now,
+            emulated_cpu: hypervisor::EMULATED_CPU.to_owned(),
             identified: template.is_none(),
             template,
         };
@@ -200,6 +209,7 @@ impl Directory {
             directory: &self.0,
             image_dir: &config.image_dir,
             accel: accel::choose(&config.state_dir, &config.image_dir).await,
+            emulated_cpu: &facts.emulated_cpu,
             size: facts.size,
             seed: facts.template.as_ref().map_or(self.seed(), |template| template.join("seed.img")),
             memory,

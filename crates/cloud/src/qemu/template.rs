@@ -7,7 +7,7 @@ use std::time::Duration;
 use ring::digest;
 use stagely_domain::machine::Size;
 
-use crate::qemu::hypervisor::{self, Start};
+use crate::qemu::hypervisor::{self, EMULATED_CPU, Start};
 use crate::qemu::machine::{Directory, hear, remove_if_there};
 use crate::qemu::qmp::Qmp;
 use crate::qemu::{Config, accel, seed};
@@ -83,6 +83,7 @@ async fn make(config: &Config, size: Size, directory: &Path) -> Result<()> {
         directory,
         image_dir: &config.image_dir,
         accel: accel::choose(&config.state_dir, &config.image_dir).await,
+        emulated_cpu: EMULATED_CPU,
         size,
         seed,
         memory: None,
@@ -96,7 +97,7 @@ async fn make(config: &Config, size: Size, directory: &Path) -> Result<()> {
     Qmp::connect(&directory.join("qmp.sock")).await?.save(&directory.join("memory"), SAVE).await
 }
 
-/// Templates are for one image, agent and size: anything else is another template.
+/// Templates are for one image, agent, processor and size: anything else is another template.
 fn path(config: &Config, size: Size) -> Result<PathBuf> {
     let io = |error: std::io::Error| CloudError::io("look at the template's inputs", &error);
     let mut hash = digest::Context::new(&digest::SHA256);
@@ -109,6 +110,7 @@ fn path(config: &Config, size: Size) -> Result<PathBuf> {
         let age = modified.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         hash.update(&age.as_nanos().to_be_bytes());
     }
+    hash.update(EMULATED_CPU.as_bytes());
     let key = hex::encode(&hash.finish().as_ref()[..8]);
     Ok(config.state_dir.join("templates").join(format!("{size}-{key}")))
 }
