@@ -23,6 +23,7 @@ const HANDLER_DEADLINE: Duration = Duration::from_secs(30);
 
 const GET: Method = Method::GET;
 const POST: Method = Method::POST;
+const PATCH: Method = Method::PATCH;
 const DELETE: Method = Method::DELETE;
 const VIEWER: Permission = Permission::Role(Role::Viewer);
 const MEMBER: Permission = Permission::Role(Role::Member);
@@ -118,8 +119,12 @@ fn project_operations() -> Vec<Operation> {
         Operation::new(GET, "/api/v1/cloud-accounts/{id}", "get_cloud_account", VIEWER, cloud_accounts::get)
             .summary("One cloud account, without its credentials.")
             .json::<cloud_accounts::CloudAccount>(200),
+        Operation::new(PATCH, "/api/v1/cloud-accounts/{id}", "change_cloud_account", ADMIN, cloud_accounts::change)
+            .summary("Changes a cloud account's name, settings or credentials.")
+            .body::<cloud_accounts::CloudAccountChange>()
+            .json::<cloud_accounts::CloudAccount>(200),
         Operation::new(DELETE, "/api/v1/cloud-accounts/{id}", "delete_cloud_account", ADMIN, cloud_accounts::delete)
-            .summary("Forgets a cloud account that no project uses."),
+            .summary("Forgets a cloud account that no machine and no project uses."),
     ]
 }
 

@@ -8,6 +8,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::Value;
 use stagely_domain::build::State;
+use stagely_domain::offering;
 use stagely_store::{BuildView, MachineView, RunView};
 
 use crate::json::Timestamp;
@@ -39,6 +40,8 @@ pub struct Phase {
     pub finished_at: Option<Timestamp>,
     /// How long it took, in milliseconds; null while under way.
     pub ms: Option<i64>,
+    /// Of `boot`: as what and where the machine was made, and what had no room for it.
+    pub detail: Option<String>,
 }
 
 /// A stretch of time, open at its end while under way.
@@ -61,9 +64,14 @@ pub fn phases(run: &RunView, builds: &[BuildView], machine: Option<&MachineView>
                 started_at: start.into(),
                 finished_at: end.map(Timestamp),
                 ms: end.map(|end| (end - start).num_milliseconds()),
+                detail: machine.filter(|_| name == "boot").and_then(place),
             })
         })
         .collect()
+}
+
+fn place(machine: &MachineView) -> Option<String> {
+    offering::story(machine.offering.as_ref().filter(|_| machine.placed_at.is_some()), &machine.tried)
 }
 
 fn is_reused(build: &BuildView) -> bool {

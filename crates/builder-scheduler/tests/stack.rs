@@ -239,6 +239,7 @@ impl Orchestrator for Peers {
             role: Role::Builder,
             size: Size::Medium,
             arch: Arch::Amd64,
+            locations: Vec::new(),
             lifetime: TimeDelta::hours(1),
         };
         let _ = tx.insert_machine(&new).await.unwrap();

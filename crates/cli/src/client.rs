@@ -10,6 +10,8 @@ use crate::config::Access;
 
 /// The longest that a call may take, following logs apart.
 const DEADLINE: Duration = Duration::from_secs(30);
+/// The same where the server asks a provider before it answers.
+const SLOW: Duration = Duration::from_secs(60);
 
 /// How the process ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -113,6 +115,21 @@ impl Client {
     /// A command.
     pub(crate) async fn post(&self, path: &str) -> Result<Value, ClientError> {
         self.document(self.request(Method::POST, path).timeout(DEADLINE)).await
+    }
+
+    /// Something new.
+    pub(crate) async fn post_json(&self, path: &str, body: &Value) -> Result<Value, ClientError> {
+        self.document(self.request(Method::POST, path).json(body).timeout(SLOW)).await
+    }
+
+    /// A change.
+    pub(crate) async fn patch_json(&self, path: &str, body: &Value) -> Result<Value, ClientError> {
+        self.document(self.request(Method::PATCH, path).json(body).timeout(SLOW)).await
+    }
+
+    /// A removal.
+    pub(crate) async fn delete(&self, path: &str) -> Result<(), ClientError> {
+        self.send(self.request(Method::DELETE, path).timeout(DEADLINE)).await.map(drop)
     }
 
     /// A text.

@@ -16,6 +16,7 @@ use stagely_domain::machine::Provider;
 use stagely_domain::secret::Secret;
 use tokio::time::Instant;
 
+use crate::accounts::Accounts;
 use crate::{ClientError, Exit};
 
 /// How long what is deleted may take to be gone.
@@ -25,6 +26,9 @@ const LOOK: Duration = Duration::from_secs(2);
 /// Commands about clouds.
 #[derive(Subcommand)]
 pub(crate) enum Clouds {
+    /// The team's cloud accounts, at the server.
+    #[command(subcommand)]
+    Accounts(Accounts),
     /// Print the least that an account's credentials must be allowed to do.
     Permissions {
         /// Which cloud.

@@ -173,7 +173,7 @@ async fn resolve(client: &Client, given: &str) -> Result<String, ClientError> {
 }
 
 /// Checks an id before it becomes part of an address.
-fn id(given: &str, prefix: &str) -> Result<String, ClientError> {
+pub(crate) fn id(given: &str, prefix: &str) -> Result<String, ClientError> {
     let good = given
         .strip_prefix(prefix)
         .is_some_and(|rest| rest.len() == 26 && rest.bytes().all(|b| b.is_ascii_alphanumeric()));
@@ -184,7 +184,7 @@ fn id(given: &str, prefix: &str) -> Result<String, ClientError> {
     }
 }
 
-fn print<W: Write + ?Sized>(
+pub(crate) fn print<W: Write + ?Sized>(
     output: Output,
     value: &Value,
     out: &mut W,

@@ -4,6 +4,7 @@
 //! Exit codes: 0 done; 1 the thing asked about is wrong or not there; 2 the command line is wrong; 3 the server
 //! refuses the token; 4 the server cannot be reached or is at fault.
 
+mod accounts;
 mod client;
 mod cloud;
 mod commands;
@@ -69,7 +70,7 @@ enum Command {
     /// Webhook deliveries.
     #[command(subcommand)]
     Deliveries(Deliveries),
-    /// Cloud accounts by their credentials alone; needs no server.
+    /// Cloud accounts: those of the team, and without a server by their credentials alone.
     #[command(subcommand)]
     Cloud(cloud::Clouds),
 }
@@ -179,6 +180,9 @@ async fn remote(cli: &Cli, command: &Command, out: &mut (impl Write + ?Sized)) -
     let access = config::access(cli.url.clone(), cli.token.clone(), cli.config.clone(), cli.home.as_deref())?;
     let client = client::Client::new(&access)?;
     match command {
+        Command::Cloud(cloud::Clouds::Accounts(command)) => {
+            accounts::accounts(&client, cli.output, command, out).await?;
+        }
         Command::Validate { .. } | Command::Cloud(_) => {}
         Command::Status => commands::status(&client, cli.output, out).await?,
         Command::Env(command) => commands::env(&client, cli.output, command, out).await?,

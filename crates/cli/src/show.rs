@@ -57,8 +57,11 @@ pub(crate) fn environment<W: Write + ?Sized>(item: &Value, out: &mut W) -> Resul
     }
     let machine = &item["machine"];
     if machine.is_object() {
-        let parts = ["id", "provider", "size", "arch", "state"].map(|name| text(&machine[name]));
+        let parts = ["id", "provider", "size", "arch", "type", "location", "state"].map(|name| text(&machine[name]));
+        let parts: Vec<String> = parts.into_iter().filter(|part| !part.is_empty()).collect();
         line("machine", parts.join(" "))?;
+        let tried = machine["tried"].as_array().into_iter().flatten().map(text).collect::<Vec<_>>();
+        line("no room", tried.join(", "))?;
     }
     for service in item["services"].as_array().into_iter().flatten() {
         line("service", ["name", "state", "health"].map(|name| text(&service[name])).join(" ").trim_end().to_owned())?;
@@ -91,7 +94,9 @@ pub(crate) fn run<W: Write + ?Sized>(run: &Value, out: &mut W) -> Result<()> {
         };
         let column = |ms: i64| usize::try_from(ms * BAR / total).unwrap_or(0);
         let bar = "█".repeat(column(length).max(1));
-        writeln!(out, "  {:<8}{took:>10}  {}{bar}", text(&phase["name"]), " ".repeat(column(begin)))?;
+        let detail = text(&phase["detail"]);
+        let line = format!("  {:<8}{took:>10}  {}{bar}  {detail}", text(&phase["name"]), " ".repeat(column(begin)));
+        writeln!(out, "{}", line.trim_end())?;
     }
     for build in run["builds"].as_array().into_iter().flatten() {
         writeln!(
@@ -121,6 +126,19 @@ pub(crate) fn deliveries<W: Write + ?Sized>(page: &Value, out: &mut W) -> Result
         ]
     });
     table(&["ID", "RECEIVED", "EVENT", "ABOUT", "DECISION", "REASON"], rows.collect(), out)
+}
+
+/// `stagely cloud accounts ls`
+pub(crate) fn accounts<W: Write + ?Sized>(page: &Value, out: &mut W) -> Result<()> {
+    let rows = page["items"].as_array().into_iter().flatten().map(|item| {
+        let settings = &item["settings"];
+        let places = settings["locations"].as_array().into_iter().flatten().map(text).collect::<Vec<_>>().join(", ");
+        let places = if places.is_empty() { "anywhere".to_owned() } else { places };
+        let region = text(&settings["region"]);
+        let places = if region.is_empty() { places } else { format!("{region}: {places}") };
+        vec![text(&item["id"]), text(&item["name"]), text(&item["kind"]), places]
+    });
+    table(&["ID", "NAME", "KIND", "WHERE"], rows.collect(), out)
 }
 
 fn failure<W: Write + ?Sized>(failure: &Value, out: &mut W) -> Result<()> {
@@ -156,7 +174,7 @@ fn table<W: Write + ?Sized>(head: &[&str], rows: Vec<Vec<String>>, out: &mut W) 
 }
 
 /// A value as one printable text; null is empty.
-fn text(value: &Value) -> String {
+pub(crate) fn text(value: &Value) -> String {
     match value {
         Value::Null => String::new(),
         Value::String(text) => printable(text),

@@ -1,6 +1,7 @@
 //! The command line as its user sees it: the real binary against the real API on a real database.
 #![allow(clippy::unwrap_used)]
 
+mod accounts;
 mod cloud;
 mod stand;
 

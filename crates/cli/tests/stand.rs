@@ -27,6 +27,7 @@ pub struct Stand {
     pub db: TestDb,
     url: String,
     token: String,
+    admin: String,
     pub environment: String,
     pub run_id: String,
     shutdown: CancellationToken,
@@ -52,8 +53,11 @@ impl Stand {
         let team = db.team("own").await;
         let account = db.qemu_account(team).await;
         let project = db.project(team, "own/shop", Some(account)).await;
-        let new = NewToken { team, name: "test".to_owned(), role: Role::Viewer, expires_at: None };
-        let token = mint(&db.store(), new).await.unwrap().1.reveal().to_owned();
+        let mint = async |role| {
+            let new = NewToken { team, name: "test".to_owned(), role, expires_at: None };
+            mint(&db.store(), new).await.unwrap().1.reveal().to_owned()
+        };
+        let (token, admin) = (mint(Role::Viewer).await, mint(Role::Admin).await);
         let (environment, run) = (EnvironmentId::generate(), RunId::generate());
         let (machine, stream) = (MachineId::generate().uuid(), LogStreamId::generate().uuid());
         let (team, env, account, project) = (team.uuid(), environment.uuid(), account.uuid(), project.uuid());
@@ -80,11 +84,17 @@ impl Stand {
             run = run.uuid(),
         ))
         .await;
-        Self { db, url, token, environment: environment.to_string(), run_id: run.to_string(), shutdown, tracker }
+        Self { db, url, token, admin, environment: environment.to_string(), run_id: run.to_string(), shutdown, tracker }
     }
 
     pub fn run(&self, arguments: &[&str]) -> (i32, String, String) {
         stagely(arguments, &[("STAGELY_URL", &self.url), ("STAGELY_TOKEN", &self.token)])
+    }
+
+    /// The same as an admin, with these variables beside.
+    pub fn admin(&self, arguments: &[&str], variables: &[(&str, &str)]) -> (i32, String, String) {
+        let own = [("STAGELY_URL", self.url.as_str()), ("STAGELY_TOKEN", self.admin.as_str())];
+        stagely(arguments, &[&own, variables].concat())
     }
 
     pub async fn stop(self) {

@@ -10,10 +10,7 @@ pub use stagely_domain::offering::{Offering, Price};
 pub fn candidates<'o>(offerings: &'o [Offering], size: Size, arch: Arch, locations: &[String]) -> Vec<&'o Offering> {
     let rank = |location: &str| match locations {
         [] => Some(0),
-        // A region stands for its zones: `eu-central-1` for `eu-central-1a`.
-        named => {
-            named.iter().position(|wanted| location.strip_prefix(wanted.as_str()).is_some_and(|zone| zone.len() < 2))
-        }
+        named => named.iter().position(|wanted| is_in(location, wanted)),
     };
     let mut fitting: Vec<(usize, &Offering)> = offerings
         .iter()
@@ -31,6 +28,12 @@ pub fn candidates<'o>(offerings: &'o [Offering], size: Size, arch: Arch, locatio
         key(*rank, one).cmp(&key(*other_rank, other))
     });
     fitting.into_iter().map(|(_, offering)| offering).collect()
+}
+
+/// Whether a place is the one that is named. A region stands for its zones: `eu-central-1` for `eu-central-1a`.
+#[must_use]
+pub fn is_in(location: &str, named: &str) -> bool {
+    location.strip_prefix(named).is_some_and(|zone| zone.len() < 2)
 }
 
 #[cfg(test)]

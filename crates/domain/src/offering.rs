@@ -29,6 +29,18 @@ impl std::fmt::Display for Offering {
     }
 }
 
+/// Where a machine was made and what had no room for it before, in words; none when neither is known.
+#[must_use]
+pub fn story(made: Option<&Offering>, tried: &[String]) -> Option<String> {
+    let full = tried.join(", ");
+    match (made, tried) {
+        (None, []) => None,
+        (Some(made), []) => Some(made.to_string()),
+        (Some(made), _) => Some(format!("{made} (no room: {full})")),
+        (None, _) => Some(format!("no room: {full}")),
+    }
+}
+
 /// A price per hour of existence.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Price {

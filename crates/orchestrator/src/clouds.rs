@@ -1,16 +1,16 @@
 //! The accounts in use: each one's provider, where it may make machines, and what it can make.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use stagely_cloud::account::{self, Apis};
-use stagely_cloud::catalogue::candidates;
+use stagely_cloud::catalogue::{candidates, is_in};
 use stagely_cloud::{Cloud, CloudError, Offering, Vm, VmState};
 use stagely_domain::account::Credentials;
 use stagely_domain::clock::Clock;
 use stagely_domain::id::{CloudAccountId, InstallationId, MachineId};
-use stagely_domain::machine::Provider;
+use stagely_domain::machine::{Arch, Provider};
 use stagely_reconcile::{ErrorClass, Failure};
 use stagely_store::machines::Machine;
 use stagely_store::seal::KeyRing;
@@ -41,10 +41,26 @@ pub struct Clouds {
 /// An account that was opened.
 pub struct Account {
     pub cloud: Arc<dyn Cloud>,
+    /// That of the row by which it was opened.
+    pub generation: i64,
     /// Where it may make machines, the best first; everywhere when it is empty.
     locations: Vec<String>,
     catalogue: Mutex<Option<(Instant, Arc<Vec<Offering>>)>>,
     listing: Mutex<Option<(Instant, Vec<Vm>)>>,
+}
+
+/// The machines that an account has by its rows.
+pub struct Known {
+    pub installation: InstallationId,
+    pub machines: HashSet<MachineId>,
+}
+
+/// What an account's provider showed of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Seen {
+    /// One at least.
+    Machines,
+    Nothing,
 }
 
 /// Which type in which place a machine is to be created as.
@@ -56,6 +72,8 @@ pub enum Choice {
     Any,
     /// Everything that fits was tried, or nothing does.
     Nothing,
+    /// The first of the wished places that the account does not have or does not allow, and those that it does.
+    Nowhere { wish: String, places: Vec<String> },
 }
 
 impl Clouds {
@@ -68,21 +86,37 @@ impl Clouds {
         Arc::clone(&self.qemu)
     }
 
-    /// An account.
+    /// An account, by the settings and credentials that its row has now: the row is read each time, and the client is
+    /// another one when it was changed since.
     pub async fn of(&self, account: CloudAccountId) -> Result<Arc<Account>, Failure> {
-        if let Some(account) = self.open.lock().await.get(&account) {
+        let row = self.store.get_cloud_account(&Scope::system(OPEN), account).await.map_err(stored(OPEN))?;
+        let mut open = self.open.lock().await;
+        if let Some(account) = open.get(&account).filter(|account| account.generation == row.generation) {
             return Ok(Arc::clone(account));
         }
-        let row = self.store.get_cloud_account(&Scope::system(OPEN), account).await.map_err(stored(OPEN))?;
         let opened = Arc::new(self.open(&row)?);
-        self.open.lock().await.insert(account, Arc::clone(&opened));
+        open.insert(account, Arc::clone(&opened));
         Ok(opened)
     }
 
+    /// Whether an account's provider makes machines with this processor; none when the account cannot be opened.
+    pub async fn makes(&self, account: CloudAccountId, arch: Arch) -> Option<bool> {
+        let account = self.of(account).await.ok()?;
+        Some(account.cloud.capabilities().arches.contains(&arch))
+    }
+
     /// Asks the provider whether the account works; the failure is for the account's owner.
-    pub async fn verify(&self, row: &CloudAccount) -> Result<(), Failure> {
+    pub async fn verify(&self, row: &CloudAccount, known: &Known) -> Result<Seen, Failure> {
+        let doing = "verify a cloud account";
         let account = self.open(row)?;
-        account.cloud.check_access().await.map_err(clouded("verify a cloud account"))
+        account.cloud.check_access().await.map_err(clouded(doing))?;
+        if known.machines.is_empty() {
+            return Ok(Seen::Nothing);
+        }
+        // Ids cannot be guessed: who is shown one of the machines looks at the place in which all of them are.
+        let listing = account.cloud.list(known.installation).await.map_err(clouded(doing))?;
+        let is_known = listing.vms.iter().any(|vm| known.machines.contains(&vm.machine));
+        Ok(if is_known { Seen::Machines } else { Seen::Nothing })
     }
 
     fn open(&self, row: &CloudAccount) -> Result<Account, Failure> {
@@ -93,7 +127,7 @@ impl Clouds {
                 account::open(kind, &row.settings, &credentials, &self.apis, clock).map_err(clouded(OPEN))?
             }
         };
-        Ok(Account::new(cloud, row.settings.locations.clone()))
+        Ok(Account { generation: row.generation, ..Account::new(cloud, row.settings.locations.clone()) })
     }
 
     fn credentials(&self, row: &CloudAccount) -> Result<Credentials, Failure> {
@@ -106,7 +140,7 @@ impl Clouds {
 impl Account {
     /// An account of which nothing was read yet.
     pub fn new(cloud: Arc<dyn Cloud>, locations: Vec<String>) -> Self {
-        Self { cloud, locations, catalogue: Mutex::default(), listing: Mutex::default() }
+        Self { cloud, generation: 1, locations, catalogue: Mutex::default(), listing: Mutex::default() }
     }
 
     /// What `machine` is to be created as: what was chosen before, until the provider refused it, or else the best that was
@@ -115,11 +149,25 @@ impl Account {
         if let Some(chosen) = &machine.offering {
             return Ok(Choice::Offering(chosen.clone()));
         }
-        let offerings = self.offerings().await?;
+        let mut offerings = self.offerings().await?;
+        let mut locations = &self.locations;
+        if !machine.locations.is_empty() {
+            // A wish chooses among what the account allows, and replaces its order.
+            let allows = |place: &str| locations.is_empty() || locations.iter().any(|named| is_in(place, named));
+            let allowed = offerings.iter().filter(|offering| allows(&offering.location)).cloned();
+            offerings = Arc::new(allowed.collect());
+            locations = &machine.locations;
+            let places: BTreeSet<&str> = offerings.iter().map(|offering| offering.location.as_str()).collect();
+            let is_nowhere = |wish: &&String| !places.iter().any(|place| is_in(place, wish));
+            if let Some(wish) = locations.iter().find(is_nowhere) {
+                let places = places.into_iter().map(str::to_owned).collect();
+                return Ok(Choice::Nowhere { wish: wish.clone(), places });
+            }
+        }
         if offerings.is_empty() {
             return Ok(Choice::Any);
         }
-        let fitting = candidates(&offerings, machine.size, machine.arch, &self.locations);
+        let fitting = candidates(&offerings, machine.size, machine.arch, locations);
         let untried = fitting.into_iter().find(|offering| !machine.tried.contains(&offering.to_string()));
         Ok(untried.cloned().map_or(Choice::Nothing, Choice::Offering))
     }

@@ -14,7 +14,10 @@ use stagely_store::work::kind;
 use stagely_store::{Scope, StoreError, Tx};
 use tonic::{Request, Response, Status};
 
+use crate::access;
+use crate::clouds::{Known, Seen};
 use crate::context::Context;
+use crate::reconcile::environment::account;
 use crate::reconcile::sweep::Sweeps;
 
 pub struct Server {
@@ -86,6 +89,11 @@ impl Api for Server {
         let store = &self.context.store;
         let project = store.get_project(&Scope::system("acquire a builder"), project).await.map_err(refused)?;
         let account = project.account.ok_or_else(|| Status::failed_precondition("the project has no cloud account"))?;
+        let arch = word::<Arch>(&request.arch)?;
+        let lacks = account::lacks(&self.context, project.team, account, arch).await;
+        if let Some(message) = lacks.map_err(|failure| Status::unavailable(failure.doing))? {
+            return Err(Status::failed_precondition(message));
+        }
         let machine = NewMachine {
             id,
             team: project.team,
@@ -94,7 +102,8 @@ impl Api for Server {
             account,
             role: Role::Builder,
             size: word::<Size>(&request.size)?,
-            arch: word::<Arch>(&request.arch)?,
+            arch,
+            locations: Vec::new(),
             lifetime: TimeDelta::hours(24),
         };
         let tx = store.begin().await.map_err(refused)?;
@@ -162,12 +171,15 @@ impl Api for Server {
             kind: word(&request.kind)?,
             settings: serde_json::from_str(&request.settings).map_err(|_| Status::invalid_argument("settings"))?,
             credentials_sealed: (!sealed.is_empty()).then_some(sealed),
+            generation: 0,
         };
-        let problem = match self.context.clouds.verify(&account).await {
-            Ok(()) => String::new(),
-            Err(failure) => failure.chain(),
+        let machines = request.machine_ids.iter().map(|id| parse(id)).collect::<Result<_, _>>()?;
+        let known = Known { installation: self.context.installation, machines };
+        let (problem, sees_machines) = match self.context.clouds.verify(&account, &known).await {
+            Ok(seen) => (String::new(), seen == Seen::Machines),
+            Err(failure) => (access::problem(account.kind, &failure), false),
         };
-        Ok(Response::new(wire::VerifyAccountResponse { problem }))
+        Ok(Response::new(wire::VerifyAccountResponse { problem, sees_machines }))
     }
 }
 

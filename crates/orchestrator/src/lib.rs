@@ -2,6 +2,7 @@
 //! holds cloud and git host credentials, and it alone makes and removes machines. Commands come by gRPC and only
 //! change a wish; everything that happens is a reconciler's doing.
 
+mod access;
 mod clouds;
 mod config;
 mod context;

@@ -5,6 +5,7 @@ pub mod inbox;
 pub mod ledger;
 pub mod machine;
 pub mod post;
+mod refusal;
 pub mod route;
 #[cfg(test)]
 mod simulation;

@@ -6,6 +6,7 @@ use stagely_domain::environment::State;
 use stagely_domain::failure::Failure as RunFailure;
 use stagely_domain::ingress;
 use stagely_domain::machine;
+use stagely_domain::offering;
 use stagely_domain::route::{self, Entry, Notice, Rule, Target};
 use stagely_domain::run;
 use stagely_domain::spec::Resolved;
@@ -221,6 +222,11 @@ fn comment(context: &Context, snapshot: &Snapshot, state: State) -> String {
     if let Some((run, live)) = snapshot.run.as_ref().and_then(|run| Some((run, run.live_at?))) {
         let secs = (live - run.created_at).num_milliseconds();
         body.push_str(&format!(", ready in {}.{} s", secs / 1000, (secs % 1000) / 100));
+    }
+    let made = snapshot.machine().filter(|machine| !gone && machine.placed_at.is_some());
+    let place = made.and_then(|machine| offering::story(machine.offering.as_ref(), &machine.tried));
+    if let Some(place) = place {
+        body.push_str(&format!(", on {}", markdown::escape(&place, 300)));
     }
     if !gone && state == State::Live {
         body.push_str(&format!(", kept until {}", env.expires_at.format("%Y-%m-%d %H:%M UTC")));

@@ -74,6 +74,7 @@ impl Account {
             kind: self.kind,
             settings: self.settings.clone(),
             credentials_sealed: Some(sealed),
+            generation: 1,
         };
         let tx = db.store().begin().await.unwrap();
         tx.insert_cloud_account(&account).await.unwrap();

@@ -5,13 +5,16 @@
 
 mod clouds;
 mod costs;
+mod credentials;
 mod edge;
 mod faults;
 mod gate;
 mod git_host;
 mod hub;
 mod outside;
+mod places;
 mod process;
+mod refusals;
 mod scale;
 mod stack;
 mod stories;

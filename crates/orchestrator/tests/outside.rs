@@ -25,16 +25,23 @@ pub struct GatedCloud {
     seen: Mutex<(HashSet<MachineId>, usize)>,
     /// Why every creation is refused, if it is, and how many were.
     pub refuses: Mutex<(Option<stagely_cloud::ErrorKind>, usize)>,
+    /// The processors that its machines have.
+    arches: Mutex<Option<&'static [Arch]>>,
 }
 
 impl GatedCloud {
     pub fn new(inner: Arc<FakeCloud>, gate: Arc<Gate>) -> Self {
-        Self { inner, gate, seen: Mutex::default(), refuses: Mutex::default() }
+        Self { inner, gate, seen: Mutex::default(), refuses: Mutex::default(), arches: Mutex::default() }
     }
 
     /// Forgets what was.
     pub fn forget(&self) {
         *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = (HashSet::new(), 0);
+    }
+
+    /// It has no machines with other processors any more.
+    pub fn has_only(&self, arches: &'static [Arch]) {
+        *self.arches.lock().unwrap_or_else(PoisonError::into_inner) = Some(arches);
     }
 
     /// How many machines there ever were.
@@ -71,7 +78,9 @@ impl GatedCloud {
 #[async_trait]
 impl Cloud for GatedCloud {
     fn capabilities(&self) -> Capabilities {
-        self.inner.capabilities()
+        let all = self.inner.capabilities();
+        let arches = self.arches.lock().unwrap_or_else(PoisonError::into_inner).unwrap_or(all.arches);
+        Capabilities { arches, ..all }
     }
     async fn check_access(&self) -> stagely_cloud::Result<()> {
         self.inner.check_access().await

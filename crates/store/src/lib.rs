@@ -5,6 +5,7 @@
 //! holds the lease (docs/architecture.md, invariant 5). Rows are read through sea-orm entities that do not
 //! leave this crate; one file per aggregate holds its methods and its types.
 
+pub mod accounts;
 pub mod agents;
 mod api_tokens;
 mod audit;

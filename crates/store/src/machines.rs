@@ -38,10 +38,14 @@ pub struct Machine {
     pub power: Power,
     /// Where it stands.
     pub state: State,
+    /// Where it is wished for, the best first; empty: in the account's own order.
+    pub locations: Vec<String>,
     /// Which type in which place it is created as; `None` where a provider has no catalogue, or before the choice.
     pub offering: Option<Offering>,
     /// What had no room for it, in the order in which it was tried.
     pub tried: Vec<String>,
+    /// How often its creation was refused in a way that may pass.
+    pub refusals: u32,
     /// The provider's id.
     pub provider_id: Option<String>,
     /// `ip:port` of its ingress.
@@ -85,6 +89,8 @@ pub struct NewMachine {
     pub size: Size,
     /// On which processor.
     pub arch: Arch,
+    /// Where, in the provider's names, the best first; empty: in the account's own order.
+    pub locations: Vec<String>,
     /// How long it may live at most.
     pub lifetime: TimeDelta,
 }
@@ -147,7 +153,7 @@ impl Store {
 }
 
 impl Tx {
-    /// Records the wish for a machine; the same id again changes nothing.
+    /// Records the wish for a machine; the same id again changes nothing, nor does one in an account that is deleted.
     ///
     /// # Errors
     /// The database's error.
@@ -155,8 +161,10 @@ impl Tx {
         let rows = self
             .run(
                 "add a machine",
-                "INSERT INTO machines (id, team_id, project_id, env_id, account_id, role, size, arch, state, expires_at) \
-                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 'intended', now() + make_interval(secs => $9)) \
+                "INSERT INTO machines (id, team_id, project_id, env_id, account_id, role, size, arch, locations, state, \
+                 expires_at) SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, 'intended', \
+                 now() + make_interval(secs => $10) \
+                 FROM cloud_providers WHERE id = $5 AND deleted_at IS NULL FOR SHARE \
                  ON CONFLICT (id) DO NOTHING",
                 [
                     new.id.uuid().into(),
@@ -167,6 +175,7 @@ impl Tx {
                     word::text(new.role).into(),
                     word::text(new.size).into(),
                     word::text(new.arch).into(),
+                    serde_json::json!(new.locations).into(),
                     new.lifetime.num_seconds().into(),
                 ],
             )
@@ -201,6 +210,16 @@ impl Tx {
         let sql = "UPDATE machines SET tried = tried || to_jsonb($2::text), offering = NULL \
                    WHERE id = $1 AND state = 'creating' AND NOT tried @> to_jsonb($2::text)";
         Ok(Outcome::of(self.run("record a full place", sql, [id.uuid().into(), offering.to_string().into()]).await?))
+    }
+
+    /// Counts a refusal to make it that may pass.
+    ///
+    /// # Errors
+    /// The database's error.
+    pub async fn machine_not_made(&self, id: MachineId) -> Result<Outcome> {
+        let sql = "UPDATE machines SET refusals = refusals + 1 \
+                   WHERE id = $1 AND desired = 'present' AND state IN ('intended', 'creating')";
+        Ok(Outcome::of(self.run("count a refused create", sql, [id.uuid().into()]).await?))
     }
 
     /// Records what the provider answered, and that it bills the machine from its first answer on.
@@ -300,8 +319,10 @@ fn machine(row: machines::Model) -> Result<Machine> {
         desired: word::parse("machines", id, "desired", &row.desired)?,
         power: word::parse("machines", id, "desired_power", &row.desired_power)?,
         state: word::parse("machines", id, "state", &row.state)?,
+        locations: word::json("machines", id, "locations", Some(row.locations))?.unwrap_or_default(),
         offering: word::json("machines", id, "offering", row.offering)?,
         tried: word::json("machines", id, "tried", Some(row.tried))?.unwrap_or_default(),
+        refusals: u32::try_from(row.refusals).unwrap_or(u32::MAX),
         provider_id: row.provider_id,
         address: row.address,
         failure: word::json("machines", id, "failure", row.failure)?,

@@ -40,6 +40,8 @@ pub struct CloudAccount {
     pub settings: Settings,
     /// Credentials, sealed for [`CloudAccount::place`].
     pub credentials_sealed: Option<Vec<u8>>,
+    /// +1 for each change.
+    pub generation: i64,
 }
 
 impl CloudAccount {
@@ -214,21 +216,6 @@ impl Tx {
             .await?;
         if rows == 1 { Ok(()) } else { Err(StoreError::Exists("cloud account")) }
     }
-
-    /// Deletes a cloud account that no machine lives in.
-    ///
-    /// # Errors
-    /// [`StoreError::NotFound`] when there is none, it is another team's, or machines live in it.
-    pub async fn delete_cloud_account(&self, scope: &Scope, id: CloudAccountId) -> Result<()> {
-        let sql = "UPDATE cloud_providers SET deleted_at = now() WHERE id = $1 AND ($2::uuid IS NULL OR team_id = $2) \
-                   AND deleted_at IS NULL AND NOT EXISTS (SELECT 1 FROM machines WHERE account_id = $1 AND gone_at IS NULL)";
-        let values = [id.uuid().into(), scope.team_id().map(TeamId::uuid).into()];
-        if self.run("delete a cloud account", sql, values).await? == 1 {
-            Ok(())
-        } else {
-            Err(StoreError::NotFound("cloud account without machines"))
-        }
-    }
 }
 
 fn reading(source: sea_orm::DbErr) -> StoreError {
@@ -254,5 +241,6 @@ fn account(row: cloud_providers::Model) -> Result<CloudAccount> {
         kind: word::parse("cloud_providers", id, "kind", &row.kind)?,
         settings: word::json("cloud_providers", id, "settings", Some(row.settings))?.unwrap_or_default(),
         credentials_sealed: row.credentials_sealed,
+        generation: row.generation,
     })
 }

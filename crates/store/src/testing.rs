@@ -98,6 +98,7 @@ impl TestDb {
             kind: Provider::Qemu,
             settings: Settings::default(),
             credentials_sealed: None,
+            generation: 1,
         };
         tx.insert_cloud_account(&account).await.expect("insert an account");
         tx.commit().await.expect("commit");

@@ -63,6 +63,7 @@ impl World {
             role: if environment.is_some() { Role::Preview } else { Role::Builder },
             size: Size::Medium,
             arch: Arch::Amd64,
+            locations: Vec::new(),
             lifetime: TimeDelta::days(1),
         };
         let tx = self.db.store().begin().await.unwrap();

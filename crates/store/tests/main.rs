@@ -1,6 +1,7 @@
 //! What the database promises, asked of a real Postgres.
 #![allow(clippy::unwrap_used)]
 
+mod accounts;
 mod costs;
 mod leases;
 mod migrations;

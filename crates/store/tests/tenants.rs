@@ -1,8 +1,7 @@
-use stagely_domain::id::{CloudAccountId, ProjectId};
+use stagely_domain::id::ProjectId;
 use stagely_store::tenants::{Page, Project};
 use stagely_store::testing::TestDb;
 use stagely_store::{Scope, StoreError};
-use uuid::Uuid;
 
 const ALL: Scope = Scope::system("look at tenants in a test");
 
@@ -64,25 +63,5 @@ async fn projects_are_listed_in_pages_without_gap_or_repeat() {
         listed.extend(page.iter().map(|project| project.id));
     }
     assert_eq!(listed, made);
-    db.drop_database().await;
-}
-
-#[tokio::test]
-async fn an_account_with_machines_is_not_deleted_and_one_without_is() {
-    let db = TestDb::new().await;
-    db.execute(include_str!("every_table.sql")).await;
-    let id = CloudAccountId::from_uuid(Uuid::parse_str(&db.text("SELECT id FROM cloud_providers").await).unwrap());
-    let delete = async || {
-        let tx = db.store().begin().await.unwrap();
-        tx.delete_cloud_account(&ALL, id).await?;
-        tx.commit().await
-    };
-    assert!(matches!(delete().await, Err(StoreError::NotFound(_))));
-    assert_eq!(db.store().list_cloud_accounts(&ALL).await.unwrap().len(), 1);
-    db.execute("UPDATE machines SET gone_at = now()").await;
-    delete().await.unwrap();
-    assert!(db.store().list_cloud_accounts(&ALL).await.unwrap().is_empty());
-    // What still names it can still read it.
-    assert_eq!(db.store().get_cloud_account(&ALL, id).await.unwrap().id, id);
     db.drop_database().await;
 }

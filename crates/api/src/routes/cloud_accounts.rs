@@ -6,15 +6,19 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use stagely_domain::account::{Credentials, Settings};
-use stagely_domain::id::CloudAccountId;
-use stagely_domain::machine::Provider;
+use stagely_domain::id::{CloudAccountId, MachineId};
+use stagely_domain::machine::{self, Provider};
 use stagely_domain::secret::Secret;
 use stagely_proto::orchestrator::VerifyAccountRequest;
+use stagely_store::accounts::Uses;
+use stagely_store::environments::Outcome;
 use stagely_store::tenants;
+use stagely_store::work::kind;
+use stagely_store::{AuditEntry, Scope};
 
 use crate::App;
-use crate::auth::permission::{Admin, Viewer};
-use crate::error::{ApiError, Result};
+use crate::auth::permission::{Admin, Caller, Viewer};
+use crate::error::{ApiError, Result, chain};
 use crate::extract::{Json, Path};
 use crate::json::Page;
 
@@ -31,6 +35,8 @@ pub struct CloudAccount {
     pub settings: Settings,
     /// Whether credentials are stored.
     pub has_credentials: bool,
+    /// +1 for each change.
+    pub generation: i64,
 }
 
 /// An account to be added.
@@ -51,6 +57,24 @@ pub struct NewCloudAccount {
     pub credentials: BTreeMap<String, Secret>,
 }
 
+/// What is to be changed; what is left out stays.
+#[derive(Debug, Default, Deserialize, schemars::JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct CloudAccountChange {
+    /// What `preview.provider` is to call it.
+    pub name: Option<String>,
+    /// Where and how it is to make machines, all of it: what is left out in here has its default.
+    pub settings: Option<Settings>,
+    /// All credentials, as for a new account.
+    #[schemars(with = "Option<BTreeMap<String, String>>")]
+    pub credentials: Option<BTreeMap<String, Secret>>,
+    /// The account's `generation` as it was read: the change is refused when there was another since.
+    pub generation: Option<i64>,
+    /// Takes credentials, or a region, that show none of the account's machines. Those that exist all the same are never
+    /// removed by Stagely.
+    pub abandon_machines: bool,
+}
+
 /// `GET /api/v1/cloud-accounts`
 pub async fn list(Viewer(caller): Viewer, State(app): State<App>) -> Result<axum::Json<Page<CloudAccount>>> {
     let rows = app.store.list_cloud_accounts(caller.scope()).await?;
@@ -63,22 +87,19 @@ pub async fn create(
     State(app): State<App>,
     Json(new): Json<NewCloudAccount>,
 ) -> Result<(StatusCode, axum::Json<CloudAccount>)> {
-    let invalid = |detail: String| ApiError::Unprocessable { code: "invalid_cloud_account", detail };
-    if !is_name(&new.name) {
-        let rule = "`name` must have 1 to 63 lower-case letters, digits and hyphens, and begin with a letter";
-        return Err(invalid(rule.to_owned()));
-    }
-    new.settings.check(new.kind).map_err(invalid)?;
-    let credentials = Credentials::new(new.kind, new.credentials).map_err(invalid)?;
-    let (id, team) = (CloudAccountId::generate(), caller.team());
-    let place = tenants::CloudAccount::place(id, team);
-    let credentials_sealed = match credentials.is_empty() {
-        true => None,
-        false => Some(app.keys.seal(&place, credentials.to_text().reveal().as_bytes())?),
+    let mut account = tenants::CloudAccount {
+        id: CloudAccountId::generate(),
+        team: caller.team(),
+        name: new.name,
+        kind: new.kind,
+        settings: new.settings,
+        credentials_sealed: None,
+        generation: 1,
     };
-    let account =
-        tenants::CloudAccount { id, team, name: new.name, kind: new.kind, settings: new.settings, credentials_sealed };
-    verify(&app, &account).await?;
+    check_name(&account.name)?;
+    account.settings.check(account.kind).map_err(invalid)?;
+    seal(&app, &mut account, new.credentials)?;
+    verify(&app, &account, Vec::new()).await?;
     let tx = app.store.begin().await?;
     tx.insert_cloud_account(&account).await?;
     let detail = serde_json::json!({ "name": account.name, "kind": account.kind });
@@ -93,10 +114,37 @@ pub async fn get(
     State(app): State<App>,
     Path(id): Path<CloudAccountId>,
 ) -> Result<axum::Json<CloudAccount>> {
-    // The list leaves deleted ones out; machines still look those up one by one.
-    let rows = app.store.list_cloud_accounts(caller.scope()).await?;
-    let row = rows.into_iter().find(|row| row.id == id).ok_or(ApiError::NotFound("cloud account"))?;
-    Ok(axum::Json(row.into()))
+    Ok(axum::Json(find(&app, &caller, id).await?.into()))
+}
+
+/// `PATCH /api/v1/cloud-accounts/{id}`
+pub async fn change(
+    Admin(caller): Admin,
+    State(app): State<App>,
+    Path(id): Path<CloudAccountId>,
+    Json(wanted): Json<CloudAccountChange>,
+) -> Result<axum::Json<CloudAccount>> {
+    let before = find(&app, &caller, id).await?;
+    if wanted.generation.is_some_and(|generation| generation != before.generation) {
+        return Err(changed());
+    }
+    let abandon_machines = wanted.abandon_machines;
+    let (account, fields) = apply(&app, before.clone(), wanted)?;
+    if fields.is_empty() {
+        return Ok(axum::Json(before.into()));
+    }
+    let may_move = fields.contains(&"credentials") || account.settings.region != before.settings.region;
+    let mut stays = !may_move || abandon_machines;
+    if fields != ["name"] {
+        let made = app.store.list_account_machines(id).await?;
+        let made = made.into_iter().filter(|machine| machine.state != machine::State::Intended);
+        stays |= verify(&app, &account, made.map(|machine| machine.id).collect()).await?;
+    }
+    let detail = serde_json::json!({ "name": account.name, "changed": fields, "abandon_machines": abandon_machines });
+    let entry = caller.audit("cloud_account.change", "cloud_account", id, detail);
+    store(&app, caller.scope(), &account, stays, entry).await?;
+    wake(&app, id).await;
+    Ok(axum::Json(tenants::CloudAccount { generation: account.generation + 1, ..account }.into()))
 }
 
 /// `DELETE /api/v1/cloud-accounts/{id}`
@@ -105,25 +153,94 @@ pub async fn delete(
     State(app): State<App>,
     Path(id): Path<CloudAccountId>,
 ) -> Result<StatusCode> {
-    let rows = app.store.list_cloud_accounts(caller.scope()).await?;
-    if !rows.iter().any(|row| row.id == id) {
-        return Err(ApiError::NotFound("cloud account"));
-    }
     let tx = app.store.begin().await?;
-    tx.delete_cloud_account(caller.scope(), id).await.map_err(|error| match error {
-        stagely_store::StoreError::NotFound(_) => ApiError::Conflict {
-            code: "in_use",
-            detail: "machines still live in this account: destroy their environments first".to_owned(),
-        },
-        other => other.into(),
-    })?;
+    tx.lock_cloud_account(caller.scope(), id).await?;
+    if tx.delete_cloud_account(caller.scope(), id).await? == Outcome::Stale {
+        return Err(in_use(&tx.cloud_account_uses(id).await?));
+    }
     tx.audit(caller.audit("cloud_account.delete", "cloud_account", id, serde_json::json!({}))).await?;
     tx.commit().await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Asks the provider, through the one service that talks to clouds.
-async fn verify(app: &App, account: &tenants::CloudAccount) -> Result<()> {
+/// One that is not deleted: machines look those up, too.
+async fn find(app: &App, caller: &Caller, id: CloudAccountId) -> Result<tenants::CloudAccount> {
+    let rows = app.store.list_cloud_accounts(caller.scope()).await?;
+    rows.into_iter().find(|row| row.id == id).ok_or(ApiError::NotFound("cloud account"))
+}
+
+/// The account as it is to be, and which of its fields differ.
+fn apply(
+    app: &App,
+    mut account: tenants::CloudAccount,
+    wanted: CloudAccountChange,
+) -> Result<(tenants::CloudAccount, Vec<&'static str>)> {
+    let mut fields = Vec::new();
+    if let Some(name) = wanted.name.filter(|name| *name != account.name) {
+        check_name(&name)?;
+        account.name = name;
+        fields.push("name");
+    }
+    if let Some(settings) = wanted.settings.filter(|settings| *settings != account.settings) {
+        settings.check(account.kind).map_err(invalid)?;
+        account.settings = settings;
+        fields.push("settings");
+    }
+    if let Some(credentials) = wanted.credentials {
+        seal(app, &mut account, credentials)?;
+        fields.push("credentials");
+    }
+    Ok((account, fields))
+}
+
+/// Writes what was verified, unless somebody else was faster, or its machines would be lost: `stays` says that the account
+/// still looks at the place in which they are.
+async fn store(
+    app: &App,
+    scope: &Scope,
+    account: &tenants::CloudAccount,
+    stays: bool,
+    entry: AuditEntry,
+) -> Result<()> {
+    let tx = app.store.begin().await?;
+    tx.lock_cloud_account(scope, account.id).await?;
+    let uses = tx.cloud_account_uses(account.id).await?;
+    if !stays && uses.made > 0 {
+        return Err(strange(uses.made));
+    }
+    if tx.change_cloud_account(account).await? == Outcome::Stale {
+        return Err(changed());
+    }
+    tx.audit(entry).await?;
+    Ok(tx.commit().await?)
+}
+
+fn seal(app: &App, account: &mut tenants::CloudAccount, given: BTreeMap<String, Secret>) -> Result<()> {
+    let credentials = Credentials::new(account.kind, given).map_err(invalid)?;
+    let place = tenants::CloudAccount::place(account.id, account.team);
+    account.credentials_sealed = match credentials.is_empty() {
+        true => None,
+        false => Some(app.keys.seal(&place, credentials.to_text().reveal().as_bytes())?),
+    };
+    Ok(())
+}
+
+/// What waits for credentials that work goes on at once; it would within a minute.
+async fn wake(app: &App, id: CloudAccountId) {
+    let woken = async {
+        let tx = app.store.begin().await?;
+        tx.wake_account_machines(id).await?;
+        tx.wake(kind::SWEEP, id.uuid()).await?;
+        tx.commit().await
+    };
+    if let Err(error) = woken.await {
+        tracing::warn!(account.id = %id, error = chain(&error), "the machines of {id} were not woken after its change");
+    }
+}
+
+/// Asks the provider, through the one service that talks to clouds, whether the account works; and whether it shows one of
+/// the machines.
+async fn verify(app: &App, account: &tenants::CloudAccount, machines: Vec<MachineId>) -> Result<bool> {
     let json = |value: serde_json::Result<serde_json::Value>| value.unwrap_or_default();
     let request = VerifyAccountRequest {
         account_id: account.id.to_string(),
@@ -131,28 +248,53 @@ async fn verify(app: &App, account: &tenants::CloudAccount) -> Result<()> {
         kind: json(serde_json::to_value(account.kind)).as_str().unwrap_or_default().to_owned(),
         settings: json(serde_json::to_value(&account.settings)).to_string(),
         credentials_sealed: account.credentials_sealed.clone().unwrap_or_default(),
+        machine_ids: machines.iter().map(MachineId::to_string).collect(),
     };
-    let verified = app.orchestrator.clone().verify_account(request).await?;
-    match verified.into_inner().problem {
-        problem if problem.is_empty() => Ok(()),
-        problem => {
-            let kind = json(serde_json::to_value(account.kind));
-            let kind = kind.as_str().unwrap_or_default();
-            let detail = format!("{problem}; `stagely cloud permissions {kind}` prints what its credentials need");
-            Err(ApiError::Unprocessable { code: "cloud_account_refused", detail })
-        }
+    let verified = app.orchestrator.clone().verify_account(request).await?.into_inner();
+    match verified.problem {
+        problem if problem.is_empty() => Ok(verified.sees_machines),
+        detail => Err(ApiError::Unprocessable { code: "cloud_account_refused", detail }),
     }
 }
 
-fn is_name(name: &str) -> bool {
-    (1..=63).contains(&name.len())
+fn check_name(name: &str) -> Result<()> {
+    let is_name = (1..=63).contains(&name.len())
         && name.starts_with(|c: char| c.is_ascii_lowercase())
-        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+    let rule = "`name` must have 1 to 63 lower-case letters, digits and hyphens, and begin with a letter";
+    is_name.then_some(()).ok_or_else(|| invalid(rule.to_owned()))
+}
+
+fn invalid(detail: String) -> ApiError {
+    ApiError::Unprocessable { code: "invalid_cloud_account", detail }
+}
+
+fn changed() -> ApiError {
+    let detail = "somebody else changed this account meanwhile: read it again, and decide again".to_owned();
+    ApiError::Conflict { code: "changed", detail }
+}
+
+fn strange(machines: i64) -> ApiError {
+    let detail = format!(
+        "the account has {machines} machines, and the provider shows none of them to the new credentials: they would run \
+         on and cost, with nobody to remove them. Use credentials of the same account and region, or destroy the \
+         environments first. Only if the machines are gone for certain, send `abandon_machines`"
+    );
+    ApiError::Conflict { code: "in_use", detail }
+}
+
+fn in_use(uses: &Uses) -> ApiError {
+    let machines = (uses.machines > 0).then(|| format!("{} machines of its environments and builders", uses.machines));
+    let projects = (!uses.projects.is_empty()).then(|| format!("the projects {}", uses.projects.join(", ")));
+    let users: Vec<String> = machines.into_iter().chain(projects).collect();
+    let detail = format!("the account is used by {}: remove them first", users.join(" and by "));
+    ApiError::Conflict { code: "in_use", detail }
 }
 
 impl From<tenants::CloudAccount> for CloudAccount {
     fn from(row: tenants::CloudAccount) -> Self {
         let has_credentials = row.credentials_sealed.is_some();
-        Self { id: row.id, name: row.name, kind: row.kind, settings: row.settings, has_credentials }
+        let (id, generation) = (row.id, row.generation);
+        Self { id, name: row.name, kind: row.kind, settings: row.settings, has_credentials, generation }
     }
 }

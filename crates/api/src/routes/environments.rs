@@ -106,6 +106,13 @@ pub struct Machine {
     pub size: Size,
     /// Its architecture.
     pub arch: Arch,
+    /// The provider's name of its type, once one was chosen.
+    #[serde(rename = "type")]
+    pub kind: Option<String>,
+    /// Where it is, in the provider's words, once that was chosen.
+    pub location: Option<String>,
+    /// Which types in which places had no room for it, in the order in which they were tried.
+    pub tried: Vec<String>,
     /// Where it stands.
     pub state: machine::State,
     /// When it was decided on.
@@ -352,12 +359,16 @@ fn show(app: &App, row: EnvironmentView, routes: Vec<RouteView>, costs: Vec<Mone
 }
 
 fn show_machine(row: MachineView) -> Machine {
+    let (kind, location) = row.offering.map(|offering| (offering.name, offering.location)).unzip();
     Machine {
         id: row.id,
         cloud_account: row.account,
         provider: row.provider,
         size: row.size,
         arch: row.arch,
+        kind,
+        location,
+        tried: row.tried,
         state: row.state,
         intended_at: row.intended_at.into(),
         enrolled_at: row.enrolled_at.map(Timestamp),

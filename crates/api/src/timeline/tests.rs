@@ -2,6 +2,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::json;
 use stagely_domain::id::{BuildJobId, CloudAccountId, EnvironmentId, MachineId, RunId};
 use stagely_domain::machine::{Arch, Provider, Size};
+use stagely_domain::offering::Offering;
 use stagely_domain::{build, machine, run};
 use stagely_store::{BuildView, MachineView, RunView};
 
@@ -54,6 +55,8 @@ fn booted(intended: i64, enrolled: Option<i64>) -> MachineView {
         provider: Provider::Qemu,
         size: Size::Small,
         arch: Arch::Amd64,
+        offering: None,
+        tried: Vec::new(),
         state: machine::State::Booting,
         intended_at: at(intended),
         placed_at: None,
@@ -132,4 +135,26 @@ fn noted_phases_win_over_rows_and_may_use_the_step_names_of_the_agent() {
 fn a_clock_that_went_back_gives_no_negative_bar() {
     let run = run_with(json!({ "read": { "started_at": at(3), "finished_at": at(2) } }));
     assert_eq!(bars(&run, &[], None)[1..], [("read", Some(0))]);
+}
+
+#[test]
+fn a_boot_says_where_the_machine_was_made_and_what_had_no_room() {
+    let made = Offering {
+        name: "cx23".to_owned(),
+        location: "fsn1".to_owned(),
+        arch: Arch::Amd64,
+        vcpus: 2,
+        memory_mib: 4096,
+        price: None,
+        available: true,
+    };
+    let asked = MachineView { offering: Some(made), tried: vec!["cx23 in nbg1".to_owned()], ..booted(1, None) };
+    let detail = |machine: &MachineView| {
+        let phases = phases(&run_with(json!({})), &[], Some(machine));
+        phases.into_iter().find(|phase| phase.name == "boot").unwrap().detail
+    };
+    assert_eq!(detail(&asked).as_deref(), Some("no room: cx23 in nbg1"), "it was not made yet");
+    let placed = MachineView { placed_at: Some(at(2)), ..asked };
+    assert_eq!(detail(&placed).as_deref(), Some("cx23 in fsn1 (no room: cx23 in nbg1)"));
+    assert_eq!(detail(&booted(1, None)), None);
 }

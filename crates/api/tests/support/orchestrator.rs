@@ -116,7 +116,8 @@ impl Orchestrator for FakeOrchestrator {
         Err(Status::unimplemented("the API never asks"))
     }
 
-    /// Opens what was sealed, as the orchestrator does, and finds fault with the token `bad`.
+    /// Opens what was sealed, as the orchestrator does, finds fault with the token `bad`, and shows no machine to the
+    /// token `of-strangers`.
     async fn verify_account(
         &self,
         request: Request<VerifyAccountRequest>,
@@ -124,11 +125,12 @@ impl Orchestrator for FakeOrchestrator {
         let request = request.into_inner();
         let (id, team) = (request.account_id.parse().unwrap(), request.team_id.parse().unwrap());
         let keys = KeyRing::single(&Secret::new(super::KEY)).unwrap();
-        let is_bad = !request.credentials_sealed.is_empty() && {
-            let opened = keys.open_text(&CloudAccount::place(id, team), &request.credentials_sealed).unwrap();
-            opened.reveal() == r#"{"token":"bad"}"#
-        };
-        let problem = if is_bad { "the token is not valid".to_owned() } else { String::new() };
-        Ok(Response::new(VerifyAccountResponse { problem }))
+        let place = CloudAccount::place(id, team);
+        let sealed = request.credentials_sealed;
+        let opened = (!sealed.is_empty()).then(|| keys.open_text(&place, &sealed).unwrap().reveal().to_owned());
+        let is = |token: &str| opened.as_deref() == Some(&format!(r#"{{"token":"{token}"}}"#));
+        let problem = if is("bad") { "the token is not valid".to_owned() } else { String::new() };
+        let sees_machines = !request.machine_ids.is_empty() && !is("of-strangers");
+        Ok(Response::new(VerifyAccountResponse { problem, sees_machines }))
     }
 }

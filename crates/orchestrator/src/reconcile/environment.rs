@@ -1,5 +1,6 @@
 //! Environments: look at the rows, do the next thing, say where it stands.
 
+pub mod account;
 mod deploy;
 mod execute;
 pub mod plan;

@@ -33,6 +33,11 @@ pub trait Ledger: Send + Sync + 'static {
 
     async fn account(&self, id: CloudAccountId) -> Result<Arc<Account>, Failure>;
 
+    /// Whether the account is not deleted.
+    async fn has_account(&self, _: CloudAccountId) -> Stored<bool> {
+        Ok(true)
+    }
+
     async fn get_machine(&self, id: MachineId) -> Stored<Machine>;
 
     /// Those that are not gone.
@@ -92,9 +97,14 @@ impl Writing {
 /// What a transaction can hold.
 #[async_trait]
 pub trait Changes: Send + Sync {
+    /// Holds the account as it was when it was opened, until the end of the transaction; stale when it has changed.
+    async fn hold_account(&self, id: CloudAccountId, generation: i64) -> Stored<Outcome>;
+
     async fn machine_creating(&self, id: MachineId, limit: TimeDelta, offering: Option<&Offering>) -> Stored<Outcome>;
 
     async fn machine_refused(&self, id: MachineId, offering: &Offering) -> Stored<Outcome>;
+
+    async fn machine_not_made(&self, id: MachineId) -> Stored<Outcome>;
 
     async fn machine_placed(&self, id: MachineId, provider_id: &str, address: Option<&str>) -> Stored<Outcome>;
 
@@ -121,6 +131,10 @@ impl Ledger for Context {
 
     async fn account(&self, id: CloudAccountId) -> Result<Arc<Account>, Failure> {
         self.clouds.of(id).await
+    }
+
+    async fn has_account(&self, id: CloudAccountId) -> Stored<bool> {
+        self.store.has_cloud_account(id).await
     }
 
     async fn get_machine(&self, id: MachineId) -> Stored<Machine> {
@@ -186,12 +200,20 @@ impl Ledger for Context {
 
 #[async_trait]
 impl Changes for Tx {
+    async fn hold_account(&self, id: CloudAccountId, generation: i64) -> Stored<Outcome> {
+        self.hold_cloud_account(id, generation).await
+    }
+
     async fn machine_creating(&self, id: MachineId, limit: TimeDelta, offering: Option<&Offering>) -> Stored<Outcome> {
         self.machine_creating(id, limit, offering).await
     }
 
     async fn machine_refused(&self, id: MachineId, offering: &Offering) -> Stored<Outcome> {
         self.machine_refused(id, offering).await
+    }
+
+    async fn machine_not_made(&self, id: MachineId) -> Stored<Outcome> {
+        self.machine_not_made(id).await
     }
 
     async fn machine_placed(&self, id: MachineId, provider_id: &str, address: Option<&str>) -> Stored<Outcome> {

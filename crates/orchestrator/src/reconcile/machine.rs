@@ -7,7 +7,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use chrono::TimeDelta;
 use stagely_cloud::{
-    AgentConfig, Cloud, CreateRequest, DeleteProgress, ErrorKind, ProviderId, SleepProgress, Vm, VmState,
+    AgentConfig, Cloud, CloudError, CreateRequest, DeleteProgress, ErrorKind, Offering, ProviderId, SleepProgress, Vm,
+    VmState,
 };
 use stagely_domain::failure::{Code, Failure as RunFailure};
 use stagely_domain::id::MachineId;
@@ -22,6 +23,7 @@ use crate::clouds::{Account, Choice};
 use crate::context::{clouded, stored};
 use crate::failures::failure;
 use crate::reconcile::ledger::{Ledger, Writing};
+use crate::reconcile::refusal::{self, Consequence};
 
 /// Until when a create call may still take effect after it was made.
 const CREATE_LIMIT: TimeDelta = TimeDelta::seconds(180);
@@ -30,8 +32,6 @@ const BOOT_LIMIT: TimeDelta = TimeDelta::minutes(10);
 /// So long a machine that was placed is believed although nothing shows it: providers' lists lag, and what a provider's
 /// client remembers is gone with its process.
 const YOUTH: TimeDelta = TimeDelta::minutes(5);
-/// Refused creates after which the run is told.
-const CREATE_TRIES: u32 = 5;
 const INGRESS_PORT: u16 = 7443;
 const LOOK: Duration = Duration::from_secs(20);
 
@@ -56,7 +56,7 @@ impl Reconciler for Machines {
         match (machine.desired, machine.state) {
             (_, State::Gone) => Ok(Step::Done),
             (Presence::Absent, _) => work.remove().await.map_err(Failure::never_parks),
-            (Presence::Present, State::Intended | State::Creating) => work.create(claim.attempt).await,
+            (Presence::Present, State::Intended | State::Creating) => work.create().await,
             (Presence::Present, State::Booting | State::Enrolled | State::Hibernated) if work.is_suspect().await? => {
                 let message = "the machine's one-time enrolment token was used a second time, with another key: \
                                somebody else may have read it, so the machine was removed";
@@ -79,20 +79,29 @@ struct Work<'w> {
 }
 
 impl Work<'_> {
-    async fn create(&self, attempt: u32) -> Result<Step, Failure> {
+    async fn create(&self) -> Result<Step, Failure> {
         let (doing, id) = ("create a machine", self.machine.id);
         if !self.cloud.capabilities().arches.contains(&self.machine.arch) {
             let message = format!("this cloud account has no {} machines", self.machine.arch);
             return self.give_up(failure(Code::MachineFailed, "boot", message)).await;
         }
-        let offering = match self.account.choose(self.machine).await.map_err(clouded("read what machines there are"))? {
-            Choice::Any => None,
-            Choice::Offering(offering) => Some(offering),
-            Choice::Nothing => return self.give_up(no_room(self.machine)).await,
+        let offering = match self.account.choose(self.machine).await {
+            Ok(Choice::Any) => None,
+            Ok(Choice::Offering(offering)) => Some(offering),
+            Ok(Choice::Nothing) => return self.give_up(refusal::no_room(self.machine)).await,
+            Ok(Choice::Nowhere { wish, places }) => return self.give_up(refusal::nowhere(&wish, &places)).await,
+            Err(error) => return self.refused(error, None).await,
         };
         let prepared = self.context.prepare_enrolment(id, doing).await?;
         let chosen = offering.as_ref();
-        let intent = self.write(doing, async |tx| tx.machine_creating(id, CREATE_LIMIT, chosen).await).await?;
+        // By credentials that were replaced it might be made where nobody looks for it.
+        let (account, generation) = (self.machine.account, self.account.generation);
+        let intent = self
+            .write(doing, async |tx| match tx.hold_account(account, generation).await? {
+                Outcome::Stale => Ok(Outcome::Stale),
+                Outcome::Written => tx.machine_creating(id, CREATE_LIMIT, chosen).await,
+            })
+            .await?;
         if intent == Outcome::Stale {
             return Ok(Step::Again(Duration::ZERO));
         }
@@ -129,26 +138,26 @@ impl Work<'_> {
                 tracing::info!(machine.id = %id, "{id} is placed");
                 Ok(Step::Again(Duration::ZERO))
             }
-            // Certainly nothing was made: another type or place may have room.
-            Err(error)
-                if error.kind == ErrorKind::Capacity
-                    && !error.ambiguous
-                    && let Some(offering) = chosen =>
-            {
+            Err(error) => self.refused(error, chosen).await,
+        }
+    }
+
+    /// The provider did not make it, or did not say what it can make.
+    async fn refused(&self, error: CloudError, chosen: Option<&Offering>) -> Result<Step, Failure> {
+        let (doing, id) = ("create a machine", self.machine.id);
+        match (refusal::of(&error, chosen.is_some()), chosen) {
+            (Consequence::Elsewhere, Some(offering)) => {
                 tracing::info!(machine.id = %id, %error, "no room for {id} as {offering}");
                 let _ = self.write(doing, async |tx| tx.machine_refused(id, offering).await).await?;
                 Ok(Step::Again(Duration::ZERO))
             }
-            // Being told to come later is no refusal, however often.
-            Err(error)
-                if (attempt >= CREATE_TRIES && !matches!(error.kind, ErrorKind::RateLimited { .. }))
-                    || matches!(error.kind, ErrorKind::Invalid | ErrorKind::Unsupported) =>
-            {
-                tracing::warn!(machine.id = %id, %error, "{id} could not be created");
-                let message = format!("the cloud gave no machine: {}", error.message);
-                self.give_up(failure(Code::MachineFailed, "boot", message)).await
+            (Consequence::Later, _) => Err(clouded(doing)(error)),
+            // Counted in the row, which lives through crashes, and which no other failure touches.
+            (Consequence::Again, _) if self.machine.refusals + 1 < refusal::TRIES => {
+                let _ = self.write(doing, async |tx| tx.machine_not_made(id).await).await?;
+                Err(clouded(doing)(error))
             }
-            Err(error) => Err(clouded(doing)(error)),
+            _ => self.give_up(refusal::told(&error)).await,
         }
     }
 
@@ -387,14 +396,4 @@ fn runs(vm: &Vm) -> bool {
 
 fn lost() -> RunFailure {
     failure(Code::MachineLost, "run", "the machine is not there any more")
-}
-
-/// What the run is told when no type in no place had room.
-fn no_room(machine: &Machine) -> RunFailure {
-    let (size, arch) = (machine.size, machine.arch);
-    let message = match machine.tried.as_slice() {
-        [] => format!("this cloud account has no {size} {arch} machines in its locations"),
-        tried => format!("the cloud has no room for a {size} {arch} machine; tried {}", tried.join(", ")),
-    };
-    failure(Code::MachineFailed, "boot", message)
 }

@@ -64,6 +64,11 @@ impl Reconciler for Sweeps {
 
     async fn reconcile(&self, claim: &WorkClaim) -> Result<Step, Failure> {
         let account = CloudAccountId::from_uuid(claim.fence.key);
+        // Nothing of it is left but its name, which what is gone still bears.
+        let is_there = self.context.has_account(account).await;
+        if !is_there.map_err(stored("sweep a cloud account")).map_err(Failure::never_parks)? {
+            return Ok(Step::Done);
+        }
         // First, since it needs only the rows: what runs costs while its provider does not answer, too.
         self.context.note_costs(&claim.fence, account).await.map_err(Failure::never_parks)?;
         self.sweep(account).await.map_err(Failure::never_parks)?;

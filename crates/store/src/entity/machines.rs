@@ -35,6 +35,8 @@ pub struct Model {
     pub gone_at: Option<DateTime<Utc>>,
     pub offering: Option<Json>,
     pub tried: Json,
+    pub refusals: i32,
+    pub locations: Json,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

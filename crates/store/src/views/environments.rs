@@ -7,6 +7,7 @@ use sea_orm::{ConnectionTrait, DbBackend, FromQueryResult, QueryResult, Statemen
 use stagely_domain::environment;
 use stagely_domain::id::{CloudAccountId, EnvironmentId, MachineId, ProjectId};
 use stagely_domain::machine::{self, Arch, Provider, Size};
+use stagely_domain::offering::Offering;
 use stagely_domain::route;
 use uuid::Uuid;
 
@@ -96,6 +97,10 @@ pub struct MachineView {
     pub size: Size,
     /// Its architecture.
     pub arch: Arch,
+    /// Which type in which place it is, or is asked for as.
+    pub offering: Option<Offering>,
+    /// What had no room for it, in the order in which it was tried.
+    pub tried: Vec<String>,
     /// Where it stands.
     pub state: machine::State,
     /// When it was decided on.
@@ -298,6 +303,8 @@ fn machine_view(row: &QueryResult) -> Result<MachineView> {
         provider: word::parse("cloud_providers", row.account_id, "kind", &kind)?,
         size: word::parse("machines", row.id, "size", &row.size)?,
         arch: word::parse("machines", row.id, "arch", &row.arch)?,
+        offering: word::json("machines", row.id, "offering", row.offering)?,
+        tried: word::json("machines", row.id, "tried", Some(row.tried))?.unwrap_or_default(),
         state: word::parse("machines", row.id, "state", &row.state)?,
         intended_at: row.intended_at,
         placed_at: row.placed_at,

@@ -4,25 +4,24 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Map, json};
 use stagely_domain::build::Job;
 use stagely_domain::environment::State;
-use stagely_domain::failure::{Code, Failure as RunFailure};
+use stagely_domain::failure::Failure as RunFailure;
 use stagely_domain::id::{BuildJobId, MachineId, RunId};
 use stagely_domain::machine::Role;
 use stagely_domain::run::{self, Cause};
 use stagely_domain::spec::Resolved;
 use stagely_proto::{agent, hub};
 use stagely_reconcile::{ErrorClass, Failure, Fence};
+use stagely_store::Tx;
 use stagely_store::agents::Step;
 use stagely_store::builds::NewBuildJob;
 use stagely_store::environments::{Environment, Outcome, Presence};
 use stagely_store::machines::NewMachine;
 use stagely_store::runs::{NewRun, PhaseEdge, Run};
 use stagely_store::work::kind;
-use stagely_store::{Scope, Tx};
 
 use super::plan::{Op, Snapshot};
-use super::{bug, deploy, prove, read, sources};
+use super::{account, bug, deploy, prove, read, sources};
 use crate::context::{Context, called, hosted, stored};
-use crate::failures::failure;
 use crate::surface;
 
 pub async fn execute(context: &Context, fence: &Fence, snapshot: &Snapshot, op: &Op) -> Result<(), Failure> {
@@ -126,29 +125,20 @@ async fn read_commit(context: &Context, fence: &Fence, snapshot: &Snapshot) -> R
 async fn ensure_machine(context: &Context, fence: &Fence, snapshot: &Snapshot) -> Result<(), Failure> {
     let doing = "wish for a machine";
     let (env, spec) = (&snapshot.env, the_spec(snapshot)?);
-    let project = context.store.get_project(&Scope::system(doing), env.project).await.map_err(stored(doing))?;
-    let accounts = context.store.list_cloud_accounts(&Scope::system(doing)).await.map_err(stored(doing))?;
-    let named = spec.spec.preview.provider.as_ref();
-    let account = match named {
-        Some(name) => accounts.iter().find(|account| account.team == env.team && account.name == *name),
-        None => accounts.iter().find(|account| Some(account.id) == project.account),
-    };
-    let Some(account) = account else {
-        let message = match named {
-            Some(name) => format!("the team has no cloud account `{name}` (preview.provider)"),
-            None => "the project has no cloud account: choose one in its settings".to_owned(),
-        };
-        return fail(context, fence, snapshot, &failure(Code::MachineFailed, "boot", message)).await;
+    let account = match account::of(context, env, &spec.spec.preview).await? {
+        Ok(account) => account,
+        Err(failure) => return fail(context, fence, snapshot, &failure).await,
     };
     let machine = NewMachine {
         id: MachineId::generate(),
         team: env.team,
         project: env.project,
         environment: Some(env.id),
-        account: account.id,
+        account,
         role: Role::Preview,
         size: spec.spec.preview.size,
         arch: spec.spec.preview.arch,
+        locations: spec.spec.preview.region.clone(),
         lifetime: TimeDelta::hours(context.config.machine_lifetime_hours),
     };
     write(context, fence, doing, async |tx| {

@@ -22,10 +22,11 @@ const CHANGES: usize = 25;
 
 /// Everything of a row but its owner and the times themselves.
 fn facts(row: &Machine) -> String {
-    let Machine { state, desired, power, offering, tried, provider_id, address, failure, .. } = row;
+    let Machine { state, desired, power, offering, tried, refusals, provider_id, address, failure, .. } = row;
     let times = [row.create_deadline, row.absent_seen_at, row.placed_at, row.enrolled_at, row.drop_at, row.gone_at]
         .map(|at| at.is_some());
-    format!("{state:?} {desired:?} {power:?} {offering:?} {tried:?} {provider_id:?} {address:?} {failure:?} {times:?}")
+    let create = format!("{offering:?} {tried:?} {refusals} {provider_id:?} {address:?}");
+    format!("{state:?} {desired:?} {power:?} {create} {failure:?} {times:?}")
 }
 
 /// One change that `chance` decides, of a row that is in `state`.
@@ -36,12 +37,13 @@ async fn change(tx: &Writing, id: MachineId, state: State, chance: &mut Chance) 
     let from = if chance.happens(100) { *chance.pick(&State::ALL) } else { state };
     let to = *chance.pick(&State::ALL);
     let reason = failure(Code::MachineLost, "run", "it is gone");
-    match chance.below(12) {
+    match chance.below(13) {
         0 => tx.machine_creating(id, TimeDelta::minutes(3), Some(&offering)).await,
         1 => tx.machine_creating(id, TimeDelta::minutes(3), None).await,
         2 => tx.machine_refused(id, &offering).await,
         3 | 4 => tx.machine_placed(id, if chance.happens(500) { "i-1" } else { "i-2" }, address).await,
         5 => tx.machine_shown(id).await,
+        7 => tx.machine_not_made(id).await,
         6 => tx.drop_machine(id, chance.happens(500).then_some(&reason)).await,
         _ => tx.set_machine_state(id, from, to).await,
     }
@@ -97,6 +99,7 @@ async fn new_machine(db: &TestDb, life: &Life, (team, project, account): (TeamId
         role: Role::Builder,
         size: Size::Small,
         arch: Arch::Amd64,
+        locations: Vec::new(),
         lifetime: TimeDelta::hours(1),
     };
     let tx = db.store().begin().await.unwrap();

@@ -258,11 +258,13 @@ impl Transaction {
 
 #[async_trait]
 impl Changes for Transaction {
+    /// Nobody changes the account here.
+    async fn hold_account(&self, _: CloudAccountId, _: i64) -> Stored<Outcome> {
+        Ok(Outcome::Written)
+    }
+
     async fn machine_creating(&self, id: MachineId, limit: TimeDelta, offering: Option<&Offering>) -> Stored<Outcome> {
-        let is_meant = |machine: &Machine| {
-            machine.desired == Presence::Present && matches!(machine.state, State::Intended | State::Creating)
-        };
-        Ok(self.update(id, is_meant, |machine, now| {
+        Ok(self.update(id, is_to_be_made, |machine, now| {
             machine.state = State::Creating;
             (machine.create_deadline, machine.absent_seen_at) = (Some(now + limit), None);
             machine.offering = offering.cloned();
@@ -276,6 +278,10 @@ impl Changes for Transaction {
             machine.tried.push(tried.clone());
             machine.offering = None;
         }))
+    }
+
+    async fn machine_not_made(&self, id: MachineId) -> Stored<Outcome> {
+        Ok(self.update(id, is_to_be_made, |machine, _| machine.refusals += 1))
     }
 
     async fn machine_placed(&self, id: MachineId, provider_id: &str, address: Option<&str>) -> Stored<Outcome> {
@@ -353,6 +359,10 @@ impl Changes for Transaction {
     }
 }
 
+fn is_to_be_made(machine: &Machine) -> bool {
+    machine.desired == Presence::Present && matches!(machine.state, State::Intended | State::Creating)
+}
+
 /// A row that was just committed.
 pub fn intended(id: MachineId, ids: [Uuid; 4], expires_at: DateTime<Utc>, now: DateTime<Utc>) -> Machine {
     use stagely_domain::id::{EnvironmentId, ProjectId, TeamId};
@@ -369,8 +379,10 @@ pub fn intended(id: MachineId, ids: [Uuid; 4], expires_at: DateTime<Utc>, now: D
         desired: Presence::Present,
         power: Power::Awake,
         state: State::Intended,
+        locations: Vec::new(),
         offering: None,
         tried: Vec::new(),
+        refusals: 0,
         provider_id: None,
         address: None,
         failure: None,

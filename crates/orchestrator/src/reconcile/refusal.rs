@@ -1,0 +1,141 @@
+//! What follows when a provider does not make a machine. Each kind of refusal has one consequence; [`of`] is the table.
+
+use stagely_cloud::{CloudError, ErrorKind};
+use stagely_domain::failure::{Code, Failure as RunFailure};
+use stagely_store::machines::Machine;
+
+use crate::failures::failure;
+
+/// Refusals that may pass, after which the run is told.
+pub const TRIES: u32 = 5;
+
+/// What is done next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Consequence {
+    /// The run is told at once: asking again changes nothing before a person has done something.
+    Tell,
+    /// Another type or place is asked for, at once.
+    Elsewhere,
+    /// The same is asked when the provider said. Being told to come later is no refusal, however often.
+    Later,
+    /// The same is asked again, less and less often, and the run is told after [`TRIES`].
+    Again,
+}
+
+/// The consequence of a refusal; `chosen` when it was about one type in one place.
+pub fn of(error: &CloudError, chosen: bool) -> Consequence {
+    match error.kind {
+        ErrorKind::Auth
+        | ErrorKind::Permission
+        | ErrorKind::Quota
+        | ErrorKind::Exists
+        | ErrorKind::Invalid
+        | ErrorKind::Unsupported => Consequence::Tell,
+        // Certainly nothing was made: another type or place may have room.
+        ErrorKind::Capacity if chosen && !error.ambiguous => Consequence::Elsewhere,
+        ErrorKind::RateLimited { .. } => Consequence::Later,
+        ErrorKind::Capacity
+        | ErrorKind::Conflict
+        | ErrorKind::NotFound
+        | ErrorKind::Unavailable
+        | ErrorKind::Timeout
+        | ErrorKind::Protocol => Consequence::Again,
+    }
+}
+
+/// What the run is told: the provider's sentence and what to do.
+pub fn told(error: &CloudError) -> RunFailure {
+    let sentence = error.message.trim_end_matches(['.', ' ']);
+    let message = format!("the cloud gave no machine: {sentence}. {}", advice(error.kind));
+    failure(Code::MachineFailed, "boot", message)
+}
+
+/// What the run is told when no type in no place had room.
+pub fn no_room(machine: &Machine) -> RunFailure {
+    let (size, arch) = (machine.size, machine.arch);
+    let message = match machine.tried.as_slice() {
+        [] if machine.locations.is_empty() => {
+            format!("this cloud account has no {size} {arch} machines in its locations")
+        }
+        [] => format!("this cloud account has no {size} {arch} machines in {}", machine.locations.join(", ")),
+        tried => format!("the cloud has no room for a {size} {arch} machine; tried {}", tried.join(", ")),
+    };
+    failure(Code::MachineFailed, "boot", message)
+}
+
+/// What the run is told when a place of `preview.region` is none of the account's.
+pub fn nowhere(wish: &str, places: &[String]) -> RunFailure {
+    let message = match places {
+        [] => format!("`preview.region` says `{wish}`, and this cloud account knows no regions: leave it out"),
+        places => format!(
+            "`preview.region` says `{wish}`, which this cloud account does not have or does not allow; it has {}",
+            places.join(", ")
+        ),
+    };
+    failure(Code::MachineFailed, "boot", message)
+}
+
+const fn advice(kind: ErrorKind) -> &'static str {
+    match kind {
+        ErrorKind::Auth => "Give the cloud account credentials that work, then redeploy.",
+        ErrorKind::Permission => {
+            "Allow it to the cloud account's credentials (`stagely cloud permissions` prints all they need), then redeploy."
+        }
+        ErrorKind::Quota => {
+            "Have the limit raised at the provider, or close previews that are not needed, then redeploy."
+        }
+        ErrorKind::Exists => "Remove it at the provider if nobody needs it, then redeploy.",
+        ErrorKind::Invalid | ErrorKind::Unsupported => {
+            "Check the cloud account's settings and `preview` in stagely.yaml, then redeploy."
+        }
+        ErrorKind::Capacity => "Allow another location or size, or redeploy later.",
+        ErrorKind::Conflict
+        | ErrorKind::NotFound
+        | ErrorKind::RateLimited { .. }
+        | ErrorKind::Unavailable
+        | ErrorKind::Timeout
+        | ErrorKind::Protocol => "It was tried several times: redeploy when the provider is well again.",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use stagely_cloud::{CloudError, ErrorKind};
+
+    use super::{Consequence, of, told};
+
+    #[test]
+    fn each_kind_of_refusal_has_its_consequence() {
+        let later = ErrorKind::RateLimited { retry_after: None };
+        for (kind, chosen, lost) in [
+            (ErrorKind::Auth, Consequence::Tell, Consequence::Tell),
+            (ErrorKind::Permission, Consequence::Tell, Consequence::Tell),
+            (ErrorKind::Quota, Consequence::Tell, Consequence::Tell),
+            (ErrorKind::Exists, Consequence::Tell, Consequence::Tell),
+            (ErrorKind::Invalid, Consequence::Tell, Consequence::Tell),
+            (ErrorKind::Unsupported, Consequence::Tell, Consequence::Tell),
+            (ErrorKind::Capacity, Consequence::Elsewhere, Consequence::Again),
+            (later, Consequence::Later, Consequence::Later),
+            (ErrorKind::Conflict, Consequence::Again, Consequence::Again),
+            (ErrorKind::NotFound, Consequence::Again, Consequence::Again),
+            (ErrorKind::Unavailable, Consequence::Again, Consequence::Again),
+            (ErrorKind::Timeout, Consequence::Again, Consequence::Again),
+            (ErrorKind::Protocol, Consequence::Again, Consequence::Again),
+        ] {
+            let refused = || CloudError::new(kind, "create", "no");
+            assert_eq!(of(&refused(), true), chosen, "{kind:?}");
+            assert_eq!(of(&refused().ambiguous(), true), lost, "{kind:?}, and it may have taken effect");
+            assert_ne!(of(&refused(), false), Consequence::Elsewhere, "{kind:?}, and there is nothing else");
+        }
+    }
+
+    #[test]
+    fn a_run_is_told_the_providers_sentence_and_what_to_do() {
+        let refused = CloudError::new(ErrorKind::Permission, "create", "no permission for ec2:RunInstances.");
+        let message = told(&refused).message;
+        assert!(
+            message.starts_with("the cloud gave no machine: no permission for ec2:RunInstances. Allow it"),
+            "{message}"
+        );
+    }
+}

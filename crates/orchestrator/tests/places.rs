@@ -1,0 +1,97 @@
+//! Where a machine is made: what `preview.region`, `preview.provider` and `preview.arch` say, and what is said of it.
+
+use stagely_cloud::Offering;
+use stagely_domain::account::Settings;
+use stagely_domain::id::CloudAccountId;
+use stagely_domain::machine::{Arch, Provider};
+use stagely_domain::secret::Secret;
+use stagely_store::seal::KeyRing;
+use stagely_store::tenants::CloudAccount;
+
+use crate::stack::Stack;
+use crate::{clouds, git_host};
+
+fn offering(name: &str, location: &str) -> Offering {
+    let (name, location) = (name.to_owned(), location.to_owned());
+    Offering { name, location, arch: Arch::Amd64, vcpus: 4, memory_mib: 8192, price: None, available: true }
+}
+
+async fn push(stack: &Stack, yaml: &str) {
+    git_host::commit(&stack.branch, &[("stagely.yaml", yaml.as_bytes())]).await;
+    stack.deliver("synchronize").await;
+}
+
+async fn end(stack: Stack) {
+    stack.close().await;
+    stack.gone().await;
+    stack.end().await;
+}
+
+/// Another account of the stack's team, which nobody asks for machines.
+async fn insert_hetzner(stack: &Stack) {
+    let db = &stack.world.db;
+    let team = db.store().find_team("acme").await.unwrap().unwrap();
+    let id = CloudAccountId::generate();
+    let ring = KeyRing::single(&Secret::new(clouds::KEY.repeat(32))).unwrap();
+    let account = CloudAccount {
+        id,
+        team,
+        name: "hetzner-eu".to_owned(),
+        kind: Provider::Hetzner,
+        settings: Settings { ingress_from: vec!["198.51.100.7/32".to_owned()], ..Settings::default() },
+        credentials_sealed: Some(ring.seal(&CloudAccount::place(id, team), br#"{"token":"t"}"#).unwrap()),
+        generation: 1,
+    };
+    let tx = db.store().begin().await.unwrap();
+    tx.insert_cloud_account(&account).await.unwrap();
+    tx.commit().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_wish_for_regions_is_kept_in_its_order_and_the_next_is_tried_when_one_is_full() {
+    let stack = Stack::start().await;
+    stack.cloud.inner.sell(vec![offering("a", "fsn1"), offering("n", "nbg1"), offering("h", "hel1")]);
+    stack.cloud.inner.fill(&["n"]);
+    git_host::commit(&stack.branch, &[("stagely.yaml", b"version: 2\npreview:\n  region: [nbg1, hel1]\n")]).await;
+    stack.open().await;
+    stack.live().await;
+    let [machine] = stack.cloud.inner.machines()[..] else { panic!("one machine") };
+    assert_eq!(stack.cloud.inner.created_as(machine), Some(offering("h", "hel1")));
+    assert_eq!(stack.world.db.text("SELECT locations FROM machines").await, r#"["nbg1", "hel1"]"#);
+    let comment = stack.comment();
+    assert!(comment.contains("on h in hel1") && comment.contains("no room: n in nbg1"), "{comment}");
+    end(stack).await;
+}
+
+#[tokio::test]
+async fn a_region_that_the_account_does_not_have_fails_the_run_and_names_those_that_it_has() {
+    let stack = Stack::start().await;
+    git_host::commit(&stack.branch, &[("stagely.yaml", b"version: 2\npreview:\n  region: nbg1\n")]).await;
+    stack.open().await;
+    stack.says("knows no regions").await;
+    stack.cloud.inner.sell(vec![offering("a", "fsn1"), offering("h", "hel1")]);
+    stack.world.db.execute("UPDATE cloud_providers SET generation = generation + 1").await;
+    push(&stack, "version: 2\npreview:\n  region: [fsn1, mars1]\n").await;
+    stack.says("it has fsn1, hel1").await;
+    assert!(stack.comment().contains("mars1"), "{}", stack.comment());
+    assert_eq!(stack.cloud.ever(), 0);
+    end(stack).await;
+}
+
+#[tokio::test]
+async fn a_processor_that_the_account_has_not_is_refused_before_there_is_a_machine() {
+    let stack = Stack::start().await;
+    stack.cloud.has_only(&[Arch::Amd64]);
+    git_host::commit(&stack.branch, &[("stagely.yaml", b"version: 2\npreview:\n  arch: arm64\n")]).await;
+    stack.open().await;
+    stack.says("metal").await;
+    let comment = stack.comment();
+    assert!(comment.contains("has no arm64 machines") && comment.contains("such as AWS or Hetzner"), "{comment}");
+    insert_hetzner(&stack).await;
+    push(&stack, "version: 2\npreview:\n  arch: arm64\n# Again\n").await;
+    stack.says("hetzner-eu").await;
+    assert_eq!(stack.world.db.text("SELECT count(*) FROM machines WHERE role = 'preview'").await, "0");
+    push(&stack, "version: 2\npreview:\n  provider: nowhere\n").await;
+    stack.says("no cloud account").await;
+    end(stack).await;
+}

@@ -1,0 +1,1 @@
+ALTER TABLE cloud_providers DROP COLUMN generation, DROP COLUMN updated_at;
