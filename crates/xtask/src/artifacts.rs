@@ -11,19 +11,23 @@ use crate::{packages, say, scratch, workspace};
 
 /// The directory of the machine image, built once for its recipe.
 pub async fn image() -> anyhow::Result<PathBuf> {
-    built("deploy/image/build.sh", "machine image").await
+    built("deploy/image/build.sh", "machine image", "").await
 }
 
 /// The directory of an image like those that clouds have, for the first boot there.
 pub async fn stock_image() -> anyhow::Result<PathBuf> {
-    built("deploy/image/stock.sh", "image that stands for a cloud's own").await
+    // Its machines install packages from the mirror that it was made from.
+    let mirror = xtask::base_images::debian_mirror().await?;
+    built("deploy/image/stock.sh", "image that stands for a cloud's own", &mirror).await
 }
 
-async fn built(recipe: &str, name: &str) -> anyhow::Result<PathBuf> {
+/// `also` is what an image depends on beside its recipe.
+async fn built(recipe: &str, name: &str, also: &str) -> anyhow::Result<PathBuf> {
     packages::ensure(packages::MACHINES).await?;
     let path = workspace().join(recipe);
     let script = std::fs::read(&path).with_context(|| format!("read {}", path.display()))?;
-    let key = hex::encode(&digest(&SHA256, &script).as_ref()[..8]);
+    let inputs = [script.as_slice(), also.as_bytes()].concat();
+    let key = hex::encode(&digest(&SHA256, &inputs).as_ref()[..8]);
     let directory = scratch().join("images").join(key);
     if directory.join("manifest.json").is_file() {
         return Ok(directory);
