@@ -31,7 +31,7 @@ const HOST: &str = "10.0.2.2";
 /// How long anything may take under software emulation beside other machines.
 const PATIENCE: Duration = Duration::from_secs(1500);
 /// When machines that nobody is to enrol end themselves here.
-const SHORT: Duration = Duration::from_secs(150);
+const SHORT: Duration = Duration::from_secs(240);
 
 /// Set by `cargo xtask contract`, which has built or filled them.
 #[expect(clippy::disallowed_methods, reason = "tests are configured by the environment")]
