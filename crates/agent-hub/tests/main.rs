@@ -3,6 +3,7 @@
 
 mod connections;
 mod enrolment;
+mod first_boot;
 mod logs;
 mod stack;
 mod wishes;

@@ -9,7 +9,9 @@ pub use chance::Chance;
 pub use doom::Doom;
 
 use std::collections::{HashMap, VecDeque};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use stagely_domain::clock::Clock;
@@ -20,6 +22,23 @@ use crate::{
     Capabilities, Cloud, CloudError, CreateRequest, Created, DeleteProgress, ErrorKind, Listing, Offering, ProviderId,
     Residue, Residues, Result, SleepProgress, Vm, VmState,
 };
+
+/// What a machine of `request` boots with at AWS, Hetzner and DigitalOcean, or the same with another deadline.
+///
+/// # Errors
+/// When it cannot be made of this request.
+pub fn user_data(request: &CreateRequest, deadline: Option<Duration>) -> Result<String> {
+    const LIMIT: usize = 16 * 1024;
+    match deadline {
+        None => crate::user_data::render(request, LIMIT),
+        Some(after) => crate::user_data::render_with_deadline(request, LIMIT, after),
+    }
+}
+
+/// QEMU's `-accel` on this host. `state_dir` keeps the answer, `image_dir` has a kernel to find it out with.
+pub async fn acceleration(state_dir: &Path, image_dir: &Path) -> &'static str {
+    crate::qemu::acceleration(state_dir, image_dir).await
+}
 
 /// What the next call does instead of only its work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

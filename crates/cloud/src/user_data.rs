@@ -1,33 +1,20 @@
 //! The first boot of a machine at a cloud: cloud-init user data that fits every provider's limit.
 //!
-//! The image is plain Debian 13 or one of ours. The deadline that ends a machine nobody enrolled is armed before anything
-//! else; the agent comes by URL and is started only when its hash is the one that we gave.
+//! The image is plain Debian 13 or one that was baked from it. The deadline that ends a machine nobody enrolled is armed
+//! before anything else; what lacks is installed; the agent comes by URL, unless the image has it, and is started only when
+//! its hash is the one that we gave. A machine that bakes gets no identity: it ends itself once its disk is whole.
+
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::request::CreateRequest;
+use crate::request::{Bake, CreateRequest};
 use crate::{CloudError, ErrorKind, Result};
 
-/// Ends a machine that nobody enrolled in ten minutes. `systemctl` speaks to the init process itself; `systemd-run`
-/// would wait for the message bus, which starts only after this stage of the boot.
-pub(crate) const DEADLINE: &str = "mkdir -p /run/systemd/system
-cat > /run/systemd/system/stagely-deadline.service <<'UNIT'
-[Unit]
-DefaultDependencies=no
-[Service]
-Type=oneshot
-ExecStart=/bin/sh -c '[ -e /run/stagely/enrolled ] || systemctl poweroff'
-UNIT
-cat > /run/systemd/system/stagely-deadline.timer <<'UNIT'
-[Unit]
-DefaultDependencies=no
-[Timer]
-OnActiveSec=600
-AccuracySec=1s
-UNIT
-systemctl daemon-reload
-systemctl start --no-block stagely-deadline.timer
-";
+/// When a machine that nobody enrolled ends itself.
+pub(crate) const UNENROLLED: Duration = Duration::from_secs(600);
+/// When a machine that bakes ends itself.
+const BAKING: Duration = Duration::from_secs(1800);
 
 /// The agent's service.
 pub(crate) const AGENT_UNIT: &str = "[Unit]
@@ -46,88 +33,128 @@ OOMScoreAdjust=-900
 WantedBy=multi-user.target
 ";
 
+/// Runs after cloud-init, which writes files to its very end.
+const GENERALISE_UNIT: &str = "[Unit]
+After=cloud-final.service
+[Service]
+Type=oneshot
+ExecStart=/bin/sh /usr/local/sbin/stagely-generalise
+StandardOutput=journal+console
+";
+
 /// What makes the machine unreachable for its containers' requests to the provider's metadata, which knows the user data.
 pub(crate) const NO_METADATA: [&str; 5] = ["ip", "route", "replace", "blackhole", "169.254.169.254/32"];
 
-/// Docker where the image lacks it, then the agent. `$1` is its URL, `$2` its SHA-256: words of ours, not of a user.
-const INSTALL: &str = "set -eu
-if ! command -v docker >/dev/null; then
-  export DEBIAN_FRONTEND=noninteractive
-  apt-get update
-  apt-get install --yes --no-install-recommends docker.io docker-cli docker-compose docker-buildx git ca-certificates curl
+const INSTALL: &str = include_str!("user_data/install.sh");
+const BAKE: &str = include_str!("user_data/bake.sh");
+const GENERALISE: &str = include_str!("user_data/generalise.sh");
+
+/// `$1` is the URL of the agent's program, `$2` its SHA-256. A machine without it is of no use.
+const START: &str = "if sh /usr/local/sbin/stagely-install \"$1\" \"$2\"; then
+  systemctl daemon-reload
+  systemctl enable --now --no-block stagely-agent.service
+else
+  systemctl poweroff
 fi
-partial=/usr/local/bin/stagely-agent.partial
-for try in 1 2 3 4 5 6 7 8 9 10; do
-  if curl --fail --silent --show-error --location --max-time 120 --output \"$partial\" \"$1\" \\
-    && echo \"$2  $partial\" | sha256sum --check --status; then
-    chmod 755 \"$partial\"
-    mv \"$partial\" /usr/local/bin/stagely-agent
-    systemctl daemon-reload
-    systemctl enable --now --no-block stagely-agent.service
-    exit 0
-  fi
-  sleep 3
-done
-echo 'stagely: the agent could not be installed' >/dev/console
-systemctl poweroff
 ";
+
+/// Ends a machine that nobody enrolled `after` its boot. `systemctl` speaks to the init process itself; `systemd-run`
+/// would wait for the message bus, which starts only after this stage of the boot.
+pub(crate) fn deadline(after: Duration) -> String {
+    let secs = after.as_secs();
+    format!(
+        "mkdir -p /run/systemd/system
+cat > /run/systemd/system/stagely-deadline.service <<'UNIT'
+[Unit]
+DefaultDependencies=no
+[Service]
+Type=oneshot
+ExecStart=/bin/sh -c '[ -e /run/stagely/enrolled ] || systemctl poweroff'
+UNIT
+cat > /run/systemd/system/stagely-deadline.timer <<'UNIT'
+[Unit]
+DefaultDependencies=no
+[Timer]
+OnActiveSec={secs}
+AccuracySec=1s
+UNIT
+systemctl daemon-reload
+systemctl start --no-block stagely-deadline.timer
+"
+    )
+}
 
 /// The user data of a machine: `#cloud-config` and JSON, which is YAML, so that whatever a value holds stays a value.
 ///
 /// # Errors
-/// [`ErrorKind::Invalid`] when it is longer than `limit` bytes; nothing was sent then.
+/// [`ErrorKind::Invalid`] when it is longer than `limit` bytes, or what is to be pulled is no image; nothing was sent then.
 pub(crate) fn render(request: &CreateRequest, limit: usize) -> Result<String> {
-    let doing = "write a machine's user data";
-    let config = serde_json::to_string(&request.config.file())
-        .map_err(|error| CloudError::new(ErrorKind::Invalid, doing, error.to_string()))?;
-    let document: Value = json!({
-        "bootcmd": [["sh", "-c", DEADLINE], NO_METADATA],
-        "write_files": [
-            {"path": "/etc/systemd/system/stagely-agent.service", "content": AGENT_UNIT},
-            {"path": "/etc/stagely/agent.json", "permissions": "0600", "content": config},
-            {"path": "/usr/local/sbin/stagely-install", "permissions": "0700", "content": INSTALL},
-        ],
-        "runcmd": [
-            ["sh", "/usr/local/sbin/stagely-install", request.agent.url, request.agent.sha256],
-            // The token is worthless once used, but nobody else needs to read it before.
-            ["rm", "-rf", "/var/lib/cloud/instance/user-data.txt", "/var/lib/cloud/instance/user-data.txt.i"],
-        ],
+    let after = if request.bake.is_some() { BAKING } else { UNENROLLED };
+    render_with_deadline(request, limit, after)
+}
+
+/// The same with another deadline: a test cannot wait that long.
+pub(crate) fn render_with_deadline(request: &CreateRequest, limit: usize, after: Duration) -> Result<String> {
+    let (mut files, commands) = match &request.bake {
+        None => machine(request)?,
+        Some(bake) => baker(request, bake)?,
+    };
+    files.extend([
+        json!({"path": "/etc/systemd/system/stagely-agent.service", "content": AGENT_UNIT}),
+        script("stagely-install", INSTALL),
+    ]);
+    let document = json!({
+        "bootcmd": [["sh", "-c", deadline(after)], NO_METADATA],
+        "write_files": files,
+        "runcmd": commands,
     });
     let text = format!("#cloud-config\n{document}\n");
     if text.len() > limit {
-        let message = format!("{} bytes, and the provider takes {limit}", text.len());
-        return Err(CloudError::new(ErrorKind::Invalid, doing, message));
+        return Err(refused(format!("{} bytes, and the provider takes {limit}", text.len())));
     }
     Ok(text)
 }
 
-#[cfg(test)]
-mod tests {
-    use stagely_domain::clock::SystemClock;
-    use stagely_domain::id::InstallationId;
-
-    use super::render;
-    use crate::ErrorKind;
-    use crate::contract::request;
-
-    #[test]
-    fn the_deadline_is_armed_first_and_the_agent_is_pinned() {
-        let mut wanted = request(InstallationId::generate(), &SystemClock);
-        wanted.agent.url = "https://x/$(reboot)'\"agent".to_owned();
-        let text = render(&wanted, 16 * 1024).unwrap();
-        let document: serde_json::Value = serde_json::from_str(text.strip_prefix("#cloud-config\n").unwrap()).unwrap();
-        assert!(document["bootcmd"][0][2].as_str().unwrap().contains("stagely-deadline.timer"));
-        assert_eq!(document["runcmd"][0][2], wanted.agent.url);
-        assert_eq!(document["runcmd"][0][3], wanted.agent.sha256);
-        assert!(text.len() < 8 * 1024, "{} bytes", text.len());
-    }
-
-    #[test]
-    fn what_is_too_long_is_refused_before_it_is_sent() {
-        let mut wanted = request(InstallationId::generate(), &SystemClock);
-        wanted.config.ca_pem = "x".repeat(20_000);
-        let error = render(&wanted, 16 * 1024).unwrap_err();
-        assert_eq!(error.kind, ErrorKind::Invalid);
-        assert!(!error.to_string().contains("contract-token"));
-    }
+/// Files and commands of a machine that works: its identity, and its agent.
+fn machine(request: &CreateRequest) -> Result<(Vec<Value>, Value)> {
+    let config = serde_json::to_string(&request.config.file()).map_err(|error| refused(error.to_string()))?;
+    let files = vec![json!({"path": "/etc/stagely/agent.json", "permissions": "0600", "content": config})];
+    let commands = json!([
+        ["sh", "-c", START, "stagely", request.agent.url, request.agent.sha256],
+        // The token is worthless once used, but nobody else needs to read it before.
+        ["rm", "-rf", "/var/lib/cloud/instance/user-data.txt", "/var/lib/cloud/instance/user-data.txt.i"],
+    ]);
+    Ok((files, commands))
 }
+
+/// Files and commands of a machine that an image is made of. Nothing here says who it is.
+fn baker(request: &CreateRequest, bake: &Bake) -> Result<(Vec<Value>, Value)> {
+    if let Some(image) = bake.base_images.iter().find(|image| !is_image(image)) {
+        return Err(refused(format!("{image:?} is no image")));
+    }
+    let files = vec![
+        script("stagely-bake", BAKE),
+        script("stagely-generalise", GENERALISE),
+        json!({"path": "/etc/systemd/system/stagely-generalise.service", "content": GENERALISE_UNIT}),
+    ];
+    let mut bake_it = vec!["sh", "/usr/local/sbin/stagely-bake", &request.agent.url, &request.agent.sha256];
+    bake_it.extend(bake.base_images.iter().map(String::as_str));
+    Ok((files, json!([["systemctl", "daemon-reload"], bake_it])))
+}
+
+fn script(name: &str, content: &str) -> Value {
+    json!({"path": format!("/usr/local/sbin/{name}"), "permissions": "0700", "content": content})
+}
+
+/// Whether it looks like an image's name, which is one word for Docker and no option.
+fn is_image(name: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-/:@".contains(&byte);
+    name.len() <= 255 && name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.bytes().all(plain)
+}
+
+fn refused(message: String) -> CloudError {
+    CloudError::new(ErrorKind::Invalid, "write a machine's user data", message)
+}
+
+#[cfg(test)]
+mod tests;

@@ -11,21 +11,34 @@ use crate::{packages, say, scratch, workspace};
 
 /// The directory of the machine image, built once for its recipe.
 pub async fn image() -> anyhow::Result<PathBuf> {
+    built("deploy/image/build.sh", "machine image", "").await
+}
+
+/// The directory of an image like those that clouds have, for the first boot there.
+pub async fn stock_image() -> anyhow::Result<PathBuf> {
+    // Its machines install packages from the mirror that it was made from.
+    let mirror = xtask::base_images::debian_mirror().await?;
+    built("deploy/image/stock.sh", "image that stands for a cloud's own", &mirror).await
+}
+
+/// `also` is what an image depends on beside its recipe.
+async fn built(recipe: &str, name: &str, also: &str) -> anyhow::Result<PathBuf> {
     packages::ensure(packages::MACHINES).await?;
-    let recipe = workspace().join("deploy/image/build.sh");
-    let script = std::fs::read(&recipe).with_context(|| format!("read {}", recipe.display()))?;
-    let key = hex::encode(&digest(&SHA256, &script).as_ref()[..8]);
+    let path = workspace().join(recipe);
+    let script = std::fs::read(&path).with_context(|| format!("read {}", path.display()))?;
+    let inputs = [script.as_slice(), also.as_bytes()].concat();
+    let key = hex::encode(&digest(&SHA256, &inputs).as_ref()[..8]);
     let directory = scratch().join("images").join(key);
     if directory.join("manifest.json").is_file() {
         return Ok(directory);
     }
-    say("building the machine image from Debian's packages (about a minute)");
+    say(format!("building the {name} from Debian's packages (about a minute)"));
     let partial = directory.with_extension("partial");
     let _ = std::fs::remove_dir_all(&partial);
     std::fs::create_dir_all(&partial).with_context(|| format!("make {}", partial.display()))?;
-    let output = Command::new(&recipe).arg(&partial).stdin(Stdio::null()).output().await.context("run build.sh")?;
+    let output = Command::new(&path).arg(&partial).stdin(Stdio::null()).output().await.context("run a recipe")?;
     if !output.status.success() {
-        bail!("deploy/image/build.sh failed: {}", String::from_utf8_lossy(&output.stderr));
+        bail!("{recipe} failed: {}", String::from_utf8_lossy(&output.stderr));
     }
     std::fs::rename(&partial, &directory).with_context(|| format!("keep {}", directory.display()))?;
     Ok(directory)

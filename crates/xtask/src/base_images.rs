@@ -117,7 +117,10 @@ async fn ensure_made(workspace: &Path, cache: &Path) -> anyhow::Result<PathBuf> 
 }
 
 /// The Debian mirror of this machine's own apt: it is what can be reached from here.
-async fn debian_mirror() -> anyhow::Result<String> {
+///
+/// # Errors
+/// When apt names none.
+pub async fn debian_mirror() -> anyhow::Result<String> {
     let output = Command::new("apt-get")
         .args(["indextargets", "--format", "$(REPO_URI)", "Created-By: Packages"])
         .stdin(Stdio::null())

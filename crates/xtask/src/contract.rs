@@ -20,21 +20,55 @@ const CHECKER: &str = "@stoplight/prism-cli@5.16.0";
 /// Lives of machines that are simulated: some seconds, once it is compiled.
 const SEEDS: &str = "20000";
 
-/// The whole contract: very many simulated lives, and every provider.
-pub async fn run() -> anyhow::Result<()> {
-    // Optimized, since the number of lives is what it is worth.
-    let simulation = ["--release", "--package", "stagely-orchestrator", "--lib", "--", "simulation::", "--nocapture"];
-    cargo_test(&simulation, &[("SEEDS", SEEDS)]).await?;
-    providers().await
+/// The whole contract: very many simulated lives, every provider, and the first boot. With `only`, the parts whose name
+/// contains it.
+pub async fn run(only: Option<&str>) -> anyhow::Result<()> {
+    const SIMULATION: &str = "simulation";
+    ensure!([SIMULATION].iter().chain(&CLOUDS).any(|part| wanted(only, part)), "there is no such part");
+    if wanted(only, SIMULATION) {
+        // Optimized, since the number of lives is what it is worth.
+        let simulation =
+            ["--release", "--package", "stagely-orchestrator", "--lib", "--", "simulation::", "--nocapture"];
+        cargo_test(&simulation, &[("SEEDS", SEEDS)]).await?;
+    }
+    clouds(only).await
 }
 
-/// Every provider's part.
-pub async fn providers() -> anyhow::Result<()> {
+/// The parts beside the simulation.
+const CLOUDS: [&str; 3] = ["providers", "story", "first boot"];
+
+fn wanted(only: Option<&str>, part: &str) -> bool {
+    only.is_none_or(|only| part.contains(only))
+}
+
+/// Everything beside the simulation.
+pub async fn clouds(only: Option<&str>) -> anyhow::Result<()> {
+    let [wants_providers, wants_story, wants_first_boot] = CLOUDS.map(|part| wanted(only, part));
+    if wants_providers {
+        providers().await?;
+    }
+    if !wants_story && !wants_first_boot {
+        return Ok(());
+    }
+    let services = Services::start().await?;
+    let outcome = async {
+        if wants_story {
+            story(&services).await?;
+        }
+        if wants_first_boot { first_boot(&services).await } else { Ok(()) }
+    };
+    let outcome = outcome.await;
+    services.stop().await;
+    outcome
+}
+
+/// Each provider by itself.
+async fn providers() -> anyhow::Result<()> {
     let (image, agent) = (artifacts::image().await?, artifacts::agent().await?);
     let (python, prism) = (clients().await?, checker().await?);
     let documents = documents()?;
     let path = |path: &Path| path.display().to_string();
-    let moto = path(&python.with_file_name("moto_server"));
+    let moto = path(&moto(&python));
     let (image, agent, python, prism) = (path(&image), path(&agent), path(&python), path(&prism));
     let given = documents.as_deref().map(path).unwrap_or_default();
     let environment = [
@@ -52,21 +86,39 @@ pub async fn providers() -> anyhow::Result<()> {
         tell("not run: 2 checks of requests and answers with the providers' OpenAPI documents, which are not here");
         arguments.extend(["--skip", "openapi_document"]);
     }
-    cargo_test(&arguments, &environment).await?;
-    story(&moto).await
+    cargo_test(&arguments, &environment).await
 }
 
 /// A pull request's whole life with machines at the server that stands for AWS; the other clouds' are integration tests.
-async fn story(moto: &str) -> anyhow::Result<()> {
-    let services = Services::start().await?;
+async fn story(services: &Services) -> anyhow::Result<()> {
+    let moto = moto(&clients().await?).display().to_string();
     let environment = [
         ("STAGELY_TEST_DATABASE_URL", services.postgres_url.as_str()),
         ("STAGELY_TEST_REDIS_URL", services.redis_url.as_str()),
-        ("STAGELY_TEST_MOTO", moto),
+        ("STAGELY_TEST_MOTO", moto.as_str()),
     ];
-    let outcome = cargo_test(&[WHOLE, &["--", "--ignored", "clouds::"]].concat(), &environment).await;
-    services.stop().await;
-    outcome
+    cargo_test(&[WHOLE, &["--", "--ignored", "clouds::"]].concat(), &environment).await
+}
+
+/// The first boot at a cloud: real machines with the user data that providers are given, over an image like theirs.
+async fn first_boot(services: &Services) -> anyhow::Result<()> {
+    let (image, agent) = (artifacts::stock_image().await?, artifacts::agent().await?);
+    let store = scratch().join("base-images");
+    xtask::base_images::ensure(&workspace(), &scratch().join("cache"), &store).await?;
+    let path = |path: &Path| path.display().to_string();
+    let (image, agent, store) = (path(&image), path(&agent), path(&store));
+    let environment = [
+        ("STAGELY_TEST_DATABASE_URL", services.postgres_url.as_str()),
+        ("STAGELY_TEST_STOCK_IMAGE_DIR", image.as_str()),
+        ("STAGELY_TEST_AGENT", agent.as_str()),
+        ("STAGELY_TEST_BASE_IMAGES", store.as_str()),
+    ];
+    cargo_test(&[WHOLE, &["--", "--ignored", "--nocapture", "first_boot::"]].concat(), &environment).await
+}
+
+/// The program that stands for AWS, beside the Python that it is for.
+fn moto(python: &Path) -> PathBuf {
+    python.with_file_name("moto_server")
 }
 
 /// The providers' OpenAPI documents, which are no part of the project.

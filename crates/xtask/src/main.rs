@@ -60,7 +60,11 @@ enum Task {
         json: bool,
     },
     /// Run the contract of the cloud providers on real machines.
-    Contract,
+    Contract {
+        /// Only the parts whose name contains this: simulation, providers, story, first boot.
+        #[arg(long)]
+        only: Option<String>,
+    },
     /// Build the virtual machines' image, unless it is there.
     Image,
 }
@@ -95,7 +99,7 @@ fn main() -> ExitCode {
             Task::Up { separate } => demo::run(false, Mode::of(separate)).await,
             Task::Test { suite, only } => suites::run(suite, only.as_deref()).await,
             Task::Bench { bench, json } => bench::run(bench, json).await,
-            Task::Contract => contract::run().await,
+            Task::Contract { only } => contract::run(only.as_deref()).await,
             Task::Image => artifacts::image().await.map(drop),
         }
     });

@@ -10,7 +10,7 @@ use tokio::process::Command;
 const PROBE: Duration = Duration::from_secs(8);
 
 /// The value of `-accel`, probed once per boot of the host.
-pub(super) async fn choose(state_dir: &Path, image_dir: &Path) -> &'static str {
+pub(crate) async fn choose(state_dir: &Path, image_dir: &Path) -> &'static str {
     const EMULATED: &str = "tcg,thread=multi";
     if !Path::new("/dev/kvm").exists() {
         return EMULATED;

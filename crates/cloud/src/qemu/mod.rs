@@ -27,6 +27,8 @@ use crate::{
     Capabilities, Cloud, CloudError, CreateRequest, Created, DeleteProgress, ErrorKind, Listing, ProviderId, Result,
     SleepProgress, Vm,
 };
+#[cfg(any(test, feature = "testing"))]
+pub(crate) use accel::choose as acceleration;
 use machine::Directory;
 
 /// Where the provider keeps things and what it starts machines from.

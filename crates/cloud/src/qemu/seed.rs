@@ -7,7 +7,7 @@ use fatfs::{FatType, FileSystem, FormatVolumeOptions, FsOptions};
 use serde_json::{Value, json};
 
 use crate::request::AgentConfig;
-use crate::user_data::{AGENT_UNIT, DEADLINE, NO_METADATA};
+use crate::user_data::{AGENT_UNIT, NO_METADATA, UNENROLLED, deadline};
 use crate::{CloudError, ErrorKind, Result};
 
 /// What a machine is to do at its first boot.
@@ -57,7 +57,7 @@ fn user_data(boot: &Boot<'_>) -> Value {
             "content": serde_json::to_string(&config.file()).unwrap_or_default(),
         }));
         // Before anything else: without an enrolment the machine ends itself.
-        first.push(json!(["sh", "-c", DEADLINE]));
+        first.push(json!(["sh", "-c", deadline(UNENROLLED)]));
     }
     first.push(json!(NO_METADATA));
     json!({
