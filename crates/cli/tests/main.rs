@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod cloud;
+mod conformance;
 mod stand;
 
 use stand::{Stand, stagely};

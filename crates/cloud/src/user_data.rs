@@ -80,7 +80,7 @@ pub(crate) fn render(request: &CreateRequest, limit: usize) -> Result<String> {
     let doing = "write a machine's user data";
     let config = serde_json::to_string(&request.config.file())
         .map_err(|error| CloudError::new(ErrorKind::Invalid, doing, error.to_string()))?;
-    let document: Value = json!({
+    let mut document: Value = json!({
         "bootcmd": [["sh", "-c", DEADLINE], NO_METADATA],
         "write_files": [
             {"path": "/etc/systemd/system/stagely-agent.service", "content": AGENT_UNIT},
@@ -93,6 +93,10 @@ pub(crate) fn render(request: &CreateRequest, limit: usize) -> Result<String> {
             ["rm", "-rf", "/var/lib/cloud/instance/user-data.txt", "/var/lib/cloud/instance/user-data.txt.i"],
         ],
     });
+    if request.agent.is_nothing() {
+        // Neither Docker nor an agent; what is on it is only for who looks at it.
+        document["runcmd"][0] = json!(["true"]);
+    }
     let text = format!("#cloud-config\n{document}\n");
     if text.len() > limit {
         let message = format!("{} bytes, and the provider takes {limit}", text.len());
@@ -114,12 +118,22 @@ mod tests {
     fn the_deadline_is_armed_first_and_the_agent_is_pinned() {
         let mut wanted = request(InstallationId::generate(), &SystemClock);
         wanted.agent.url = "https://x/$(reboot)'\"agent".to_owned();
+        wanted.agent.sha256 = "0".repeat(64);
         let text = render(&wanted, 16 * 1024).unwrap();
         let document: serde_json::Value = serde_json::from_str(text.strip_prefix("#cloud-config\n").unwrap()).unwrap();
         assert!(document["bootcmd"][0][2].as_str().unwrap().contains("stagely-deadline.timer"));
         assert_eq!(document["runcmd"][0][2], wanted.agent.url);
         assert_eq!(document["runcmd"][0][3], wanted.agent.sha256);
         assert!(text.len() < 8 * 1024, "{} bytes", text.len());
+    }
+
+    #[test]
+    fn a_machine_without_an_agent_installs_nothing_and_has_its_deadline() {
+        let text = render(&request(InstallationId::generate(), &SystemClock), 16 * 1024).unwrap();
+        let document: serde_json::Value = serde_json::from_str(text.strip_prefix("#cloud-config\n").unwrap()).unwrap();
+        assert!(document["bootcmd"][0][2].as_str().unwrap().contains("stagely-deadline.timer"));
+        let runs = document["runcmd"].as_array().unwrap();
+        assert!(runs.iter().all(|run| !run.to_string().contains("stagely-install")), "{runs:?}");
     }
 
     #[test]

@@ -20,6 +20,9 @@ const CHECKER: &str = "@stoplight/prism-cli@5.16.0";
 /// Lives of machines that are simulated: some seconds, once it is compiled.
 const SEEDS: &str = "20000";
 
+/// The test that compares the table of cases with the tests that there are, and prints it.
+const TABLE: &str = "every_case_is_held_at_every_provider";
+
 /// The whole contract: very many simulated lives, and every provider.
 pub async fn run() -> anyhow::Result<()> {
     // Optimized, since the number of lives is what it is worth.
@@ -53,7 +56,9 @@ pub async fn providers() -> anyhow::Result<()> {
         arguments.extend(["--skip", "openapi_document"]);
     }
     cargo_test(&arguments, &environment).await?;
-    story(&moto).await
+    story(&moto).await?;
+    // Who holds which case, as the last thing that is read.
+    cargo_test(&[WHOLE, &["--", "--nocapture", TABLE]].concat(), &[]).await
 }
 
 /// A pull request's whole life with machines at the server that stands for AWS; the other clouds' are integration tests.
