@@ -100,14 +100,19 @@ fn every_case_is_held_at_every_provider_by_a_test_that_exists_or_has_a_reason() 
                 }
             }
         }
-        for provider in PROVIDERS.iter().filter(|provider| !row.held.contains_key("all") && !row.held.contains_key(**provider)) {
+        for provider in
+            PROVIDERS.iter().filter(|provider| !row.held.contains_key("all") && !row.held.contains_key(**provider))
+        {
             wrong.push(format!("{number} {provider}: neither a test nor a reason"));
         }
         for provider in PROVIDERS.iter().filter(|_| suite.contains(number)) {
             // What the suite asks is said, so that the table shows it.
-            let says = matches!(row.held.get(*provider), Some(Held::By(tests)) if tests.iter().any(|test| test == "suite"));
+            let says =
+                matches!(row.held.get(*provider), Some(Held::By(tests)) if tests.iter().any(|test| test == "suite"));
             if says == spared(provider).contains(number) {
-                wrong.push(format!("{number} {provider}: the suite asks it, or spares it, and the table says otherwise"));
+                wrong.push(format!(
+                    "{number} {provider}: the suite asks it, or spares it, and the table says otherwise"
+                ));
             }
         }
     }

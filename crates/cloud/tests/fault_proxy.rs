@@ -257,9 +257,7 @@ impl DeafPort {
         let address = listener.local_addr().unwrap().as_socket().unwrap();
         // Nobody accepts: once the queue is full, whoever comes waits.
         let mut waiting = Vec::new();
-        while let Ok(Ok(stream)) =
-            tokio::time::timeout(Duration::from_millis(100), TcpStream::connect(address)).await
-        {
+        while let Ok(Ok(stream)) = tokio::time::timeout(Duration::from_millis(100), TcpStream::connect(address)).await {
             waiting.push(stream);
             assert!(waiting.len() < 100, "the queue never fills");
         }

@@ -138,9 +138,9 @@ impl Account {
         *self.catalogue.lock().await = None;
         // Without a new catalogue, the refusal is all that is known.
         let Ok(offerings) = self.offerings().await else { return Err(error) };
-        let is_sold = offerings.iter().any(|sold| {
-            sold.available && (&sold.name, &sold.location) == (&chosen.name, &chosen.location)
-        });
+        let is_sold = offerings
+            .iter()
+            .any(|sold| sold.available && (&sold.name, &sold.location) == (&chosen.name, &chosen.location));
         Err(if is_sold { error } else { CloudError { kind: ErrorKind::Capacity, ..error } })
     }
 

@@ -93,4 +93,3 @@ impl Account {
         account::open(kind, &settings, &credentials, &apis, Arc::new(SystemClock)).map_err(told)
     }
 }
-

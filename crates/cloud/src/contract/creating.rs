@@ -38,7 +38,8 @@ pub(super) async fn the_same_request_again_is_the_same_machine(trial: &Trial<'_>
     trial.until_listed(trial.installation, 1).await?;
     for when in ["at once", "when it runs"] {
         let again = trial.create_as_is(&request).await?;
-        let again = again.map_err(|error| Failure::refused(format!("create the same machine again, {when}"), &error))?;
+        let again =
+            again.map_err(|error| Failure::refused(format!("create the same machine again, {when}"), &error))?;
         expect(again.id == first.id, "create the same machine again", &first.id.0, || again.id.to_string())?;
         trial.until_running(request.machine).await?;
     }

@@ -24,8 +24,11 @@ const QUICK: Patience = Patience {
 pub async fn keeps(cloud: &dyn Cloud, clock: &dyn Clock, not_asked: &[u8]) {
     let offerings = cloud.catalogue().await.expect("the catalogue");
     let capabilities = cloud.capabilities();
-    let spared: Vec<u8> =
-        CASES.iter().filter(|case| case.not_asked(&capabilities, &offerings).is_some()).map(|case| case.number).collect();
+    let spared: Vec<u8> = CASES
+        .iter()
+        .filter(|case| case.not_asked(&capabilities, &offerings).is_some())
+        .map(|case| case.number)
+        .collect();
     assert_eq!(spared, not_asked, "the cases that are not asked");
     let purse = Purse::bottomless();
     let mut failures = Vec::new();

@@ -23,7 +23,8 @@ pub(super) async fn each_processor_is_had_or_refused_and_a_mismatch_is_refused_u
     }
     trial.create(&mut plain).await?;
     let arm = Trial::tried(trial.offerings, Arch::Arm64).first().copied().cloned();
-    let mut other = CreateRequest { arch: Arch::Arm64, offering: arm, ..super::request(trial.installation, trial.clock) };
+    let mut other =
+        CreateRequest { arch: Arch::Arm64, offering: arm, ..super::request(trial.installation, trial.clock) };
     if !trial.cloud.capabilities().arches.contains(&Arch::Arm64) {
         let error = refused(trial, &other, "for arm64, which it does not have").await?;
         return certain(&error, &[ErrorKind::Unsupported]);
@@ -68,7 +69,8 @@ pub(super) async fn user_data_of_the_limit_is_taken_and_one_byte_more_is_not_sen
     request.config.ca_pem = "žluťoučký 日本 🦀\n".to_owned();
     let written = user_data::render(&request, most).map_err(|error| Failure::refused("write user data", &error))?;
     request.config.ca_pem.push_str(&"x".repeat(most - written.len()));
-    let mut longer = CreateRequest { machine: super::request(trial.installation, trial.clock).machine, ..request.clone() };
+    let mut longer =
+        CreateRequest { machine: super::request(trial.installation, trial.clock).machine, ..request.clone() };
     longer.config.ca_pem.push('x');
     let error = refused(trial, &longer, "with a byte too much of user data").await?;
     certain(&error, &[ErrorKind::Invalid])?;

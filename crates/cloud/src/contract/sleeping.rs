@@ -8,7 +8,9 @@ pub(super) async fn a_machine_sleeps_and_wakes_or_says_that_it_cannot(trial: &Tr
     let (request, created, _) = trial.running().await?;
     if !trial.cloud.capabilities().hibernate {
         let refused = trial.cloud.hibernate(&created.id).await.err().map(|error| error.kind);
-        return expect(refused == Some(ErrorKind::Unsupported), "put to sleep", "Unsupported", || format!("{refused:?}"));
+        return expect(refused == Some(ErrorKind::Unsupported), "put to sleep", "Unsupported", || {
+            format!("{refused:?}")
+        });
     }
     // The second time changes nothing.
     for _ in 0..2 {

@@ -109,8 +109,9 @@ impl<'t> Trial<'t> {
 
     /// Makes a machine, as the next type where there is no room for one. The request says afterwards what it was.
     pub(super) async fn create(&self, request: &mut CreateRequest) -> Result<Created, Failure> {
-        let types: Vec<Offering> = Self::tried(self.offerings, request.arch).into_iter().cloned().collect();
-        let mut next = types.into_iter().skip_while(|offering| Some(offering) != request.offering.as_ref()).skip(1);
+        let first = request.offering.clone();
+        let tried = Self::tried(self.offerings, request.arch).into_iter();
+        let mut next = tried.skip_while(|offering| Some(*offering) != first.as_ref()).skip(1).cloned();
         loop {
             match self.create_as_is(request).await? {
                 Ok(created) => return Ok(created),
@@ -124,10 +125,7 @@ impl<'t> Trial<'t> {
     }
 
     /// One create, once what it can cost is set aside, and as often as the provider is only busy.
-    pub(super) async fn create_as_is(
-        &self,
-        request: &CreateRequest,
-    ) -> Result<Result<Created, CloudError>, Failure> {
+    pub(super) async fn create_as_is(&self, request: &CreateRequest) -> Result<Result<Created, CloudError>, Failure> {
         self.note(request, None);
         self.purse.take(request.offering.as_ref())?;
         let created = self.patiently(|| self.cloud.create(request)).await;
@@ -270,7 +268,9 @@ impl<'t> Trial<'t> {
     /// Removes all that the case made, whatever became of it, and says what it could not remove: an empty list is a clean
     /// account.
     pub async fn clear(&self) -> Vec<String> {
-        tokio::time::timeout(self.patience.clearing, self.remove_all()).await.unwrap_or_else(|_| self.left("not in time"))
+        tokio::time::timeout(self.patience.clearing, self.remove_all())
+            .await
+            .unwrap_or_else(|_| self.left("not in time"))
     }
 
     async fn remove_all(&self) -> Vec<String> {
@@ -357,6 +357,8 @@ fn neighbour(installation: InstallationId) -> InstallationId {
 pub(super) fn shown(vms: &[Vm]) -> String {
     match vms {
         [] => "no machine".to_owned(),
-        vms => vms.iter().map(|vm| format!("{} ({}, {:?})", vm.machine, vm.id, vm.state)).collect::<Vec<_>>().join(", "),
+        vms => {
+            vms.iter().map(|vm| format!("{} ({}, {:?})", vm.machine, vm.id, vm.state)).collect::<Vec<_>>().join(", ")
+        }
     }
 }

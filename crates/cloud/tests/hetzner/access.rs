@@ -167,7 +167,9 @@ async fn a_connection_that_does_not_come_in_time_had_no_effect() {
     let request = rig.request().await;
     let mut impatient = config(&deaf.url(), TOKEN);
     impatient.timing.request = Duration::from_millis(200);
-    let impatient = stagely_cloud::hetzner::Hetzner::new(impatient, std::sync::Arc::new(stagely_domain::clock::SystemClock)).unwrap();
+    let impatient =
+        stagely_cloud::hetzner::Hetzner::new(impatient, std::sync::Arc::new(stagely_domain::clock::SystemClock))
+            .unwrap();
     let error = impatient.create(&request).await.unwrap_err();
     assert_eq!((error.kind, error.ambiguous), (ErrorKind::Timeout, false), "{error}");
 }
