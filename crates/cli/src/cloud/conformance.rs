@@ -77,8 +77,10 @@ pub(super) async fn conformance(wanted: &Conformance, out: &mut (impl Write + ?S
         let trial = Trial::new(&*cloud, &SystemClock, &offerings, patience, &purse);
         let [one, other] = trial.installations();
         // Whoever is killed now can sweep: nothing has been made before this is said.
-        writeln!(out, "        {} makes machines of {one} and {other}", case.number)?;
-        out.flush()?;
+        if !case.starts.is_empty() {
+            writeln!(out, "     {} makes machines of {one}, or {other}", case.number)?;
+            out.flush()?;
+        }
         let verdict = tokio::select! {
             outcome = case.ask(&trial) => outcome.map_or_else(Verdict::Fails, |()| Verdict::Holds),
             () = ends.next() => Verdict::Interrupted,
