@@ -117,16 +117,16 @@ fn every_case_is_held_at_every_provider_by_a_test_that_exists_or_has_a_reason() 
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    show(&rows);
+    println!("{}", shown(&rows));
 }
 
-/// The table in short: who holds what.
-fn show(rows: &BTreeMap<u8, Row>) {
-    println!("    {}", PROVIDERS.map(|provider| format!("{provider:<13}")).concat());
+/// The table in short: who holds what, and what nobody can hold.
+fn shown(rows: &BTreeMap<u8, Row>) -> String {
+    let mut lines = vec![format!("    {}", PROVIDERS.map(|provider| format!("{provider:<13}")).concat())];
     let mut sums = [0; PROVIDERS.len()];
     for (number, row) in rows {
         let above = usize::from(row.held.get("all").is_some_and(|held| matches!(held, Held::By(_))));
-        let mut line = format!("{number:>2}  ");
+        let mut words = String::new();
         for (provider, sum) in PROVIDERS.iter().zip(&mut sums) {
             let word = match row.held.get(*provider) {
                 Some(Held::By(tests)) => format!("{} tests", tests.len() + above),
@@ -134,16 +134,17 @@ fn show(rows: &BTreeMap<u8, Row>) {
                 _ => "-".to_owned(),
             };
             *sum += usize::from(word != "-");
-            line.push_str(&format!("{word:<13}"));
+            words += &format!("{word:<13}");
         }
-        println!("{line}{}", row.name);
+        lines.push(format!("{number:>2}  {words}{}", row.name));
     }
-    println!("    {}", sums.map(|sum| format!("{:<13}", format!("{sum} of {NUMBERS}"))).concat());
+    lines.push(format!("    {}", sums.map(|sum| format!("{:<13}", format!("{sum} of {NUMBERS}"))).concat()));
     for (number, row) in rows {
         for (provider, held) in &row.held {
             if let Held::Not(reason) = held {
-                println!("{number:>2}  {provider}: {reason}");
+                lines.push(format!("{number:>2}  {provider}: {reason}"));
             }
         }
     }
+    lines.join("\n")
 }

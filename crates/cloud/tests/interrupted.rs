@@ -121,7 +121,7 @@ async fn a_caller_who_gives_up_half_way_leaves_what_is_found_again() {
         let rig = Rig::start().await;
         let request = rig.request().await;
         rig.proxy.harm_nth(nth, Fault::AnswerLate(Duration::from_secs(30)));
-        let gave_up = tokio::time::timeout(Duration::from_millis(300), rig.cloud.create(&request)).await.is_err();
+        let gave_up = tokio::time::timeout(Duration::from_millis(1000), rig.cloud.create(&request)).await.is_err();
         rig.proxy.calm();
         let found = rig.cloud.find(request.machine).await.unwrap();
         assert_eq!(found.len(), usize::from(rig.bill() != NOTHING), "request {nth}: what there is is found");
