@@ -1,5 +1,5 @@
 //! The user's command line over the REST API: look at environments, runs and deliveries, act on them, and
-//! check a `stagely.yaml` or sweep a cloud account without any server.
+//! check a `stagely.yaml`, sweep a cloud account or see whether it does what it must without any server.
 //!
 //! Exit codes: 0 done; 1 the thing asked about is wrong or not there; 2 the command line is wrong; 3 the server
 //! refuses the token; 4 the server cannot be reached or is at fault.
@@ -161,8 +161,7 @@ pub(crate) enum Deliveries {
 pub async fn run(cli: Cli, out: &mut (impl Write + ?Sized), err: &mut (impl Write + ?Sized)) -> Exit {
     let outcome = match &cli.command {
         Command::Validate { file } => validate::validate(file, out, err),
-        Command::Cloud(cloud::Clouds::Permissions { kind }) => cloud::permissions(*kind, out),
-        Command::Cloud(cloud::Clouds::Sweep(sweep)) => cloud::sweep(sweep, out).await,
+        Command::Cloud(command) => cloud::run(command, out).await,
         command => remote(&cli, command, out).await,
     };
     match outcome {

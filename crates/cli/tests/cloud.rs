@@ -2,7 +2,7 @@
 
 #[expect(dead_code, reason = "most of what it can do is for the provider's own tests")]
 #[path = "../../cloud/tests/hetzner/double/mod.rs"]
-mod hetzner;
+pub mod hetzner;
 
 use std::sync::Arc;
 

@@ -3,6 +3,7 @@
 
 mod accounts;
 mod cloud;
+mod conformance;
 mod stand;
 
 use stand::{Stand, stagely};

@@ -5,6 +5,7 @@
 pub mod account;
 pub mod aws;
 pub mod catalogue;
+pub mod contract;
 pub mod digitalocean;
 mod error;
 pub mod hetzner;
@@ -15,8 +16,6 @@ mod rest;
 mod user_data;
 mod vm;
 
-#[cfg(feature = "testing")]
-pub mod contract;
 #[cfg(feature = "testing")]
 pub mod testing;
 

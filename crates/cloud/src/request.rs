@@ -102,6 +102,18 @@ pub struct AgentDownload {
     pub sha256: String,
 }
 
+impl AgentDownload {
+    /// No agent, and nothing else either: the machine boots, waits, and turns itself off at its deadline.
+    #[must_use]
+    pub fn nothing() -> Self {
+        Self { url: String::new(), sha256: String::new() }
+    }
+
+    pub(crate) fn is_nothing(&self) -> bool {
+        self.url.is_empty()
+    }
+}
+
 /// `/etc/stagely/agent.json`: all that a machine knows at first.
 #[derive(Debug, Clone)]
 pub struct AgentConfig {

@@ -20,7 +20,7 @@ use stagely_domain::machine::{Arch, Size};
 
 use crate::{
     Capabilities, Cloud, CloudError, CreateRequest, Created, DeleteProgress, ErrorKind, Listing, Offering, ProviderId,
-    Residue, Residues, Result, SleepProgress, Vm, VmState,
+    Residue, Residues, Result, SleepProgress, Vm, VmState, user_data,
 };
 
 /// What a machine of `request` boots with at AWS, Hetzner and DigitalOcean, or the same with another deadline.
@@ -64,6 +64,8 @@ struct Inside {
     offerings: Vec<Offering>,
     /// Names of types that there is no room for.
     full: Vec<String>,
+    /// Of a type that was withdrawn, which the catalogue does not say yet.
+    retired: Option<String>,
     created_as: HashMap<MachineId, Offering>,
     /// Every machine that it ever had, as it was made.
     ever: HashMap<MachineId, Vm>,
@@ -95,6 +97,11 @@ impl FakeCloud {
     /// The names of the types that there is no room for from now on.
     pub fn fill(&self, full: &[&str]) {
         self.inside().full = full.iter().map(|name| (*name).to_owned()).collect();
+    }
+
+    /// A type is withdrawn: the catalogue shows it until the next create as it was refused.
+    pub fn retire(&self, name: &str) {
+        self.inside().retired = Some(name.to_owned());
     }
 
     /// As what a machine was created.
@@ -182,7 +189,12 @@ impl Cloud for FakeCloud {
 
     async fn create(&self, request: &CreateRequest) -> Result<Created> {
         self.call("create a machine", |inside| {
+            check(request, self.capabilities())?;
             if let Some(offering) = &request.offering {
+                if inside.retired.as_ref() == Some(&offering.name) {
+                    inside.offerings.retain(|sold| sold.name != offering.name);
+                    return Err(CloudError::new(ErrorKind::Invalid, "create a machine", "there is no such type"));
+                }
                 if inside.full.contains(&offering.name) {
                     return Err(CloudError::new(ErrorKind::Capacity, "create a machine", "there is no room"));
                 }
@@ -268,4 +280,16 @@ impl Cloud for FakeCloud {
     async fn console_tail(&self, _: &ProviderId) -> Result<Option<String>> {
         Ok(None)
     }
+}
+
+/// What every provider refuses before it asks anybody.
+fn check(request: &CreateRequest, capabilities: Capabilities) -> Result<()> {
+    let refuse = |kind, message| Err(CloudError::new(kind, "create a machine", message));
+    if !capabilities.arches.contains(&request.arch) {
+        return refuse(ErrorKind::Unsupported, "it has no such processor");
+    }
+    if request.offering.as_ref().is_some_and(|offering| offering.arch != request.arch) {
+        return refuse(ErrorKind::Invalid, "the type has another processor");
+    }
+    user_data::render(request, capabilities.user_data_max).map(drop)
 }

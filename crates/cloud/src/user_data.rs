@@ -119,8 +119,13 @@ pub(crate) fn render_with_deadline(request: &CreateRequest, limit: usize, after:
 fn machine(request: &CreateRequest) -> Result<(Vec<Value>, Value)> {
     let config = serde_json::to_string(&request.config.file()).map_err(|error| refused(error.to_string()))?;
     let files = vec![json!({"path": "/etc/stagely/agent.json", "permissions": "0600", "content": config})];
+    // One without an agent installs nothing: what is on it is only for who looks at it.
+    let install = match request.agent.is_nothing() {
+        true => json!(["true"]),
+        false => json!(["sh", "-c", START, "stagely", request.agent.url, request.agent.sha256]),
+    };
     let commands = json!([
-        ["sh", "-c", START, "stagely", request.agent.url, request.agent.sha256],
+        install,
         // The token is worthless once used, but nobody else needs to read it before.
         ["rm", "-rf", "/var/lib/cloud/instance/user-data.txt", "/var/lib/cloud/instance/user-data.txt.i"],
     ]);

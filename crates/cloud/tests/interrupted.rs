@@ -2,6 +2,8 @@
 //! Whatever is then asked again ends as if nothing had happened: nothing doubled, nothing left, and nothing of the past
 //! on a disk.
 
+use std::time::Duration;
+
 use stagely_cloud::contract::put_to_sleep;
 use stagely_cloud::{Cloud, Created, DeleteProgress, ProviderId, SleepProgress};
 
@@ -111,6 +113,28 @@ async fn a_create_that_is_killed_anywhere_is_one_machine_when_repeated_and_none_
             assert_ne!(nth, MOST);
         }
     }
+}
+
+#[tokio::test]
+async fn a_caller_who_gives_up_half_way_leaves_what_is_found_again() {
+    for nth in 1..=MOST {
+        let rig = Rig::start().await;
+        let request = rig.request().await;
+        rig.proxy.harm_nth(nth, Fault::AnswerLate(Duration::from_secs(30)));
+        let gave_up = tokio::time::timeout(Duration::from_millis(1000), rig.cloud.create(&request)).await.is_err();
+        rig.proxy.calm();
+        let found = rig.cloud.find(request.machine).await.unwrap();
+        assert_eq!(found.len(), usize::from(rig.bill() != NOTHING), "request {nth}: what there is is found");
+        let created = rig.cloud.create(&request).await.unwrap();
+        assert_eq!(rig.bill(), ONE_AWAKE, "request {nth}");
+        through(&rig, &created, Step::Delete).await;
+        assert_eq!(rig.bill(), NOTHING, "request {nth}");
+        if !gave_up {
+            assert!(nth > 1);
+            return;
+        }
+    }
+    panic!("a create has more requests than {MOST}");
 }
 
 #[tokio::test]

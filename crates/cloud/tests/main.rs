@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod aws;
+mod cases;
 mod digitalocean;
 mod fake;
 mod fault_proxy;

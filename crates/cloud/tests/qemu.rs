@@ -3,6 +3,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use stagely_cloud::Cloud;
+use stagely_cloud::contract;
 use stagely_cloud::qemu::{Config, Qemu};
 use stagely_domain::clock::SystemClock;
 use stagely_domain::id::InstallationId;
@@ -25,7 +26,7 @@ async fn qemu_keeps_the_contract_with_cold_machines() {
         templates: false,
     };
     let clock = Arc::new(SystemClock);
-    stagely_cloud::contract::run(&Qemu::new(config, clock).unwrap(), &SystemClock).await;
+    contract::keeps(&Qemu::new(config, clock).unwrap(), &SystemClock, &[39, 29, 28]).await;
     let left: Vec<_> = std::fs::read_dir(state.path().join("machines")).unwrap().collect();
     assert!(left.is_empty(), "{left:?}");
 }
@@ -42,13 +43,13 @@ async fn qemu_keeps_the_contract_with_copies_of_a_template() {
     };
     let qemu = Qemu::new(config, Arc::new(SystemClock)).unwrap();
     let (cold, ()) = timed(async { qemu.prepare(Size::Small, Arch::Amd64).await.unwrap() }).await;
-    let request = stagely_cloud::contract::request(InstallationId::generate(), &SystemClock);
+    let request = contract::request(InstallationId::generate(), &SystemClock);
     let (restored, created) = timed(async { qemu.create(&request).await.unwrap() }).await;
     let (asleep, _) = timed(async { qemu.hibernate(&created.id).await.unwrap() }).await;
     let (awake, _) = timed(async { qemu.wake(&created.id).await.unwrap() }).await;
     qemu.delete(&created.id).await.unwrap();
     println!("cold {cold:?}, restored with its identity {restored:?}, hibernated {asleep:?}, woken {awake:?}");
-    stagely_cloud::contract::run(&qemu, &SystemClock).await;
+    contract::keeps(&qemu, &SystemClock, &[39, 29, 28]).await;
     let left: Vec<_> = std::fs::read_dir(state.path().join("machines")).unwrap().collect();
     assert!(left.is_empty(), "{left:?}");
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use stagely_cloud::catalogue::candidates;
-use stagely_cloud::contract::request;
+use stagely_cloud::contract::{self, request};
 use stagely_cloud::testing::sim::{Billing, Habits, SimCloud};
 use stagely_cloud::testing::{Chance, Doom};
 use stagely_cloud::{Cloud, CreateRequest, DeleteProgress, ErrorKind, Offering, Price, VmState};
@@ -36,7 +36,7 @@ fn offering(name: &str, micros_per_hour: u64) -> Offering {
 async fn the_simulation_keeps_the_contract() {
     let (cloud, clock) = world(Habits::default());
     cloud.sell(vec![(offering("small", 6000), None)]);
-    stagely_cloud::contract::run(&cloud, &clock).await;
+    contract::keeps(&cloud, &clock, &[28]).await;
     assert!(cloud.records().iter().all(|record| !record.is_alive()));
 }
 

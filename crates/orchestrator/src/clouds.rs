@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use stagely_cloud::account::{self, Apis};
 use stagely_cloud::catalogue::{candidates, is_in};
-use stagely_cloud::{Cloud, CloudError, Offering, Vm, VmState};
+use stagely_cloud::{Cloud, CloudError, CreateRequest, Created, ErrorKind, Offering, Vm, VmState};
 use stagely_domain::account::Credentials;
 use stagely_domain::clock::Clock;
 use stagely_domain::id::{CloudAccountId, InstallationId, MachineId};
@@ -170,6 +170,26 @@ impl Account {
         let fitting = candidates(&offerings, machine.size, machine.arch, locations);
         let untried = fitting.into_iter().find(|offering| !machine.tried.contains(&offering.to_string()));
         Ok(untried.cloned().map_or(Choice::Nothing, Choice::Offering))
+    }
+
+    /// Creates a machine. When its type is refused as wrong and the catalogue, read anew, has it no more or has no room of
+    /// it, there is none left of it: what was chosen was true once.
+    pub async fn create(&self, request: &CreateRequest) -> Result<Created, CloudError> {
+        let error = match self.cloud.create(request).await {
+            Ok(created) => return Ok(created),
+            Err(error) => error,
+        };
+        let Some(chosen) = request.offering.as_ref().filter(|_| error.kind == ErrorKind::Invalid && !error.ambiguous)
+        else {
+            return Err(error);
+        };
+        *self.catalogue.lock().await = None;
+        // Without a new catalogue, the refusal is all that is known.
+        let Ok(offerings) = self.offerings().await else { return Err(error) };
+        let is_sold = offerings
+            .iter()
+            .any(|sold| sold.available && (&sold.name, &sold.location) == (&chosen.name, &chosen.location));
+        Err(if is_sold { error } else { CloudError { kind: ErrorKind::Capacity, ..error } })
     }
 
     /// What the provider shows of a machine that is to be as it is. One list serves all machines of the account, since

@@ -164,6 +164,21 @@ async fn a_machine_that_there_is_no_room_for_is_had_as_another_type() {
 }
 
 #[tokio::test]
+async fn a_type_that_was_withdrawn_since_the_catalogue_was_read_is_had_as_another() {
+    let stack = Stack::start().await;
+    stack.cloud.inner.sell(vec![offering("old", 10), offering("new", 20)]);
+    stack.cloud.inner.retire("old");
+    stack.open().await;
+    stack.live().await;
+    let [machine] = stack.cloud.inner.machines()[..] else { panic!("one machine") };
+    assert_eq!(stack.cloud.inner.created_as(machine), Some(offering("new", 20)));
+    assert_eq!(stack.world.db.text("SELECT tried FROM machines").await, r#"["old in nbg1"]"#);
+    stack.close().await;
+    stack.gone().await;
+    stack.end().await;
+}
+
+#[tokio::test]
 async fn a_cloud_without_any_room_is_named_with_all_that_was_tried() {
     let stack = Stack::start().await;
     stack.cloud.inner.sell(vec![offering("dear", 30), offering("cheap", 10)]);

@@ -255,13 +255,24 @@ pub(super) async fn drop_copy(http: &Http, doing: &'static str, id: u64) -> Resu
     http.delete(doing, &format!("snapshots/{id}")).await.map(drop)
 }
 
+/// Lists may not show a young droplet yet whose number is known: it is asked for by that.
+async fn remove_unlisted(http: &Http, doing: &'static str, meant: Meant) -> Result<bool> {
+    let Some(number) = meant.root else { return Ok(true) };
+    match droplet(http, doing, number).await? {
+        Some(found) if Tags::read(&found.tags).is_some_and(|tags| tags.machine == meant.machine) => {
+            remove_droplet(http, doing, number).await
+        }
+        _ => Ok(true),
+    }
+}
+
 /// Removes everything of what is meant. True when there was nothing any more.
 pub(super) async fn remove(http: &Http, meant: Meant) -> Result<bool> {
     let doing = "delete a machine";
     let mut gone = true;
     let lines = look(http, doing, meant).await?;
     if lines.is_empty() {
-        return Ok(true);
+        return remove_unlisted(http, doing, meant).await;
     }
     for line in lines.values() {
         for (droplet, _) in &line.droplets {

@@ -25,11 +25,14 @@ use tokio::sync::Mutex;
 
 use crate::{
     Capabilities, Cloud, CloudError, CreateRequest, Created, DeleteProgress, ErrorKind, Listing, ProviderId, Result,
-    SleepProgress, Vm,
+    SleepProgress, Vm, user_data,
 };
 #[cfg(any(test, feature = "testing"))]
 pub(crate) use accel::choose as acceleration;
 use machine::Directory;
+
+/// A seed disk would take more; what no other cloud takes is refused here too.
+const USER_DATA_MAX: usize = 16 * 1024;
 
 /// Where the provider keeps things and what it starts machines from.
 #[derive(Debug, Clone)]
@@ -109,7 +112,7 @@ impl Cloud for Qemu {
             power_off_deletes: true,
             arches: &[Arch::Amd64],
             bake: false,
-            user_data_max: 16 * 1024,
+            user_data_max: USER_DATA_MAX,
         }
     }
 
@@ -127,6 +130,7 @@ impl Cloud for Qemu {
 
     async fn create(&self, request: &CreateRequest) -> Result<Created> {
         supported(request.arch)?;
+        user_data::render(request, USER_DATA_MAX)?;
         self.check_image().await?;
         let directory = self.machine(request.machine);
         let _held = directory.lock().await?;

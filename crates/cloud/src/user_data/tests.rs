@@ -33,6 +33,7 @@ fn paths(document: &Value) -> Vec<&str> {
 fn the_deadline_is_armed_first_and_the_agent_is_pinned() {
     let mut wanted = wanted();
     wanted.agent.url = "https://x/$(reboot)'\"agent".to_owned();
+    wanted.agent.sha256 = "0".repeat(64);
     let text = render(&wanted, LIMIT).unwrap();
     let document = document(&text);
     let first = document["bootcmd"][0][2].as_str().unwrap();
@@ -41,6 +42,15 @@ fn the_deadline_is_armed_first_and_the_agent_is_pinned() {
     assert_eq!((&start[4], &start[5]), (&wanted.agent.url.into(), &wanted.agent.sha256.into()));
     assert!(paths(&document).contains(&"/etc/stagely/agent.json"));
     assert!(text.len() < LIMIT / 2, "{} bytes", text.len());
+}
+
+#[test]
+fn a_machine_without_an_agent_installs_nothing_and_has_its_deadline() {
+    let text = render(&wanted(), LIMIT).unwrap();
+    let document = document(&text);
+    assert!(document["bootcmd"][0][2].as_str().unwrap().contains("stagely-deadline.timer"));
+    let runs = document["runcmd"].as_array().unwrap();
+    assert!(runs.iter().all(|run| !run.to_string().contains("stagely-install")), "{runs:?}");
 }
 
 #[test]

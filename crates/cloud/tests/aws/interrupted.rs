@@ -88,6 +88,38 @@ async fn a_create_that_is_interrupted_anywhere_makes_one_machine() {
 
 #[tokio::test]
 #[ignore = "needs moto: cargo xtask contract"]
+async fn a_create_that_is_killed_anywhere_is_one_machine_when_repeated_and_none_when_deleted() {
+    let mut rig = Rig::start().await;
+    let first = rig.request().await;
+    for fault in [Fault::ResetBefore, Fault::LoseAnswer] {
+        for nth in 1..=MOST {
+            let (machine, installation) = (MachineId::generate(), InstallationId::generate());
+            let request = CreateRequest { machine, installation, ..first.clone() };
+            rig.cloud = provider(config(&rig.proxy.url()));
+            // From the nth request on nothing passes: the call ends there, as a process does that is killed.
+            rig.proxy.harm_nth(nth, fault.clone());
+            rig.proxy.also_harm_when(move |seen| seen.nth > nth, Fault::ResetBefore);
+            let _ = rig.cloud.create(&request).await;
+            let harmed = rig.proxy.calm();
+            rig.cloud = provider(config(&rig.proxy.url()));
+            // Whoever was killed knows no more than the machine's id.
+            let found = rig.cloud.find(machine).await.unwrap();
+            assert_eq!(found.len(), usize::from(rig.bill(machine).await == ONE_AWAKE), "request {nth}, {fault:?}");
+            let created = rig.cloud.create(&request).await.unwrap();
+            assert!(found.iter().all(|vm| vm.id == created.id), "request {nth}, {fault:?}");
+            assert_eq!(rig.bill(machine).await, ONE_AWAKE, "request {nth}, {fault:?}");
+            through(&rig, &created, Step::Delete).await;
+            assert_eq!(rig.bill(machine).await, NOTHING, "request {nth}, {fault:?}");
+            if harmed == 0 {
+                break;
+            }
+            assert_ne!(nth, MOST);
+        }
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs moto: cargo xtask contract"]
 async fn sleep_wake_and_delete_that_are_interrupted_anywhere_end_as_if_nothing_had_happened() {
     let rig = Rig::start().await;
     let first = rig.request().await;

@@ -145,6 +145,23 @@ async fn a_new_machine_that_is_not_seen_at_once_is_not_taken_for_lost() {
 }
 
 #[tokio::test]
+async fn a_new_machine_that_no_list_shows_yet_is_deleted_by_its_number() {
+    let rig = Rig::start().await;
+    rig.double.world().knobs.unlisted = true;
+    let request = rig.request().await;
+    let created = rig.cloud.create(&request).await.unwrap();
+    assert_eq!((rig.bill(), rig.cloud.find(request.machine).await.unwrap()), (ONE_AWAKE, vec![]));
+    delete(&rig.cloud, &created.id).await;
+    assert_eq!(rig.bill(), NOTHING);
+    // A number is no proof: a droplet that is not this machine's stays.
+    let other = rig.cloud.create(&rig.request().await).await.unwrap();
+    let (_, number) = other.id.0.split_once('/').unwrap();
+    let stranger = ProviderId(format!("{}/{number}", request.machine.label()));
+    delete(&rig.cloud, &stranger).await;
+    assert_eq!(rig.bill(), ONE_AWAKE);
+}
+
+#[tokio::test]
 async fn no_room_and_no_allowance_are_told_apart_and_asked_for_once() {
     let rig = Rig::start().await;
     let request = rig.request().await;

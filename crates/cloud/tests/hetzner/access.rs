@@ -8,7 +8,7 @@ use tokio::net::TcpListener;
 
 use super::double::{OTHER_TOKEN, READ_ONLY, TOKEN};
 use super::{NOTHING, Rig, config, provider};
-use crate::fault_proxy::{Fault, FaultProxy};
+use crate::fault_proxy::{DeafPort, Fault, FaultProxy};
 
 #[tokio::test]
 async fn a_token_is_good_or_bad_or_may_only_read() {
@@ -159,6 +159,19 @@ async fn no_answer_and_no_connection_are_told_apart() {
     let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let error = provider(&format!("http://{port}"), TOKEN).create(&request).await.unwrap_err();
     assert_eq!((error.kind, error.ambiguous), (ErrorKind::Unavailable, false));
+}
+
+#[tokio::test]
+async fn a_connection_that_does_not_come_in_time_had_no_effect() {
+    let (rig, deaf) = (Rig::start().await, DeafPort::start().await);
+    let request = rig.request().await;
+    let mut impatient = config(&deaf.url(), TOKEN);
+    impatient.timing.request = Duration::from_millis(200);
+    let impatient =
+        stagely_cloud::hetzner::Hetzner::new(impatient, std::sync::Arc::new(stagely_domain::clock::SystemClock))
+            .unwrap();
+    let error = impatient.create(&request).await.unwrap_err();
+    assert_eq!((error.kind, error.ambiguous), (ErrorKind::Timeout, false), "{error}");
 }
 
 #[tokio::test]

@@ -113,7 +113,7 @@ fn config(url: &str, token: &str) -> Config {
 #[tokio::test]
 async fn hetzner_keeps_the_contract() {
     let rig = Rig::start().await;
-    contract::run(&rig.cloud, &SystemClock).await;
+    contract::keeps(&rig.cloud, &SystemClock, &[28]).await;
     assert_eq!(rig.bill(), NOTHING);
 }
 

@@ -128,7 +128,7 @@ impl Work<'_> {
                 ingress_port: INGRESS_PORT,
             },
         };
-        match self.cloud.create(&create).await {
+        match self.account.create(&create).await {
             Ok(created) => {
                 let (provider_id, address) = (created.id.0, created.address);
                 self.write_and_tell("record a placed machine", async |tx| {

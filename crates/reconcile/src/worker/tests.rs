@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-use super::{Options, Reconciler, Step, Worker};
+use super::{Options, Reconciler, Step, Worker, backoff};
 use crate::claim::{Claim, Fence, Next, WorkError, WorkStore};
 use crate::failure::{ErrorClass, Failure};
 use crate::testing::MemoryWork;
@@ -344,4 +344,14 @@ async fn who_is_fenced_out_leaves_the_row_to_its_new_holder() {
     assert_eq!(scripted.runs(key), 1, "neither finished nor retried by the one who lost it");
     shutdown.cancel();
     tracker.wait().await;
+}
+
+#[test]
+fn many_failures_do_not_march_in_step() {
+    for (attempt, ceiling) in [(1, 500), (2, 1000), (5, 8000), (100, 60_000)] {
+        let ceiling = Duration::from_millis(ceiling);
+        let waits: std::collections::BTreeSet<Duration> = (0..100).map(|_| backoff(attempt)).collect();
+        assert!(waits.iter().all(|wait| (ceiling / 2..=ceiling).contains(wait)), "{waits:?}");
+        assert!(waits.len() > 50, "a hundred failures wait {} different times", waits.len());
+    }
 }

@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use stagely_domain::id::{InstallationId, MachineId};
 use stagely_domain::machine::{Arch, Size};
 
+use crate::testing::check;
 use crate::testing::sim::{Inside, Record, SimCloud};
 use crate::{
     Capabilities, Cloud, CloudError, CreateRequest, Created, DeleteProgress, ErrorKind, Listing, Offering, ProviderId,
@@ -41,6 +42,7 @@ impl Cloud for SimCloud {
 
     async fn create(&self, request: &CreateRequest) -> Result<Created> {
         let doing = "create a machine";
+        check(request, self.capabilities())?;
         let lands_at = {
             let (mut inside, now) = (self.settled(), self.clock.now());
             let (odds, by) = (inside.habits.lands_late, inside.habits.late_by);

@@ -63,6 +63,7 @@ impl Team {
         let (tag, name) = (query.get("tag_name"), query.get("name"));
         let fits = |droplet: &&Droplet| {
             droplet.unseen == 0
+                && !knobs.unlisted
                 && tag.as_ref().is_none_or(|tag| droplet.tags.contains(tag))
                 && name.as_ref().is_none_or(|name| droplet.name == *name)
         };

@@ -66,6 +66,8 @@ pub struct Knobs {
     pub looks: u32,
     /// Looks for which a new droplet is not seen.
     pub unseen: u32,
+    /// Whether no list shows any droplet.
+    pub unlisted: bool,
     /// Sizes and regions without room.
     pub full: HashSet<(&'static str, &'static str)>,
     /// The next droplets are accepted, and then not placed.
@@ -100,6 +102,7 @@ impl Default for World {
                 next_id: 1000,
                 looks: 2,
                 unseen: 0,
+                unlisted: false,
                 full: HashSet::new(),
                 misplace: VecDeque::new(),
                 droplet_limit: 2000,

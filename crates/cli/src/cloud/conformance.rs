@@ -1,0 +1,151 @@
+//! The providers' contract at a real account: what it will make is said first, and what it made is gone at the end.
+
+use std::io::Write;
+use std::time::Duration;
+
+use clap::Args;
+use stagely_cloud::contract::{CASES, Case, Failure, Patience, Purse, Trial};
+use stagely_domain::account::Settings;
+use stagely_domain::clock::SystemClock;
+use stagely_domain::cost::Billing;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::account::Account;
+use super::plan::{Plan, micros};
+use super::told;
+use crate::{ClientError, Exit};
+
+/// An account, and how much it may cost.
+#[derive(Args)]
+pub(crate) struct Conformance {
+    #[command(flatten)]
+    account: Account,
+    /// The most that it may cost, in the provider's currency: `1.00`.
+    #[arg(long, value_name = "AMOUNT", value_parser = micros)]
+    max_spend: u64,
+    /// Where machines are made, in the provider's names; default: anywhere.
+    #[arg(long = "location", value_name = "PLACE")]
+    locations: Vec<String>,
+    /// What machines boot; default: the provider's Debian 13.
+    #[arg(long)]
+    image: Option<String>,
+    /// DigitalOcean: the id or fingerprint of a key; without one it mails a password for each machine.
+    #[arg(long = "ssh-key", value_name = "KEY")]
+    ssh_keys: Vec<String>,
+    /// Also where the provider tells no price.
+    #[arg(long)]
+    unpriced: bool,
+    /// Say what would be made, and make nothing.
+    #[arg(long)]
+    dry_run: bool,
+    #[arg(long, hide = true, default_value_t = 3000)]
+    look_millis: u64,
+}
+
+/// What became of a case.
+enum Verdict {
+    Holds,
+    Fails(Failure),
+    Interrupted,
+}
+
+/// `stagely cloud conformance`
+pub(super) async fn conformance(wanted: &Conformance, out: &mut (impl Write + ?Sized)) -> Result<Exit, ClientError> {
+    let settings = Settings {
+        locations: wanted.locations.clone(),
+        image: wanted.image.clone(),
+        ssh_keys: wanted.ssh_keys.clone(),
+        ..Settings::default()
+    };
+    let (provider, cloud) = (wanted.account.kind.provider(), wanted.account.open(settings)?);
+    let patience = Patience { look: Duration::from_millis(wanted.look_millis), ..Patience::default() };
+    let purse = Purse::new(wanted.max_spend, Billing::of(provider), patience.longest());
+    let (offerings, capabilities) = (cloud.catalogue().await.map_err(told)?, cloud.capabilities());
+    let plan = Plan::of(provider, &capabilities, &offerings, &purse, patience.longest());
+    plan.show(out)?;
+    plan.check(wanted.max_spend, wanted.unpriced)?;
+    if wanted.dry_run {
+        return Ok(Exit::Done);
+    }
+    let mut ends = Ends::new()?;
+    let (mut failed, mut left) = (0, Vec::new());
+    for case in CASES {
+        if let Some(why) = case.not_asked(&capabilities, &offerings) {
+            say(out, case, &format!("not asked here: {why}"))?;
+            continue;
+        }
+        let trial = Trial::new(&*cloud, &SystemClock, &offerings, patience, &purse);
+        let [one, other] = trial.installations();
+        // Whoever is killed now can sweep: nothing has been made before this is said.
+        if !case.starts.is_empty() {
+            writeln!(out, "     {} makes machines of {one}, or {other}", case.number)?;
+            out.flush()?;
+        }
+        let verdict = tokio::select! {
+            outcome = case.ask(&trial) => outcome.map_or_else(Verdict::Fails, |()| Verdict::Holds),
+            () = ends.next() => Verdict::Interrupted,
+        };
+        let remains = tokio::select! {
+            remains = trial.clear() => remains,
+            () = ends.next() => trial.left("clearing up was interrupted"),
+        };
+        left.extend(remains);
+        let stops = matches!(verdict, Verdict::Interrupted);
+        failed += u32::from(!matches!(verdict, Verdict::Holds));
+        let said = match verdict {
+            Verdict::Holds => "ok".to_owned(),
+            Verdict::Fails(failure) => format!("not ok: {failure}"),
+            Verdict::Interrupted => "interrupted".to_owned(),
+        };
+        // The account is clean by now, or what is left is said below: an output that is closed ends nothing before that.
+        let shown = say(out, case, &said);
+        if stops || shown.is_err() || !left.is_empty() {
+            break;
+        }
+    }
+    verdict(out, failed, &left)
+}
+
+/// The last lines.
+fn verdict(out: &mut (impl Write + ?Sized), failed: u32, left: &[String]) -> Result<Exit, ClientError> {
+    for one in left {
+        writeln!(out, "left: {one}")?;
+    }
+    match (failed, left) {
+        (0, []) => writeln!(out, "all that was asked holds; nothing is left")?,
+        (_, []) => writeln!(out, "{failed} not ok; nothing is left")?,
+        (_, left) => {
+            let message = format!(
+                "{} could not be removed and may go on costing: `stagely cloud sweep` with its installation, --delete --all",
+                left.len()
+            );
+            return Err(ClientError::NotThere(message));
+        }
+    }
+    Ok(if failed == 0 { Exit::Done } else { Exit::Wrong })
+}
+
+fn say(out: &mut (impl Write + ?Sized), case: &Case, verdict: &str) -> std::io::Result<()> {
+    writeln!(out, "{:>3}  {}: {verdict}", case.number, case.name.replace('_', " "))?;
+    out.flush()
+}
+
+/// What ends it early: Ctrl-C, or whoever runs it.
+struct Ends {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Ends {
+    fn new() -> Result<Self, ClientError> {
+        let listen = |kind| signal(kind).map_err(|error| ClientError::Setup(format!("listen for signals: {error}")));
+        Ok(Self { interrupt: listen(SignalKind::interrupt())?, terminate: listen(SignalKind::terminate())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! What there is of an installation, and its removal.
+
+use std::collections::HashSet;
+use std::io::Write;
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use clap::Args;
+use stagely_cloud::{Cloud, CloudError, DeleteProgress, ErrorKind, Residue, Vm};
+use stagely_domain::account::Settings;
+use stagely_domain::clock::{Clock, SystemClock};
+use stagely_domain::id::InstallationId;
+use tokio::time::Instant;
+
+use super::account::Account;
+use super::told;
+use crate::{ClientError, Exit};
+
+/// How long what is deleted may take to be gone.
+const PATIENCE: Duration = Duration::from_secs(300);
+const LOOK: Duration = Duration::from_secs(2);
+
+/// An account, and whose machines are meant.
+#[derive(Args)]
+pub(crate) struct Sweep {
+    #[command(flatten)]
+    account: Account,
+    /// `ins_…`: the value of `stagely-installation` on its machines.
+    #[arg(long)]
+    installation: InstallationId,
+    /// Remove machines whose end has passed, and what they left behind.
+    #[arg(long)]
+    delete: bool,
+    /// With `--delete`: remove the others too. Only for an installation that is no more.
+    #[arg(long, requires = "delete")]
+    all: bool,
+}
+
+/// `stagely cloud sweep`
+pub(super) async fn sweep(sweep: &Sweep, out: &mut (impl Write + ?Sized)) -> Result<Exit, ClientError> {
+    let cloud = sweep.account.open(Settings::default())?;
+    let found = Found::look(&*cloud, sweep, SystemClock.now()).await.map_err(told)?;
+    found.show(out)?;
+    if !found.whole {
+        return Err(ClientError::Unavailable("the provider's list is not whole: nothing is removed by it".to_owned()));
+    }
+    if sweep.delete {
+        found.remove(&*cloud, sweep, out).await?;
+    }
+    Ok(Exit::Done)
+}
+
+/// What there is of the installation.
+struct Found {
+    machines: Vec<(Vm, bool)>,
+    residues: Vec<(Residue, bool)>,
+    whole: bool,
+    now: DateTime<Utc>,
+}
+
+impl Found {
+    /// Reads both lists, and says of each thing whether it is to go.
+    async fn look(cloud: &dyn Cloud, sweep: &Sweep, now: DateTime<Utc>) -> Result<Self, CloudError> {
+        let listing = cloud.list(sweep.installation).await?;
+        let residues = cloud.list_residue(sweep.installation).await?;
+        let goes = |vm: &Vm| !vm.hold && (sweep.all || vm.expires_at < now);
+        let machines: Vec<(Vm, bool)> =
+            listing.vms.into_iter().map(|vm| (goes(&vm), vm)).map(|(go, vm)| (vm, go)).collect();
+        let stay: HashSet<_> = machines.iter().filter(|(_, goes)| !goes).map(|(vm, _)| vm.machine).collect();
+        let residues_go = |residue: &Residue| {
+            !residue.hold
+                && match residue.machine {
+                    Some(machine) => !stay.contains(&machine),
+                    // All machines share it.
+                    None => sweep.all && stay.is_empty(),
+                }
+        };
+        let whole = listing.complete && residues.complete;
+        let residues = residues.items.into_iter().map(|item| (residues_go(&item), item)).map(|(go, item)| (item, go));
+        Ok(Self { machines, residues: residues.collect(), whole, now })
+    }
+
+    fn show(&self, out: &mut (impl Write + ?Sized)) -> std::io::Result<()> {
+        let word = |goes: bool, hold: bool| match (goes, hold) {
+            (true, _) => "goes",
+            (false, true) => "held",
+            (false, false) => "stays",
+        };
+        for (vm, goes) in &self.machines {
+            let left = vm.expires_at - self.now;
+            let end = if left < TimeDelta::zero() { "past its end" } else { "before its end" };
+            let (machine, id, state) = (vm.machine, &vm.id, &vm.state);
+            writeln!(out, "{}\tmachine\t{id}\t{machine}\t{state:?}\t{end}, {}", word(*goes, vm.hold), vm.expires_at)?;
+        }
+        for (residue, goes) in &self.residues {
+            let machine = residue.machine.map_or_else(|| "shared".to_owned(), |machine| machine.to_string());
+            writeln!(out, "{}\t{:?}\t{}\t{machine}", word(*goes, residue.hold), residue.kind, residue.id)?;
+        }
+        writeln!(out, "{} machines, {} other things", self.machines.len(), self.residues.len())
+    }
+
+    /// Machines first: what is attached to one cannot go before it.
+    async fn remove(
+        &self,
+        cloud: &dyn Cloud,
+        sweep: &Sweep,
+        out: &mut (impl Write + ?Sized),
+    ) -> Result<(), ClientError> {
+        let deadline = Instant::now() + PATIENCE;
+        let mut failed = 0;
+        for (vm, _) in self.machines.iter().filter(|(_, goes)| *goes) {
+            failed += report(out, &vm.id.0, until_gone(deadline, || cloud.delete(&vm.id)).await)?;
+        }
+        // What a machine leaves behind shows only now.
+        let rest =
+            if failed == 0 { Self::look(cloud, sweep, self.now).await.map_err(told)?.residues } else { Vec::new() };
+        for (residue, _) in rest.iter().filter(|(_, goes)| *goes) {
+            failed += report(out, &residue.id, until_gone(deadline, || cloud.delete_residue(residue)).await)?;
+        }
+        match failed {
+            0 => Ok(()),
+            _ => Err(ClientError::Unavailable(format!("{failed} could not be removed: sweep again"))),
+        }
+    }
+}
+
+/// Asks until it is gone, or refused for good.
+async fn until_gone<F>(deadline: Instant, delete: impl Fn() -> F) -> Result<(), CloudError>
+where
+    F: Future<Output = stagely_cloud::Result<DeleteProgress>>,
+{
+    loop {
+        let wait = match delete().await {
+            Ok(DeleteProgress::Gone) => return Ok(()),
+            Ok(DeleteProgress::InProgress) => LOOK,
+            Err(CloudError { kind: ErrorKind::RateLimited { retry_after }, .. }) => retry_after.unwrap_or(LOOK),
+            Err(error) if matches!(error.kind, ErrorKind::Conflict | ErrorKind::Unavailable | ErrorKind::Timeout) => {
+                LOOK
+            }
+            Err(error) => return Err(error),
+        };
+        if Instant::now() + wait > deadline {
+            return Err(CloudError::new(ErrorKind::Timeout, "delete", "it is not gone yet"));
+        }
+        tokio::time::sleep(wait).await;
+    }
+}
+
+/// How many failed: one or none.
+fn report(out: &mut (impl Write + ?Sized), id: &str, outcome: Result<(), CloudError>) -> Result<u32, ClientError> {
+    match outcome {
+        Ok(()) => writeln!(out, "{id}: removed")?,
+        Err(error) => {
+            writeln!(out, "{id}: {error}")?;
+            return Ok(1);
+        }
+    }
+    Ok(0)
+}
