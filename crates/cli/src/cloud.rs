@@ -51,9 +51,9 @@ pub(crate) struct Sweep {
     /// `ins_…`: the value of `stagely-installation` on its machines.
     #[arg(long)]
     installation: InstallationId,
-    /// AWS: the region.
-    #[arg(long, env = "AWS_REGION")]
-    region: Option<String>,
+    /// AWS: the region, or all regions of the account, with commas between them.
+    #[arg(long = "region", env = "AWS_REGION", value_delimiter = ',')]
+    regions: Vec<String>,
     /// Remove machines whose end has passed, and what they left behind.
     #[arg(long)]
     delete: bool,
@@ -123,12 +123,12 @@ impl Sweep {
             }
             Kind::Hetzner => (Provider::Hetzner, "HCLOUD_TOKEN", vec![given("token", &self.hcloud_token)]),
         };
-        if kind == Provider::Aws && self.region.is_none() {
+        if kind == Provider::Aws && self.regions.is_empty() {
             return Err(ClientError::Setup("say which region: --region, or AWS_REGION".to_owned()));
         }
         let missing = |what| ClientError::Setup(format!("{what}: set {variables}"));
         let credentials = Credentials::new(kind, given.into_iter().flatten().collect()).map_err(missing)?;
-        let settings = Settings { region: self.region.clone(), ..Settings::default() };
+        let settings = Settings { regions: self.regions.clone(), ..Settings::default() };
         let apis = Apis {
             aws: self.aws_api.clone(),
             digitalocean: self.digitalocean_api.clone(),
