@@ -8,7 +8,7 @@ use stagely_domain::clock::Clock;
 use stagely_domain::machine::Provider;
 use stagely_domain::secret::Secret;
 
-use crate::aws::{self, Aws};
+use crate::aws::{self, Aws, Regions};
 use crate::digitalocean::{self, DigitalOcean};
 use crate::hetzner::{self, Hetzner};
 use crate::{Cloud, CloudError, ErrorKind, Result};
@@ -39,7 +39,13 @@ pub fn open(
     clock: Arc<dyn Clock>,
 ) -> Result<Arc<dyn Cloud>> {
     match kind {
-        Provider::Aws => Ok(Arc::new(Aws::new(amazon(settings, credentials, apis)?, clock)?)),
+        Provider::Aws => {
+            let config = amazon(settings, credentials, apis)?;
+            match settings.all_regions().as_slice() {
+                [_] => Ok(Arc::new(Aws::new(config, clock)?)),
+                regions => Ok(Arc::new(Regions::new(&config, regions, &clock)?)),
+            }
+        }
         Provider::Digitalocean => {
             let config = digitalocean::Config {
                 api_url: apis.digitalocean.clone().unwrap_or_else(|| digitalocean::API_URL.to_owned()),
@@ -75,7 +81,7 @@ fn amazon(settings: &Settings, credentials: &Credentials, apis: &Apis) -> Result
         .get("role_arn")
         .map(|arn| aws::Role { arn: arn.reveal().to_owned(), external_id: credentials.get("external_id").cloned() });
     Ok(aws::Config {
-        region: settings.region.clone().ok_or_else(|| lacks("region"))?,
+        region: settings.all_regions().into_iter().next().ok_or_else(|| lacks("region"))?,
         endpoint: apis.aws.clone(),
         keys: aws::Keys {
             access_key_id: needed(credentials, "access_key_id")?.reveal().to_owned(),

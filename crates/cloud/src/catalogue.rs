@@ -36,9 +36,20 @@ pub fn is_in(location: &str, named: &str) -> bool {
     location.strip_prefix(named).is_some_and(|zone| zone.len() < 2)
 }
 
+/// Millionths of a decimal number, rounded up so that nothing is free that is not.
+pub(crate) fn micros(decimal: &str) -> Option<u64> {
+    let (whole, part) = decimal.split_once('.').unwrap_or((decimal, ""));
+    if part.bytes().any(|digit| !digit.is_ascii_digit()) {
+        return None;
+    }
+    let kept: String = part.chars().chain("000000".chars()).take(6).collect();
+    let rest = part.bytes().skip(6).any(|digit| digit != b'0');
+    whole.parse::<u64>().ok()?.checked_mul(1_000_000)?.checked_add(kept.parse::<u64>().ok()? + u64::from(rest))
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{Offering, Price, candidates};
+    use super::{Offering, Price, candidates, micros};
     use stagely_domain::machine::{Arch, Size};
 
     fn offering(name: &str, location: &str, vcpus: u32, gib: u64, micros: Option<u64>) -> Offering {
@@ -91,5 +102,22 @@ mod tests {
         let places = ["fra1".to_owned(), "eu-west-1".to_owned(), "eu-central-1".to_owned()];
         let found = candidates(&all, Size::Small, Arch::Amd64, &places);
         assert_eq!(names(&found), ["x@fra1", "x@eu-west-1a", "x@eu-central-1b"]);
+    }
+
+    #[test]
+    fn prices_are_exact_and_never_rounded_to_nothing() {
+        for (text, expected) in [
+            ("0.0104", Some(10_400)),
+            ("0.0048000000000000", Some(4_800)),
+            ("1", Some(1_000_000)),
+            ("0.00000001", Some(1)),
+            ("12.5", Some(12_500_000)),
+            ("", None),
+            ("-1", None),
+            ("1.-5", None),
+            ("free", None),
+        ] {
+            assert_eq!(micros(text), expected, "{text}");
+        }
     }
 }

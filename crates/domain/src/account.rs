@@ -13,13 +13,17 @@ use crate::secret::Secret;
 #[serde(default, deny_unknown_fields)]
 #[schemars(rename = "CloudAccountSettings")]
 pub struct Settings {
-    /// AWS: the region, such as `eu-central-1`. An account elsewhere is an account of its own.
+    /// AWS: the region, such as `eu-central-1`, where there is only one.
     pub region: Option<String>,
-    /// AWS: the subnets in which machines are made, at most one for each zone; they give public addresses. Default: the
-    /// default VPC's.
+    /// AWS, instead of `region`: several regions, the best first. A machine is made in the next one when no type has
+    /// room in those before it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub regions: Vec<String>,
+    /// AWS: the subnets in which machines are made, at most one for each zone of any region; they give public addresses.
+    /// Default: those of each region's default VPC.
     pub subnets: Vec<String>,
     /// The places in which machines may be made, in the provider's names, the best first. Empty: anywhere. On AWS they
-    /// are zones of the region.
+    /// are regions of the account or zones of them.
     pub locations: Vec<String>,
     /// The image that machines boot, in the provider's name. Default: the provider's Debian 13.
     pub image: Option<String>,
@@ -40,18 +44,11 @@ impl Settings {
             let nothing = *self == Self::default();
             return nothing.then_some(()).ok_or_else(|| "`settings`: a `qemu` account has none".to_owned());
         }
-        match (kind, &self.region) {
-            (Provider::Aws, None) => {
-                return Err("`settings.region`: say in which region machines are made, such as eu-central-1".to_owned());
-            }
-            (Provider::Aws, Some(region)) if !is_region(region) => {
-                return Err(format!("`settings.region`: {region:?} is no region, such as eu-central-1"));
-            }
-            (Provider::Aws, _) => {}
-            _ if self.region.is_some() || !self.subnets.is_empty() => {
-                return Err("`settings`: `region` and `subnets` are for `aws`; say places in `locations`".to_owned());
-            }
-            _ => {}
+        if kind == Provider::Aws {
+            self.check_regions()?;
+        } else if self.region.is_some() || !self.regions.is_empty() || !self.subnets.is_empty() {
+            let fix = "say places in `locations`";
+            return Err(format!("`settings`: `region`, `regions` and `subnets` are for `aws`; {fix}"));
         }
         if kind != Provider::Digitalocean && !self.ssh_keys.is_empty() {
             return Err("`settings.ssh_keys`: only a `digitalocean` account has them".to_owned());
@@ -65,6 +62,57 @@ impl Settings {
             None => Ok(()),
         }
     }
+
+    /// Every region of an account at AWS, the best first.
+    #[must_use]
+    pub fn all_regions(&self) -> Vec<String> {
+        self.region.iter().chain(&self.regions).cloned().collect()
+    }
+
+    /// Where machines are to be made, the best first; anywhere when it is empty.
+    #[must_use]
+    pub fn places(&self) -> &[String] {
+        if self.locations.is_empty() { &self.regions } else { &self.locations }
+    }
+
+    fn check_regions(&self) -> Result<(), String> {
+        let regions = self.all_regions();
+        if regions.is_empty() {
+            let fix = "say in which region machines are made, such as eu-central-1, or several in `settings.regions`";
+            return Err(format!("`settings.region`: {fix}"));
+        }
+        if self.region.is_some() && !self.regions.is_empty() {
+            return Err("`settings.region` and `settings.regions`: give one of them, not both".to_owned());
+        }
+        let field = if self.region.is_some() { "region" } else { "regions" };
+        if let Some(wrong) = regions.iter().find(|region| !is_region(region)) {
+            return Err(format!("`settings.{field}`: {wrong:?} is no region, such as eu-central-1"));
+        }
+        if let Some((_, twice)) = regions.iter().enumerate().find(|(at, region)| regions[..*at].contains(region)) {
+            return Err(format!("`settings.regions`: {twice:?} is there twice"));
+        }
+        let is_known = |place: &&String| regions.iter().any(|region| is_in(place, region));
+        if let Some(lost) = self.locations.iter().find(|place| !is_known(place)) {
+            let fix = format!("name {} or zones of it", regions.join(", "));
+            return Err(format!("`settings.locations`: {lost:?} is in no region of the account; {fix}"));
+        }
+        if regions.len() > 1 && self.image.as_ref().is_some_and(|image| image.starts_with("ami-")) {
+            let fix = "with several regions, give a parameter of SSM, or `tag:key=value` for an image in each";
+            return Err(format!("`settings.image`: an `ami-…` is of one region; {fix}"));
+        }
+        Ok(())
+    }
+}
+
+/// Whether a place at AWS is this region or in it: `eu-central-1a` and `eu-central-1-ham-1a` are in `eu-central-1`, and
+/// `eu-west-12a` is not in `eu-west-1`.
+#[must_use]
+pub fn is_in(place: &str, region: &str) -> bool {
+    place.strip_prefix(region).is_some_and(|rest| match rest.as_bytes() {
+        [] => true,
+        [zone] => zone.is_ascii_lowercase(),
+        [first, ..] => *first == b'-',
+    })
 }
 
 /// It becomes part of host names.
@@ -170,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn an_account_at_aws_is_one_region() {
+    fn an_account_at_aws_names_its_region() {
         let with = |region: &str| Settings {
             region: Some(region.to_owned()),
             ingress_from: vec!["203.0.113.7/32".to_owned()],
@@ -182,6 +230,39 @@ mod tests {
         }
         assert!(Settings::default().check(Provider::Aws).unwrap_err().contains("settings.region"));
         assert!(with("eu-central-1").check(Provider::Hetzner).unwrap_err().contains("for `aws`"));
+    }
+
+    #[test]
+    fn several_regions_are_in_order_and_no_region_is_beside_them() {
+        let with = |regions: &[&str]| Settings {
+            regions: regions.iter().map(|region| (*region).to_owned()).collect(),
+            ingress_from: vec!["203.0.113.7/32".to_owned()],
+            ..Settings::default()
+        };
+        let two = with(&["eu-west-1", "eu-central-1"]);
+        assert_eq!(two.check(Provider::Aws), Ok(()));
+        assert_eq!((two.all_regions(), two.places()), (two.regions.clone(), &*two.regions));
+        let one = Settings { region: Some("eu-central-1".to_owned()), regions: vec![], ..two.clone() };
+        assert_eq!((one.check(Provider::Aws), one.all_regions().len(), one.places().len()), (Ok(()), 1, 0));
+        let says = |settings: &Settings, field: &str, word: &str| {
+            let error = settings.check(Provider::Aws).unwrap_err();
+            assert!(error.contains(field) && error.contains(word), "{error}");
+        };
+        says(&Settings { region: one.region, ..two.clone() }, "settings.regions", "not both");
+        says(&with(&["eu-west-1", "frankfurt"]), "settings.regions", "frankfurt");
+        says(&with(&["eu-west-1", "eu-west-1"]), "settings.regions", "twice");
+        says(&Settings { image: Some("ami-0123".to_owned()), ..two.clone() }, "settings.image", "tag:");
+        assert!(with(&["eu-west-1"]).check(Provider::Hetzner).unwrap_err().contains("for `aws`"));
+        for (place, is_one) in [("eu-west-1", true), ("eu-central-1b", true), ("eu-west-1-atl-1a", true)]
+            .into_iter()
+            .chain([("eu-west-12a", false), ("eu-west", false), ("eu-north-1a", false)])
+        {
+            let placed = Settings { locations: vec![place.to_owned()], ..two.clone() };
+            assert_eq!(placed.check(Provider::Aws).is_ok(), is_one, "{place}");
+            assert_eq!(placed.places(), [place]);
+        }
+        // What a program of before reads has no field that it does not know.
+        assert!(!serde_json::to_string(&Settings::default()).unwrap().contains("regions"));
     }
 
     #[test]

@@ -127,7 +127,7 @@ impl Clouds {
                 account::open(kind, &row.settings, &credentials, &self.apis, clock).map_err(clouded(OPEN))?
             }
         };
-        Ok(Account { generation: row.generation, ..Account::new(cloud, row.settings.locations.clone()) })
+        Ok(Account { generation: row.generation, ..Account::new(cloud, row.settings.places().to_vec()) })
     }
 
     fn credentials(&self, row: &CloudAccount) -> Result<Credentials, Failure> {

@@ -27,9 +27,9 @@ pub(super) struct Account {
     /// Which cloud; credentials are taken from HCLOUD_TOKEN, DIGITALOCEAN_TOKEN, or AWS_ACCESS_KEY_ID and
     /// AWS_SECRET_ACCESS_KEY (with AWS_ROLE_ARN and AWS_EXTERNAL_ID, that role is taken on).
     pub(super) kind: Kind,
-    /// AWS: the region.
-    #[arg(long, env = "AWS_REGION")]
-    region: Option<String>,
+    /// AWS: the region, or all regions of the account, with commas between them.
+    #[arg(long = "region", env = "AWS_REGION", value_delimiter = ',')]
+    regions: Vec<String>,
     #[arg(long, env = "HCLOUD_TOKEN", hide = true, hide_env_values = true)]
     hcloud_token: Option<String>,
     #[arg(long, env = "DIGITALOCEAN_TOKEN", hide = true, hide_env_values = true)]
@@ -79,12 +79,12 @@ impl Account {
             }
             Kind::Hetzner => (Provider::Hetzner, "HCLOUD_TOKEN", vec![given("token", &self.hcloud_token)]),
         };
-        if kind == Provider::Aws && self.region.is_none() {
+        if kind == Provider::Aws && self.regions.is_empty() {
             return Err(ClientError::Setup("say which region: --region, or AWS_REGION".to_owned()));
         }
         let missing = |what| ClientError::Setup(format!("{what}: set {variables}"));
         let credentials = Credentials::new(kind, given.into_iter().flatten().collect()).map_err(missing)?;
-        let settings = Settings { region: self.region.clone(), ..settings };
+        let settings = Settings { regions: self.regions.clone(), ..settings };
         let apis = Apis {
             aws: self.aws_api.clone(),
             digitalocean: self.digitalocean_api.clone(),

@@ -9,12 +9,12 @@ use chrono::DateTime;
 use stagely_domain::id::{InstallationId, MachineId};
 use stagely_domain::machine::{Arch, Role};
 
-use crate::aws::Aws;
 use crate::aws::actions::{self, Action};
 use crate::aws::image::Image;
 use crate::aws::machine::state;
 use crate::aws::order::Order;
 use crate::aws::tags::{self, Tags};
+use crate::aws::{Aws, regions};
 use crate::{CloudError, ErrorKind, Result};
 
 const DOING: &str = "check the access";
@@ -33,12 +33,14 @@ impl Aws {
     pub(super) async fn check(&self) -> Result<()> {
         let sts = &self.client.sts;
         let identity = sts.get_caller_identity().send();
-        let identity = self.client.send(DOING, &actions::GET_CALLER_IDENTITY, identity).await?;
+        let identity = self.client.send(DOING, &actions::GET_CALLER_IDENTITY, identity).await;
+        let identity = identity.map_err(|refused| regions::hinted(&self.config.region, refused))?;
         let mut findings = Findings::default();
         self.check_looks(&mut findings).await?;
         self.check_makes(&mut findings).await?;
         self.check_changes(&mut findings).await?;
         self.check_removals(&mut findings).await?;
+        let optional = self.check_prices().await;
         let Findings { missing, unproved } = findings;
         if !unproved.is_empty() {
             tracing::info!("whether these are allowed shows on the first machine: {}", unproved.join(", "));
@@ -47,8 +49,20 @@ impl Aws {
             return Ok(());
         }
         let who = identity.arn().unwrap_or("the caller");
-        let message = format!("{who} lacks {}", missing.join(", "));
+        let message = format!("{who} lacks {}{optional}", missing.join(", "));
         Err(CloudError::new(ErrorKind::Permission, DOING, message))
+    }
+
+    /// What is to be said of the one permission that nothing depends on.
+    async fn check_prices(&self) -> &'static str {
+        match self.try_prices().await {
+            Err(error) if error.kind == ErrorKind::Permission => {
+                tracing::warn!("{} is not allowed, which is optional: prices are not known", error.message);
+                "; optional, for prices: pricing:GetProducts"
+            }
+            // Whatever else is wrong there, machines can be made.
+            _ => "",
+        }
     }
 
     async fn check_looks(&self, findings: &mut Findings) -> Result<()> {

@@ -30,6 +30,7 @@ impl Action {
 pub(super) const GET_CALLER_IDENTITY: Action = Action::read("sts:GetCallerIdentity");
 pub(super) const ASSUME_ROLE: Action = Action::read("sts:AssumeRole");
 pub(super) const GET_PARAMETERS: Action = Action::read("ssm:GetParameters");
+pub(super) const GET_PRODUCTS: Action = Action::read("pricing:GetProducts");
 pub(super) const DESCRIBE_INSTANCES: Action = Action::read("ec2:DescribeInstances");
 pub(super) const DESCRIBE_INSTANCE_TYPES: Action = Action::read("ec2:DescribeInstanceTypes");
 pub(super) const DESCRIBE_INSTANCE_TYPE_OFFERINGS: Action = Action::read("ec2:DescribeInstanceTypeOfferings");
@@ -60,8 +61,9 @@ pub(super) const DELETE_NETWORK_INTERFACE: Action = Action::change("ec2:DeleteNe
 pub(super) const CANCEL_SPOT_INSTANCE_REQUESTS: Action = Action::change("ec2:CancelSpotInstanceRequests");
 
 /// All of them that a policy must allow. Anybody may ask who he is, and a role is taken on before its policy counts.
-const ALL: [Action; 28] = [
+const ALL: [Action; 29] = [
     GET_PARAMETERS,
+    GET_PRODUCTS,
     DESCRIBE_INSTANCES,
     DESCRIBE_INSTANCE_TYPES,
     DESCRIBE_INSTANCE_TYPE_OFFERINGS,

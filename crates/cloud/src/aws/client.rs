@@ -13,11 +13,13 @@ use aws_sdk_ec2::config::{BehaviorVersion, IdentityCache, Region, SharedHttpClie
 use aws_sdk_ec2::error::{ProvideErrorMetadata, SdkError};
 use aws_smithy_async::future::pagination_stream::PaginationStream;
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
+use serde_json::Value;
 use stagely_domain::clock::Clock;
 
 use crate::aws::actions::Action;
 use crate::aws::budget::{Budget, PAUSE};
 use crate::aws::parameters::Parameters;
+use crate::aws::prices::PriceList;
 use crate::aws::refusal::{self, Refused};
 use crate::aws::session::Session;
 use crate::aws::{Config, DISK_GIB};
@@ -30,6 +32,7 @@ pub(super) struct Client {
     pub(super) ec2: aws_sdk_ec2::Client,
     pub(super) sts: aws_sdk_sts::Client,
     pub(super) parameters: Parameters,
+    price_list: Option<PriceList>,
     session: Arc<Session>,
     budget: Budget,
 }
@@ -73,7 +76,8 @@ impl Client {
         Ok(Self {
             ec2: aws_sdk_ec2::Client::from_conf(ec2.build()),
             sts: aws_sdk_sts::Client::from_conf(sts.credentials_provider(asker).build()),
-            parameters: Parameters::new(config, clock)?,
+            parameters: Parameters::new(config, Arc::clone(&clock))?,
+            price_list: PriceList::new(config, clock)?,
             session,
             budget: Budget::new(config.limits),
         })
@@ -124,6 +128,14 @@ impl Client {
         self.turn(doing, action).await?;
         let credentials = self.session.credentials().await?;
         self.parameters.get(doing, credentials, name).await.map_err(|error| self.heed(action, error))
+    }
+
+    /// What the price list answers; none where there is no list.
+    pub(super) async fn prices(&self, doing: &'static str, action: &Action, body: &Value) -> Result<Option<Value>> {
+        let Some(list) = &self.price_list else { return Ok(None) };
+        self.turn(doing, action).await?;
+        let credentials = self.session.credentials().await?;
+        list.ask(doing, credentials, body).await.map(Some).map_err(|error| self.heed(action, error))
     }
 
     async fn turn(&self, doing: &'static str, action: &Action) -> Result<()> {

@@ -1,10 +1,12 @@
-//! Machines at AWS EC2. One set of credentials (or the role that it may take on) and one region is one account here.
+//! Machines at AWS EC2. [`Aws`] is one set of credentials (or the role that it may take on) in one region; [`Regions`] is
+//! several of them as one account.
 //!
 //! A create carries a `ClientToken`, so that the same request is the same instance, and the tags that say what the
 //! instance is. What was just made is not shown at once by every call there: a machine that this process has placed is
 //! believed for some minutes although no list shows it, and one that is not found is believed gone only after a second
 //! look. The crate `aws-sdk-ec2` writes requests and reads answers; retries are the orchestrator's. Parameters of SSM
-//! are read by a signed request of our own, since that SDK is a minute's work for the compiler and serves one call.
+//! and prices are read by signed requests of our own, since their SDKs are minutes of work for the compiler and serve one
+//! call each.
 
 mod access;
 mod actions;
@@ -12,6 +14,7 @@ mod budget;
 mod client;
 mod create;
 mod image;
+mod json;
 mod leftovers;
 mod machine;
 mod memory;
@@ -19,7 +22,9 @@ mod network;
 mod offerings;
 mod order;
 mod parameters;
+mod prices;
 mod refusal;
+mod regions;
 mod session;
 mod sleep;
 mod tags;
@@ -41,9 +46,11 @@ use client::Client;
 use image::Images;
 use memory::Memory;
 use network::{Groups, Subnets};
+use prices::Prices;
 
 pub use actions::permissions;
 pub use budget::Limits;
+pub use regions::Regions;
 
 /// The image of new machines: a public parameter of SSM that names Debian's newest. `{arch}` is `amd64` or `arm64`,
 /// `{machine}` is `x86_64` or `arm64`. Others that exist:
@@ -64,7 +71,8 @@ const USER_DATA_MAX: usize = 16 * 1024;
 pub struct Config {
     /// `eu-central-1`.
     pub region: String,
-    /// Instead of the region's own addresses of EC2, STS and SSM: `http://127.0.0.1:5000`. Tests and proxies use it.
+    /// Instead of the region's own addresses of EC2, STS and SSM, and that of the price list: `http://127.0.0.1:5000`.
+    /// Tests and proxies use it.
     pub endpoint: Option<String>,
     /// Who asks.
     pub keys: Keys,
@@ -72,7 +80,8 @@ pub struct Config {
     pub role: Option<Role>,
     /// Availability zones in which machines may be, or the region; all when it is empty.
     pub locations: Vec<String>,
-    /// Subnets to use, at most one for each zone; the default VPC's when it is empty. They give public addresses.
+    /// Subnets to use, at most one for each zone; the default VPC's when it is empty. They give public addresses. Those of
+    /// other regions count for nothing here.
     pub subnets: Vec<String>,
     /// [`IMAGE`], which says what else it may be.
     pub image: String,
@@ -138,6 +147,7 @@ pub struct Aws {
     subnets: Subnets,
     groups: Groups,
     memory: Memory,
+    prices: Prices,
 }
 
 impl Aws {
@@ -154,6 +164,7 @@ impl Aws {
             images: Images::default(),
             subnets: Subnets::default(),
             groups: Groups::default(),
+            prices: Prices::default(),
         })
     }
 }
@@ -171,7 +182,8 @@ impl Cloud for Aws {
     }
 
     async fn check_access(&self) -> Result<()> {
-        self.check().await
+        self.check().await?;
+        network::all_found(&self.missing_subnets().await?)
     }
 
     async fn prepare(&self, _: Size, _: Arch) -> Result<()> {

@@ -45,11 +45,14 @@ impl Aws {
         }
         let doing = "look for subnets";
         let request = self.client.ec2.describe_subnets();
-        let request = if self.config.subnets.is_empty() {
-            request.filters(Filter::builder().name("default-for-az").values("true").build())
+        let which = Filter::builder();
+        let which = if self.config.subnets.is_empty() {
+            which.name("default-for-az").values("true")
         } else {
-            request.set_subnet_ids(Some(self.config.subnets.clone()))
+            // Not by their ids, since one that is in another region would be an error.
+            which.name("subnet-id").set_values(Some(self.config.subnets.clone()))
         };
+        let request = request.filters(which.build());
         let answer = self.client.send(doing, &DESCRIBE_SUBNETS, request.send()).await?;
         let mut found: Vec<Subnet> = answer
             .subnets()
@@ -65,11 +68,27 @@ impl Aws {
         found.sort_by(|one, other| (&one.zone, &one.id).cmp(&(&other.zone, &other.id)));
         found.dedup_by(|one, other| one.zone == other.zone);
         if found.is_empty() {
-            let message = "no subnet: the region has no default VPC, or none of its zones is among the locations";
+            let message = if self.config.subnets.is_empty() {
+                "no subnet: the region has no default VPC, or none of its zones is among the locations"
+            } else {
+                "no subnet: none of those in the settings is in this region, or in a zone that is among the locations"
+            };
             return Err(CloudError::new(ErrorKind::Invalid, doing, message));
         }
         *known = Some(found.clone());
         Ok(found)
+    }
+
+    /// Those of the settings that are not in this region.
+    pub(super) async fn missing_subnets(&self) -> Result<Vec<String>> {
+        if self.config.subnets.is_empty() {
+            return Ok(Vec::new());
+        }
+        let which = Filter::builder().name("subnet-id").set_values(Some(self.config.subnets.clone())).build();
+        let request = self.client.ec2.describe_subnets().filters(which).send();
+        let answer = self.client.send("look for subnets", &DESCRIBE_SUBNETS, request).await?;
+        let is_here = |id: &String| answer.subnets().iter().any(|subnet| subnet.subnet_id() == Some(id));
+        Ok(self.config.subnets.iter().filter(|id| !is_here(id)).cloned().collect())
     }
 
     pub(super) async fn subnet_in(&self, zone: &str) -> Result<Subnet> {
@@ -172,6 +191,13 @@ impl Aws {
         }
         Ok(())
     }
+}
+
+/// Whether every subnet of the settings is somewhere.
+pub(super) fn all_found(missing: &[String]) -> Result<()> {
+    let message = || format!("there is no subnet {}", missing.join(", "));
+    let error = || CloudError::new(ErrorKind::Invalid, "look for subnets", message());
+    if missing.is_empty() { Ok(()) } else { Err(error()) }
 }
 
 /// Whether machines may be in this zone; a region stands for its zones.

@@ -1,17 +1,25 @@
-//! What can be had: instance types in their zones. Prices are told by another service, which is not asked: among types
-//! without a price the smallest that fits is chosen.
+//! What can be had: instance types in their zones. Of some hundreds the few are offered that a machine of ours can sensibly
+//! be: for each size the cheapest, or where no price is known the smallest, that are big enough. So a region that is full
+//! is known to be full after some tries, and nobody gets a giant because everything else was taken.
 
-use std::collections::HashMap;
+use std::cmp::Ordering;
+use std::collections::{BTreeSet, HashMap};
 
 use aws_sdk_ec2::types::{InstanceTypeInfo, LocationType, UsageClassType};
-use stagely_domain::machine::Arch;
+use stagely_domain::machine::{Arch, Size};
 
 use crate::aws::Aws;
 use crate::aws::actions::{DESCRIBE_INSTANCE_TYPE_OFFERINGS, DESCRIBE_INSTANCE_TYPES};
 use crate::aws::image::machine;
+use crate::catalogue::candidates;
 use crate::{Offering, Result};
 
 const DOING: &str = "read the instance types";
+/// Of so many types for each size and processor the price is looked up: the cheapest are among the smallest.
+const PRICED: usize = 40;
+/// So many of them are offered.
+const OFFERED: usize = 8;
+const SIZES: [Size; 3] = [Size::Small, Size::Medium, Size::Large];
 
 /// What a type is, wherever it is sold.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,7 +30,7 @@ struct Kind {
 }
 
 impl Aws {
-    /// Every type in every zone in which there is a subnet, sorted.
+    /// The types that are worth asking for, in every zone in which they are and there is a subnet, sorted.
     pub(super) async fn offerings(&self) -> Result<Vec<Offering>> {
         let subnets = self.subnets().await?;
         let kinds = self.kinds().await?;
@@ -34,6 +42,12 @@ impl Aws {
             let Kind { arch, vcpus, memory_mib } = kind.clone();
             offerings.push(Offering { name, location: zone, arch, vcpus, memory_mib, price: None, available: true });
         }
+        let prices = self.prices(&smallest(&offerings)).await;
+        for offering in &mut offerings {
+            offering.price = prices.get(&offering.name).cloned();
+        }
+        let best = best(&offerings);
+        offerings.retain(|offering| best.contains(&offering.name));
         offerings.sort_by(|one, other| (&one.name, &one.location).cmp(&(&other.name, &other.location)));
         Ok(offerings)
     }
@@ -56,6 +70,39 @@ impl Aws {
         });
         Ok(found.collect())
     }
+}
+
+/// The types that are hardly bigger than a size asks for.
+fn smallest(offerings: &[Offering]) -> BTreeSet<String> {
+    // Memory before processors, since those with few of them and much memory are dear; then those whose processors are
+    // shared, `t3` and the like, which are the cheapest of their size.
+    fn key(offering: &Offering) -> (u64, u32, bool, &str) {
+        (offering.memory_mib, offering.vcpus, !offering.name.starts_with('t'), &offering.name)
+    }
+    of_each_size(offerings, PRICED, |one, other| key(one).cmp(&key(other)))
+}
+
+/// The types that would be tried first for each size.
+fn best(offerings: &[Offering]) -> BTreeSet<String> {
+    of_each_size(offerings, OFFERED, |_, _| Ordering::Equal)
+}
+
+/// The first `count` types that are big enough for each size on each processor.
+fn of_each_size(
+    offerings: &[Offering],
+    count: usize,
+    order: impl Fn(&Offering, &Offering) -> Ordering,
+) -> BTreeSet<String> {
+    let mut chosen = BTreeSet::new();
+    for (size, arch) in SIZES.into_iter().flat_map(|size| [(size, Arch::Amd64), (size, Arch::Arm64)]) {
+        let mut fitting = candidates(offerings, size, arch, &[]);
+        fitting.sort_by(|one, other| order(one, other));
+        let mut names: Vec<&str> = fitting.into_iter().map(|offering| &*offering.name).collect();
+        // The same type in other zones comes right after it, but for a price that differs, which none does in a region.
+        names.dedup();
+        chosen.extend(names.into_iter().take(count).map(str::to_owned));
+    }
+    chosen
 }
 
 /// A type that can be a machine of ours: of today, virtual, and with one of our processors.
@@ -81,7 +128,8 @@ mod tests {
     use aws_sdk_ec2::types::{ArchitectureType, InstanceType, InstanceTypeInfo, MemoryInfo, ProcessorInfo, VCpuInfo};
     use stagely_domain::machine::Arch;
 
-    use super::{Kind, kind};
+    use super::{Kind, OFFERED, best, kind, smallest};
+    use crate::{Offering, Price};
 
     fn info(name: &str, processor: &str) -> InstanceTypeInfoBuilder {
         InstanceTypeInfo::builder()
@@ -102,5 +150,29 @@ mod tests {
         assert_eq!(read(info("m1.medium", "x86_64").current_generation(false)), None);
         assert_eq!(read(info("m7i.metal", "x86_64").bare_metal(true)), None);
         assert_eq!(kind(&InstanceTypeInfo::builder().build()), None);
+    }
+
+    fn offering(name: String, location: &str, vcpus: u32, gib: u64, micros: Option<u64>) -> Offering {
+        let price = micros.map(|micros_per_hour| Price { micros_per_hour, currency: "USD".to_owned() });
+        let (location, memory_mib) = (location.to_owned(), gib * 1024);
+        Offering { name, location, arch: Arch::Amd64, vcpus, memory_mib, price, available: true }
+    }
+
+    #[test]
+    fn of_hundreds_of_types_the_cheapest_of_each_size_are_offered() {
+        let mut all = Vec::new();
+        for zone in ["eu-central-1a", "eu-central-1b"] {
+            for nth in 0..50 {
+                all.push(offering(format!("c{nth:02}.xlarge"), zone, 4, 8, Some(200_000 - nth)));
+                all.push(offering(format!("giant{nth:02}"), zone, 96, 768, None));
+            }
+            all.push(offering("t3a.small".to_owned(), zone, 2, 2, Some(21_600)));
+        }
+        let asked = smallest(&all);
+        assert!(asked.contains("t3a.small") && asked.len() == 41, "{asked:?}");
+        let offered = best(&all);
+        // For small: it and the seven cheapest; for the others the eight cheapest.
+        assert!(offered.contains("t3a.small") && offered.contains("c49.xlarge") && !offered.contains("c00.xlarge"));
+        assert_eq!((offered.len(), OFFERED), (9, 8), "{offered:?}");
     }
 }

@@ -78,6 +78,9 @@ pub(super) fn told(
         (Some(code), Some(message)) => format!("{message} ({code})"),
     };
     let hint = match kind {
+        ErrorKind::Permission if code == Some("OptInRequired") => {
+            "; the account has not enabled this region, or not signed up for this service"
+        }
         ErrorKind::Permission if code.is_some_and(|code| code != "OperationNotPermitted") => {
             "; the credentials lack this permission"
         }

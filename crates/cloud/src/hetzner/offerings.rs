@@ -3,6 +3,7 @@
 use chrono::{DateTime, Utc};
 use stagely_domain::machine::Arch;
 
+use crate::catalogue::micros;
 use crate::hetzner::http::Http;
 use crate::hetzner::wire::{Money, ServerType, TypeLocation};
 use crate::{Offering, Price, Result};
@@ -58,40 +59,7 @@ fn price(money: &Money, currency: &str) -> Option<Price> {
     Some(Price { micros_per_hour: micros(&money.net)?, currency: currency.to_owned() })
 }
 
-/// Millionths of a decimal number, rounded up so that nothing is free that is not.
-fn micros(decimal: &str) -> Option<u64> {
-    let (whole, part) = decimal.split_once('.').unwrap_or((decimal, ""));
-    if part.bytes().any(|digit| !digit.is_ascii_digit()) {
-        return None;
-    }
-    let kept: String = part.chars().chain("000000".chars()).take(6).collect();
-    let rest = part.bytes().skip(6).any(|digit| digit != b'0');
-    whole.parse::<u64>().ok()?.checked_mul(1_000_000)?.checked_add(kept.parse::<u64>().ok()? + u64::from(rest))
-}
-
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "memory is a small positive number of GB")]
 fn mib(gigabytes: f64) -> u64 {
     (gigabytes.clamp(0.0, 1e6) * 1024.0) as u64
-}
-
-#[cfg(test)]
-mod tests {
-    use super::micros;
-
-    #[test]
-    fn prices_are_exact_and_never_rounded_to_nothing() {
-        for (text, expected) in [
-            ("0.0104", Some(10_400)),
-            ("0.0048000000000000", Some(4_800)),
-            ("1", Some(1_000_000)),
-            ("0.00000001", Some(1)),
-            ("12.5", Some(12_500_000)),
-            ("", None),
-            ("-1", None),
-            ("1.-5", None),
-            ("free", None),
-        ] {
-            assert_eq!(micros(text), expected, "{text}");
-        }
-    }
 }

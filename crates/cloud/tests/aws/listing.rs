@@ -144,19 +144,22 @@ async fn two_installations_in_one_account_do_not_see_each_other() {
 
 #[tokio::test]
 #[ignore = "needs moto: cargo xtask contract"]
-async fn the_catalogue_is_every_type_in_every_zone_with_a_subnet() {
+async fn the_catalogue_is_the_best_types_of_each_size_in_every_zone_with_a_subnet() {
     let rig = Rig::start().await;
     let all = rig.cloud.catalogue().await.unwrap();
     let find = |name: &str, zone: &str| all.iter().find(|one| (&*one.name, &*one.location) == (name, zone));
     let small = find("t3.small", "eu-central-1b").unwrap();
-    assert_eq!((small.vcpus, small.memory_mib, small.arch, &small.price), (2, 2048, Arch::Amd64, &None));
+    assert_eq!((small.vcpus, small.memory_mib, small.arch), (2, 2048, Arch::Amd64));
     assert_eq!(find("t4g.medium", "eu-central-1a").unwrap().arch, Arch::Arm64);
     assert!(!all.iter().any(|one| one.name.contains("metal") || one.name.starts_with("mac")));
     assert!(all.is_sorted_by_key(|one| (&one.name, &one.location)));
-    // Not the first in the alphabet, which is a giant.
+    // No giants, and some choice of each size.
+    assert!(all.iter().all(|one| one.vcpus <= 8 && one.memory_mib <= 32 * 1024));
     for (size, arch) in [(Size::Small, Arch::Amd64), (Size::Medium, Arch::Arm64), (Size::Large, Arch::Amd64)] {
-        let chosen = candidates(&all, size, arch, &[])[0];
-        assert_eq!((chosen.vcpus, chosen.memory_mib), (size.min_vcpus(), size.min_memory_mib()), "{chosen:?}");
+        let mut names: Vec<&str> = candidates(&all, size, arch, &[]).iter().map(|one| &*one.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert!((8..=24).contains(&names.len()), "{names:?}");
     }
     let mut one = config(&rig.proxy.url());
     one.locations = vec!["eu-central-1b".to_owned()];

@@ -7,8 +7,11 @@ mod interrupted;
 mod leftovers;
 mod listing;
 mod moto;
+mod pricelist;
+mod prices;
 mod proxy;
 mod refusals;
+mod regions;
 mod sleeping;
 
 use std::sync::Arc;

@@ -1,5 +1,5 @@
 //! Stands before moto and enforces what moto does not: client tokens, limits, states that take their time, lists that
-//! lag, and refusals that a test asks for.
+//! lag, and refusals that a test asks for. It has prices as well, of which moto knows nothing.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,6 +14,8 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use tokio::task::JoinSet;
+
+use super::pricelist;
 
 pub type Parameters = BTreeMap<String, String>;
 
@@ -36,6 +38,10 @@ pub struct Knobs {
     pub slow: usize,
     /// New machines end at once, for this reason.
     pub vanish: Option<&'static str>,
+    /// Regions from which nothing comes but a gateway's excuse.
+    pub down: BTreeSet<&'static str>,
+    /// Regions that the account has not enabled.
+    pub closed: BTreeSet<&'static str>,
 }
 
 #[derive(Default)]
@@ -60,11 +66,14 @@ pub struct Enforcer {
     _serving: JoinSet<()>,
 }
 
+#[derive(Clone)]
 struct Inside {
     moto: &'static str,
     account: String,
+    /// That of the request.
+    region: String,
     client: reqwest::Client,
-    world: Mutex<World>,
+    world: Arc<Mutex<World>>,
 }
 
 static ACCOUNTS: AtomicU64 = AtomicU64::new(300_000_000_000);
@@ -74,8 +83,9 @@ impl Enforcer {
         let inside = Arc::new(Inside {
             moto,
             account: ACCOUNTS.fetch_add(1, Ordering::Relaxed).to_string(),
+            region: "eu-central-1".to_owned(),
             client: reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(60)).build().unwrap(),
-            world: Mutex::default(),
+            world: Arc::default(),
         });
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
@@ -93,6 +103,11 @@ impl Enforcer {
     pub async fn ask(&self, parameters: &[(&str, &str)]) -> String {
         self.inside.ask(parameters).await
     }
+
+    /// The same in another region.
+    pub async fn ask_in(&self, region: &str, parameters: &[(&str, &str)]) -> String {
+        self.inside.of(region).ask(parameters).await
+    }
 }
 
 impl Inside {
@@ -100,8 +115,14 @@ impl Inside {
         self.world.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The same for a request of this region.
+    fn of(&self, region: &str) -> Self {
+        Self { region: region.to_owned(), ..self.clone() }
+    }
+
     async fn ask(&self, parameters: &[(&str, &str)]) -> String {
-        let scope = "Credential=AKIATEST/20260101/eu-central-1/ec2/aws4_request, SignedHeaders=host, Signature=0";
+        let region = &self.region;
+        let scope = format!("Credential=AKIATEST/20260101/{region}/ec2/aws4_request, SignedHeaders=host, Signature=0");
         let parameters: Vec<_> = [("Version", "2016-11-15")].iter().chain(parameters).copied().collect();
         let url = reqwest::Url::parse_with_params(self.moto, parameters).unwrap();
         let request = self.client.post(self.moto).header("authorization", format!("AWS4-HMAC-SHA256 {scope}"));
@@ -125,14 +146,14 @@ impl Inside {
 }
 
 async fn handle(State(inside): State<Arc<Inside>>, headers: HeaderMap, body: Bytes) -> Response {
-    if headers.contains_key("x-amz-target") {
-        let (status, text) = inside.forward(headers, body).await;
-        return (status, text).into_response();
+    let inside = inside.of(&region_of(&headers));
+    if let Some(target) = headers.get("x-amz-target").map(|target| target.to_str().unwrap().to_owned()) {
+        return services(&inside, &target, headers, body).await.into_response();
     }
     let url = format!("http://x/?{}", String::from_utf8_lossy(&body));
     let given: Parameters = reqwest::Url::parse(&url).unwrap().query_pairs().into_owned().collect();
     let action = given.get("Action").cloned().unwrap_or_default();
-    if let Some(refusal) = inside.world().refuse(&action, &given) {
+    if let Some(refusal) = inside.world().refuse(&action, &given, &inside.region) {
         return refusal;
     }
     let outcome = match &*action {
@@ -156,11 +177,47 @@ async fn handle(State(inside): State<Arc<Inside>>, headers: HeaderMap, body: Byt
     outcome.map_or_else(|refusal| refusal, IntoResponse::into_response)
 }
 
+/// Those that speak JSON.
+async fn services(inside: &Inside, target: &str, headers: HeaderMap, body: Bytes) -> (StatusCode, String) {
+    let action = target.rsplit('.').next().unwrap_or_default();
+    let denied = {
+        let mut world = inside.world();
+        world.actions.push(action.to_owned());
+        world.knobs.denied.contains(action)
+    };
+    if denied {
+        let answer =
+            format!("{{\"__type\":\"AccessDeniedException\",\"Message\":\"not authorized to perform: {action}\"}}");
+        return (StatusCode::BAD_REQUEST, answer);
+    }
+    if action == "GetProducts" { pricelist::answer(&body) } else { inside.forward(headers, body).await }
+}
+
+/// `…Credential=AKIA…/20260101/eu-central-1/ec2/aws4_request…`.
+fn region_of(headers: &HeaderMap) -> String {
+    let scope = headers.get("authorization").map_or("", |value| value.to_str().unwrap());
+    scope.split('/').nth(2).unwrap_or("eu-central-1").to_owned()
+}
+
 type Outcome = Result<(StatusCode, String), Response>;
 
 impl World {
-    fn refuse(&mut self, action: &str, given: &Parameters) -> Option<Response> {
+    fn refuse(&mut self, action: &str, given: &Parameters, region: &str) -> Option<Response> {
         self.actions.push(action.to_owned());
+        if self.knobs.down.contains(region) {
+            return Some((StatusCode::BAD_GATEWAY, "<html><body><h1>Sorry</h1></body></html>").into_response());
+        }
+        if self.knobs.closed.contains(region) {
+            let message = "AWS was not able to validate the provided access credentials";
+            let ask = action == "GetCallerIdentity" || action == "AssumeRole";
+            return Some(if ask {
+                let text = "<ErrorResponse><Error><Type>Sender</Type><Code>InvalidClientTokenId</Code>\
+                            <Message>The security token is invalid</Message></Error></ErrorResponse>";
+                (StatusCode::FORBIDDEN, text).into_response()
+            } else {
+                error(401, "AuthFailure", message)
+            });
+        }
         if self.knobs.denied.contains(action) {
             let message = "You are not authorized. Encoded authorization failure message: 4GIOHlTkIaWHQD0Q0m6XnuM";
             return Some(error(403, "UnauthorizedOperation", message));
