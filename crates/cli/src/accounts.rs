@@ -70,9 +70,9 @@ pub(crate) enum Accounts {
 /// Where and how machines are made. A list that is given replaces the whole list; one empty text empties it.
 #[derive(Args)]
 pub(crate) struct Settings {
-    /// AWS: the region.
-    #[arg(long)]
-    region: Option<String>,
+    /// AWS: a region, the best first; may be repeated.
+    #[arg(long = "region")]
+    regions: Vec<String>,
     /// A place where machines may be made, the best first; may be repeated.
     #[arg(long = "location")]
     locations: Vec<String>,
@@ -94,12 +94,15 @@ impl Settings {
     /// Lays what was given over what there is; whether anything was.
     fn lay_over(&self, settings: &mut Map<String, Value>) -> bool {
         let before = settings.clone();
-        for (name, value) in [("region", &self.region), ("image", &self.image)] {
-            if let Some(value) = value {
-                settings.insert(name.to_owned(), if value.is_empty() { Value::Null } else { json!(value) });
-            }
+        if let Some(image) = &self.image {
+            settings.insert("image".to_owned(), if image.is_empty() { Value::Null } else { json!(image) });
+        }
+        if !self.regions.is_empty() {
+            // The older word for one of them.
+            settings.remove("region");
         }
         for (name, values) in [
+            ("regions", &self.regions),
             ("locations", &self.locations),
             ("subnets", &self.subnets),
             ("ingress_from", &self.ingress_from),
