@@ -25,8 +25,9 @@ impl Guest {
         let mut overlay = std::process::Command::new("qemu-img");
         overlay.args(["create", "-q", "-f", "qcow2", "-F", "qcow2", "-b"]).arg(disk).arg(&copy);
         assert!(overlay.status().unwrap().success());
-        let (cpu, at) =
-            (if accel == "kvm" { "host" } else { "max" }, |name: &str| image.join(name).display().to_string());
+        let (cpu, at) = (if accel == "kvm" { "host" } else { "max,avx=off,avx2=off" }, |name: &str| {
+            image.join(name).display().to_string()
+        });
         let process = Command::new("qemu-system-x86_64")
             .args(["-machine", "q35,vmport=off,usb=off", "-accel", accel, "-cpu", cpu, "-smp", "2", "-m", "1536"])
             .args(["-display", "none", "-vga", "none", "-nodefaults", "-no-user-config", "-append", KERNEL])
