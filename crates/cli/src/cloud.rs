@@ -1,9 +1,9 @@
 //! `stagely cloud`: what can be done with a cloud account's credentials alone, when there is no server to ask.
 
 mod account;
-mod conformance;
+pub(crate) mod conformance;
 mod plan;
-mod sweep;
+pub(crate) mod sweep;
 
 use std::io::Write;
 
@@ -31,17 +31,8 @@ pub(crate) enum Clouds {
     Conformance(Box<conformance::Conformance>),
 }
 
-/// `stagely cloud …`
-pub(crate) async fn run(command: &Clouds, out: &mut (impl Write + ?Sized)) -> Result<Exit, ClientError> {
-    match command {
-        Clouds::Permissions { kind } => permissions(*kind, out),
-        Clouds::Sweep(sweep) => sweep::sweep(sweep, out).await,
-        Clouds::Conformance(conformance) => conformance::conformance(conformance, out).await,
-    }
-}
-
 /// `stagely cloud permissions`
-fn permissions(kind: Kind, out: &mut (impl Write + ?Sized)) -> Result<Exit, ClientError> {
+pub(crate) fn permissions(kind: Kind, out: &mut (impl Write + ?Sized)) -> Result<Exit, ClientError> {
     let text = match kind {
         Kind::Aws => include_str!("../../../deploy/aws/iam-policy.json").trim_end(),
         Kind::Digitalocean => include_str!("../../../deploy/digitalocean/token-scopes.txt").trim_end(),

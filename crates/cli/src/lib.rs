@@ -161,7 +161,9 @@ pub(crate) enum Deliveries {
 pub async fn run(cli: Cli, out: &mut (impl Write + ?Sized), err: &mut (impl Write + ?Sized)) -> Exit {
     let outcome = match &cli.command {
         Command::Validate { file } => validate::validate(file, out, err),
-        Command::Cloud(command) => cloud::run(command, out).await,
+        Command::Cloud(cloud::Clouds::Permissions { kind }) => cloud::permissions(*kind, out),
+        Command::Cloud(cloud::Clouds::Sweep(sweep)) => cloud::sweep::sweep(sweep, out).await,
+        Command::Cloud(cloud::Clouds::Conformance(asked)) => cloud::conformance::conformance(asked, out).await,
         command => remote(&cli, command, out).await,
     };
     match outcome {

@@ -1,5 +1,6 @@
 //! What machines can be had, and which to ask for first. A plain function decides; providers only tell.
 
+pub use stagely_domain::account::is_in;
 use stagely_domain::machine::{Arch, Size};
 pub use stagely_domain::offering::{Offering, Price};
 
@@ -28,12 +29,6 @@ pub fn candidates<'o>(offerings: &'o [Offering], size: Size, arch: Arch, locatio
         key(*rank, one).cmp(&key(*other_rank, other))
     });
     fitting.into_iter().map(|(_, offering)| offering).collect()
-}
-
-/// Whether a place is the one that is named. A region stands for its zones: `eu-central-1` for `eu-central-1a`.
-#[must_use]
-pub fn is_in(location: &str, named: &str) -> bool {
-    location.strip_prefix(named).is_some_and(|zone| zone.len() < 2)
 }
 
 /// Millionths of a decimal number, rounded up so that nothing is free that is not.

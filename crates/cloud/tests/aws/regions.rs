@@ -94,7 +94,7 @@ impl Rig {
 #[ignore = "needs moto: cargo xtask contract"]
 async fn regions_keep_the_contract() {
     let rig = Rig::start().await;
-    contract::run(&rig.cloud, &SystemClock).await;
+    contract::keeps(&rig.cloud, &SystemClock, &[28]).await;
 }
 
 #[tokio::test]
