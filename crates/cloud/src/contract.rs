@@ -11,6 +11,8 @@ mod deleting;
 #[cfg(any(test, feature = "testing"))]
 mod drill;
 mod failure;
+#[cfg(any(test, feature = "testing"))]
+mod golden;
 mod image;
 mod listing;
 mod purse;
@@ -23,6 +25,8 @@ pub use case::{CASES, Case};
 #[cfg(any(test, feature = "testing"))]
 pub use drill::{delete, keeps, offered, put_to_sleep};
 pub use failure::Failure;
+#[cfg(any(test, feature = "testing"))]
+pub use golden::{baking, captured, dropped, golden_images};
 pub use purse::Purse;
 pub use request::request;
 pub use trial::{Patience, Trial};

@@ -70,8 +70,9 @@ pub trait Cloud: Send + Sync + 'static {
     /// Brings it back from hibernation; its address may be another.
     async fn wake(&self, id: &ProviderId) -> Result<Vm>;
 
-    /// Makes an image of a machine that was made to [`Bake`] and has stopped, or finds the one that was made before. Called
-    /// again until it is ready. It is removed as what it is: a [`Residue`] with its [`Residue::image`].
+    /// Makes an image of a machine that was made to [`Bake`] and has powered itself off, or finds the one that was made
+    /// before; refuses when somebody else has stopped the machine. Called again until it is ready. It outlives its machine
+    /// and is removed as what it is: every [`Residue`] with its [`Residue::image`].
     async fn capture(&self, _request: &CaptureRequest) -> Result<CaptureProgress> {
         Err(CloudError::new(ErrorKind::Unsupported, "make an image of a machine", "this provider makes none"))
     }

@@ -63,7 +63,7 @@ pub struct Bake {
     pub base_images: Vec<String>,
 }
 
-/// An image to make of a machine.
+/// An image to make of a machine. A machine is good for one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CaptureRequest {
     /// Its name and tag: whoever asks again finds the image that was made before.

@@ -24,6 +24,16 @@ pub struct Residue {
     pub hold: bool,
 }
 
+impl Residue {
+    /// Whether it is the image that [`crate::CreateRequest::image`] names so, and not a part of it, nor a twin that a lost
+    /// answer made.
+    #[must_use]
+    pub fn is_image(&self, reference: &str) -> bool {
+        let id = self.id.rsplit_once('/').map_or(&*self.id, |(_, id)| id);
+        self.kind == ResidueKind::Image && self.image.is_some() && (id == reference || self.id == reference)
+    }
+}
+
 /// The kinds that providers bill or count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ResidueKind {

@@ -8,7 +8,7 @@ pub mod sim;
 pub use chance::Chance;
 pub use doom::Doom;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -16,11 +16,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use stagely_domain::clock::Clock;
 use stagely_domain::id::{InstallationId, MachineId};
-use stagely_domain::machine::{Arch, Size};
+use stagely_domain::machine::{Arch, Role, Size};
 
 use crate::{
-    Capabilities, Cloud, CloudError, CreateRequest, Created, DeleteProgress, ErrorKind, Listing, Offering, ProviderId,
-    Residue, Residues, Result, SleepProgress, Vm, VmState, user_data,
+    Capabilities, CaptureProgress, CaptureRequest, Cloud, CloudError, CreateRequest, Created, DeleteProgress,
+    ErrorKind, Image, Listing, Offering, ProviderId, Residue, ResidueKind, Residues, Result, SleepProgress, Vm,
+    VmState, user_data,
 };
 
 /// What a machine of `request` boots with at AWS, Hetzner and DigitalOcean, or the same with another deadline.
@@ -70,6 +71,11 @@ struct Inside {
     /// Every machine that it ever had, as it was made.
     ever: HashMap<MachineId, Vm>,
     residue: Vec<Residue>,
+    /// Machines that were made to bake.
+    bakes: HashSet<MachineId>,
+    bakes_at_once: bool,
+    booted: HashMap<MachineId, Option<String>>,
+    images: u32,
 }
 
 impl FakeCloud {
@@ -131,9 +137,24 @@ impl FakeCloud {
         self.inside().residue = residue;
     }
 
-    /// A machine ends itself.
+    /// A machine ends itself; one that bakes is done, and stops.
     pub fn power_off(&self, machine: MachineId) {
-        self.inside().vms.remove(&machine);
+        let mut inside = self.inside();
+        if inside.bakes.contains(&machine) {
+            inside.vms.entry(machine).and_modify(|vm| (vm.state, vm.address) = (VmState::Stopped, None));
+        } else {
+            inside.vms.remove(&machine);
+        }
+    }
+
+    /// Machines that bake are done as soon as they are made, from now on.
+    pub fn bake_at_once(&self) {
+        self.inside().bakes_at_once = true;
+    }
+
+    /// The image by which a machine was asked for, if there ever was such a machine.
+    pub fn booted(&self, machine: MachineId) -> Option<Option<String>> {
+        self.inside().booted.get(&machine).cloned()
     }
 
     /// The machines that exist.
@@ -170,7 +191,7 @@ impl Cloud for FakeCloud {
             hibernate: true,
             power_off_deletes: true,
             arches: &[Arch::Amd64, Arch::Arm64],
-            bake: false,
+            bake: true,
             user_data_max: 16384,
         }
     }
@@ -212,12 +233,19 @@ impl Cloud for FakeCloud {
                 created_at: Some(now),
                 hold: false,
             });
+            let made = vm.clone();
             let created = Created { id: vm.id.clone(), address: vm.address.clone() };
             if vm.installation != request.installation {
                 return Err(CloudError::new(ErrorKind::Exists, "create a machine", "another installation has this id"));
             }
             inside.creates += 1;
-            let made = vm.clone();
+            inside.booted.insert(request.machine, request.image.clone());
+            if request.role == Role::Bake {
+                inside.bakes.insert(request.machine);
+                if inside.bakes_at_once {
+                    inside.vms.entry(request.machine).and_modify(|vm| vm.state = VmState::Stopped);
+                }
+            }
             inside.ever.insert(request.machine, made);
             Ok(created)
         })
@@ -260,6 +288,36 @@ impl Cloud for FakeCloud {
                 (vm.state, vm.address) = (VmState::Running, Some(format!("127.0.0.1:{port}")));
             }
             Ok(vm.clone())
+        })
+    }
+
+    async fn capture(&self, request: &CaptureRequest) -> Result<CaptureProgress> {
+        let doing = "make an image of a machine";
+        self.call(doing, |inside| {
+            let is_it = |residue: &&Residue| {
+                (residue.installation, residue.image) == (request.installation, Some(request.image))
+            };
+            if let Some(made) = inside.residue.iter().find(is_it) {
+                return Ok(CaptureProgress::Ready(Image { reference: made.id.clone(), locations: Vec::new() }));
+            }
+            let vm = inside.vms.values().find(|vm| vm.id == request.machine);
+            let vm = vm.ok_or_else(|| CloudError::new(ErrorKind::NotFound, doing, "there is none"))?;
+            if vm.installation != request.installation || !inside.bakes.contains(&vm.machine) {
+                return Err(CloudError::new(ErrorKind::Invalid, doing, "it was not made to make an image of it"));
+            }
+            if vm.state == VmState::Stopped {
+                inside.images += 1;
+                inside.residue.push(Residue {
+                    kind: ResidueKind::Image,
+                    id: format!("fake-image-{}", inside.images),
+                    installation: request.installation,
+                    machine: None,
+                    image: Some(request.image),
+                    created_at: Some(self.clock.now()),
+                    hold: false,
+                });
+            }
+            Ok(CaptureProgress::InProgress)
         })
     }
 

@@ -4,8 +4,11 @@
 
 use std::time::Duration;
 
-use stagely_cloud::contract::put_to_sleep;
-use stagely_cloud::{Cloud, Created, DeleteProgress, ProviderId, SleepProgress};
+use stagely_cloud::contract::{dropped, offered, put_to_sleep};
+use stagely_cloud::{
+    CaptureProgress, CaptureRequest, Cloud, CreateRequest, Created, DeleteProgress, Image, ProviderId, SleepProgress,
+};
+use stagely_domain::clock::SystemClock;
 
 use super::double::world::Bill;
 use super::{NOTHING, ONE_ASLEEP, ONE_AWAKE, Rig, is_passing};
@@ -210,6 +213,119 @@ async fn whoever_is_killed_half_way_or_changes_his_mind_loses_nothing_and_leaves
                 }
                 assert_ne!(nth, MOST);
             }
+        }
+    }
+}
+
+/// One call; the image when it is ready.
+async fn capture(rig: &Rig, wanted: &CaptureRequest) -> Option<Image> {
+    match rig.cloud.capture(wanted).await {
+        Ok(CaptureProgress::Ready(image)) => Some(image),
+        Ok(CaptureProgress::InProgress) => None,
+        Err(error) => {
+            assert!(is_passing(error.kind), "capture: {error}");
+            None
+        }
+    }
+}
+
+/// Calls until there is an image.
+async fn ready(rig: &Rig, wanted: &CaptureRequest) -> Image {
+    for _ in 0..MOST {
+        if let Some(image) = capture(rig, wanted).await {
+            return image;
+        }
+    }
+    panic!("the image does not become ready");
+}
+
+/// A machine boots the image with what was baked, and goes.
+async fn boots(rig: &Rig, wanted: &CaptureRequest, image: Image) {
+    let request = offered(&rig.cloud, wanted.installation, &SystemClock).await;
+    let request = CreateRequest { image: Some(image.reference), ..request };
+    let created = rig.cloud.create(&request).await.unwrap();
+    rig.settle(&request).await;
+    assert_eq!(rig.disk(), "base");
+    through(rig, &created, Step::Delete).await;
+}
+
+#[tokio::test]
+async fn an_image_whose_making_is_interrupted_anywhere_is_one_image() {
+    for late in [0, 9] {
+        for fault in faults() {
+            for nth in 1..=MOST {
+                let rig = Rig::start().await;
+                rig.double.world().knobs.late_images = late;
+                let (_, wanted) = rig.baked("base").await;
+                rig.proxy.harm_nth(nth, fault.clone());
+                let image = ready(&rig, &wanted).await;
+                let harmed = rig.proxy.calm();
+                let both = Bill { snapshots: 1, ..ONE_AWAKE };
+                assert_eq!(rig.bill(), both, "request {nth}, {fault:?}");
+                assert_eq!((ready(&rig, &wanted).await, rig.bill()), (image.clone(), both));
+                through(&rig, &Created { id: wanted.machine.clone(), address: None }, Step::Delete).await;
+                assert_eq!((rig.bill(), rig.cloud.list(wanted.installation).await.unwrap().vms), (ONE_ASLEEP, vec![]));
+                boots(&rig, &wanted, image).await;
+                dropped(&rig.cloud, wanted.installation, wanted.image).await;
+                assert_eq!(rig.bill(), NOTHING, "request {nth}, {fault:?}");
+                if harmed == 0 {
+                    break;
+                }
+                assert_ne!(nth, MOST);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn whoever_is_killed_while_an_image_is_made_makes_one_when_he_repeats_it_and_can_drop_it() {
+    for fault in [Fault::ResetBefore, Fault::LoseAnswer] {
+        for nth in 1..=MOST {
+            let mut harmed = 0;
+            for repeated in [true, false] {
+                let rig = Rig::start().await;
+                let (_, wanted) = rig.baked("base").await;
+                kill_at(&rig, nth, &fault);
+                while rig.proxy.seen().len() < nth && capture(&rig, &wanted).await.is_none() {}
+                harmed = rig.proxy.calm();
+                assert!(rig.bill().snapshots <= 1);
+                if repeated {
+                    ready(&rig, &wanted).await;
+                    assert_eq!(rig.bill(), Bill { snapshots: 1, ..ONE_AWAKE }, "request {nth}, {fault:?}");
+                }
+                through(&rig, &Created { id: wanted.machine.clone(), address: None }, Step::Delete).await;
+                dropped(&rig.cloud, wanted.installation, wanted.image).await;
+                assert_eq!(rig.bill(), NOTHING, "request {nth}, {fault:?}");
+            }
+            if harmed == 0 {
+                break;
+            }
+            assert_ne!(nth, MOST);
+        }
+    }
+}
+
+#[tokio::test]
+async fn removing_an_image_that_is_interrupted_anywhere_is_repeated_until_nothing_is_left() {
+    for fault in faults() {
+        for nth in 1..=MOST {
+            let rig = Rig::start().await;
+            let (_, wanted) = rig.baked("base").await;
+            ready(&rig, &wanted).await;
+            through(&rig, &Created { id: wanted.machine.clone(), address: None }, Step::Delete).await;
+            rig.proxy.harm_nth(nth, fault.clone());
+            for _ in 0..3 {
+                let Ok(found) = rig.cloud.list_residue(wanted.installation).await else { continue };
+                for part in found.items.iter().filter(|item| item.image == Some(wanted.image)) {
+                    // Whoever fails asks again.
+                    let _ = rig.cloud.delete_residue(part).await;
+                }
+            }
+            assert_eq!(rig.bill(), NOTHING, "request {nth}, {fault:?}");
+            if rig.proxy.calm() == 0 {
+                break;
+            }
+            assert_ne!(nth, MOST);
         }
     }
 }

@@ -4,12 +4,14 @@ use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use stagely_cloud::catalogue::candidates;
-use stagely_cloud::contract::{self, request};
+use stagely_cloud::contract::{self, baking, dropped, golden_images, request};
 use stagely_cloud::testing::sim::{Billing, Habits, SimCloud};
 use stagely_cloud::testing::{Chance, Doom};
-use stagely_cloud::{Cloud, CreateRequest, DeleteProgress, ErrorKind, Offering, Price, VmState};
+use stagely_cloud::{
+    CaptureProgress, CaptureRequest, Cloud, CreateRequest, DeleteProgress, ErrorKind, Offering, Price, VmState,
+};
 use stagely_domain::clock::{Clock, ManualClock};
-use stagely_domain::id::InstallationId;
+use stagely_domain::id::{ImageId, InstallationId};
 use stagely_domain::machine::{Arch, Size};
 
 fn world(habits: Habits) -> (SimCloud, ManualClock) {
@@ -36,7 +38,7 @@ fn offering(name: &str, micros_per_hour: u64) -> Offering {
 async fn the_simulation_keeps_the_contract() {
     let (cloud, clock) = world(Habits::default());
     cloud.sell(vec![(offering("small", 6000), None)]);
-    contract::keeps(&cloud, &clock, &[28]).await;
+    contract::keeps(&cloud, &clock, &[]).await;
     assert!(cloud.records().iter().all(|record| !record.is_alive()));
 }
 
@@ -158,4 +160,54 @@ async fn a_full_type_is_marked_and_not_dropped_and_every_price_has_a_currency() 
         .collect();
     assert_eq!(order, [("cheap", true), ("dear", true), ("full", false)]);
     assert!(catalogue.iter().flat_map(|offering| &offering.price).all(|price| price.currency == "EUR"));
+}
+
+#[tokio::test]
+async fn the_simulation_keeps_the_contract_of_images() {
+    for power_off_deletes in [true, false] {
+        let (cloud, clock) = world(Habits { power_off_deletes, bakes_in: TimeDelta::minutes(1), ..Habits::default() });
+        cloud.sell(vec![(offering("small", 6000), None)]);
+        golden_images(&cloud, &clock, async |_, _| clock.advance(TimeDelta::minutes(1))).await;
+        assert!(cloud.records().iter().all(|record| !record.is_alive()));
+        assert!(cloud.pictures().iter().all(|picture| !picture.is_alive()));
+    }
+}
+
+#[tokio::test]
+async fn an_image_takes_its_time_shows_late_and_has_twins_where_names_are_not_unique() {
+    let span = TimeDelta::seconds(60);
+    for makes_twins in [false, true] {
+        let slow =
+            Habits { shows_after: span, images_in: span * 2, loses_answers: 1000, makes_twins, ..Habits::default() };
+        let (cloud, clock) = world(Habits::default());
+        let bake = baking(&cloud, InstallationId::generate(), &clock).await;
+        let machine = cloud.create(&bake).await.unwrap().id;
+        let wanted = CaptureRequest { image: ImageId::generate(), installation: bake.installation, machine };
+        cloud.behave(slow);
+        for _ in 0..2 {
+            assert!(cloud.capture(&wanted).await.unwrap_err().ambiguous);
+        }
+        cloud.change(|habits| habits.loses_answers = 0);
+        assert_eq!(cloud.pictures().len(), if makes_twins { 2 } else { 1 });
+        assert_eq!(cloud.capture(&wanted).await.unwrap(), CaptureProgress::InProgress);
+        clock.advance(span * 2);
+        let CaptureProgress::Ready(image) = cloud.capture(&wanted).await.unwrap() else { panic!("not ready") };
+        assert_eq!(image.reference, cloud.pictures()[0].reference, "the older one is meant");
+        dropped(&cloud, wanted.installation, wanted.image).await;
+        assert!(cloud.pictures().iter().all(|picture| !picture.is_alive()));
+        let unknown = CreateRequest { image: Some(image.reference), ..request(wanted.installation, &clock) };
+        assert_eq!(cloud.create(&unknown).await.unwrap_err().kind, ErrorKind::Invalid);
+    }
+}
+
+#[tokio::test]
+async fn what_bakes_in_vain_stays_up_past_its_end() {
+    let (cloud, clock) = world(Habits { bakes_in_vain: 1000, ..Habits::default() });
+    let bake = baking(&cloud, InstallationId::generate(), &clock).await;
+    let machine = cloud.create(&bake).await.unwrap().id;
+    clock.advance(TimeDelta::days(1));
+    assert_eq!(cloud.find(bake.machine).await.unwrap()[0].state, VmState::Running);
+    let wanted = CaptureRequest { image: ImageId::generate(), installation: bake.installation, machine };
+    assert_eq!(cloud.capture(&wanted).await.unwrap(), CaptureProgress::InProgress);
+    assert!(cloud.pictures().is_empty());
 }

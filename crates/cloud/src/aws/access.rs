@@ -6,7 +6,7 @@ use aws_sdk_ec2::config::http::HttpResponse;
 use aws_sdk_ec2::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_ec2::types::{IpPermission, IpRange, ResourceType};
 use chrono::DateTime;
-use stagely_domain::id::{InstallationId, MachineId};
+use stagely_domain::id::{ImageId, InstallationId, MachineId};
 use stagely_domain::machine::{Arch, Role};
 
 use crate::aws::actions::{self, Action};
@@ -97,7 +97,7 @@ impl Aws {
             role: None,
         };
         let placeholder = Image { id: "ami-00000000000000000".to_owned(), root: "/dev/xvda".to_owned(), disk_gib: 0 };
-        let image = self.known(findings, &actions::GET_PARAMETERS, self.image(Arch::Amd64).await)?;
+        let image = self.known(findings, &actions::GET_PARAMETERS, self.image(Arch::Amd64, None).await)?;
         let subnets = self.known(findings, &actions::DESCRIBE_SUBNETS, self.subnets().await)?;
         let subnet = subnets.and_then(|subnets| subnets.into_iter().next());
         let (id, vpc) = subnet.map_or_else(Default::default, |subnet| (subnet.id, subnet.vpc));
@@ -109,6 +109,7 @@ impl Aws {
             subnet: if id.is_empty() { "subnet-00000000000000000" } else { &id },
             group: None,
             image: image.as_ref().unwrap_or(&placeholder),
+            wanted: None,
             disk_gib: self.config.disk_gib,
             user_data: "#cloud-config\n",
         };
@@ -141,6 +142,12 @@ impl Aws {
             .await?;
         let terminate = ec2.terminate_instances().instance_ids(id).dry_run(true).send();
         self.try_out(look, &actions::TERMINATE_INSTANCES, terminate).await?;
+        let image = ec2
+            .create_image()
+            .instance_id(id)
+            .name("stagely-check")
+            .set_tag_specifications(Some(tags::of_image(ImageId::generate(), InstallationId::generate())));
+        self.try_out(look, &actions::CREATE_IMAGE, image.dry_run(true).send()).await?;
         let console = ec2.get_console_output().instance_id(id).dry_run(true).send();
         self.try_out(look, &actions::GET_CONSOLE_OUTPUT, console).await?;
         if certain {

@@ -49,6 +49,7 @@ const CREATE_TAGS: Action = Action::change("ec2:CreateTags");
 pub(super) const START_INSTANCES: Action = Action::change("ec2:StartInstances");
 pub(super) const STOP_INSTANCES: Action = Action::change("ec2:StopInstances");
 pub(super) const TERMINATE_INSTANCES: Action = Action::change("ec2:TerminateInstances");
+pub(super) const CREATE_IMAGE: Action = Action::change("ec2:CreateImage");
 pub(super) const CREATE_SECURITY_GROUP: Action = Action::change("ec2:CreateSecurityGroup");
 pub(super) const AUTHORIZE_INGRESS: Action = Action::change("ec2:AuthorizeSecurityGroupIngress");
 pub(super) const REVOKE_INGRESS: Action = Action::change("ec2:RevokeSecurityGroupIngress");
@@ -61,7 +62,7 @@ pub(super) const DELETE_NETWORK_INTERFACE: Action = Action::change("ec2:DeleteNe
 pub(super) const CANCEL_SPOT_INSTANCE_REQUESTS: Action = Action::change("ec2:CancelSpotInstanceRequests");
 
 /// All of them that a policy must allow. Anybody may ask who he is, and a role is taken on before its policy counts.
-const ALL: [Action; 29] = [
+const ALL: [Action; 30] = [
     GET_PARAMETERS,
     GET_PRODUCTS,
     DESCRIBE_INSTANCES,
@@ -81,6 +82,7 @@ const ALL: [Action; 29] = [
     START_INSTANCES,
     STOP_INSTANCES,
     TERMINATE_INSTANCES,
+    CREATE_IMAGE,
     CREATE_SECURITY_GROUP,
     AUTHORIZE_INGRESS,
     REVOKE_INGRESS,

@@ -21,7 +21,7 @@ impl Aws {
         }
         let user_data = user_data::render(request, USER_DATA_MAX)?;
         let tags = Tags::of(request);
-        let image = self.image(request.arch).await?;
+        let image = self.image(request.arch, request.image.as_deref()).await?;
         let subnet = self.subnet_in(&offering.location).await?;
         let group = self.group(request.installation, request.role, tags.port, &subnet.vpc).await?;
         let order = Order {
@@ -31,6 +31,7 @@ impl Aws {
             subnet: &subnet.id,
             group: Some(&group),
             image: &image,
+            wanted: request.image.as_deref(),
             disk_gib: self.config.disk_gib,
             user_data: &user_data,
         };

@@ -27,26 +27,28 @@ pub(super) struct Image {
 }
 
 #[derive(Default)]
-pub(super) struct Images(Mutex<HashMap<Arch, (Instant, Image)>>);
+pub(super) struct Images(Mutex<HashMap<(String, Arch), (Instant, Image)>>);
 
 impl Aws {
-    /// The image for this processor.
-    pub(super) async fn image(&self, arch: Arch) -> Result<Image> {
+    /// The image of this name for this processor; the account's own where none is named.
+    pub(super) async fn image(&self, arch: Arch, name: Option<&str>) -> Result<Image> {
+        let wanted = named(name.unwrap_or(&self.config.image), arch);
         let mut known = self.images.0.lock().await;
-        if let Some((_, image)) = known.get(&arch).filter(|(read_at, _)| read_at.elapsed() < KNOWN) {
+        known.retain(|_, (read_at, _)| read_at.elapsed() < KNOWN);
+        let key = (wanted, arch);
+        if let Some((_, image)) = known.get(&key) {
             return Ok(image.clone());
         }
-        let image = self.look_for_image(arch).await?;
-        known.insert(arch, (Instant::now(), image.clone()));
+        let image = self.look_for_image(&key.0, arch).await?;
+        known.insert(key, (Instant::now(), image.clone()));
         Ok(image)
     }
 
-    pub(super) async fn forget_image(&self, arch: Arch) {
-        self.images.0.lock().await.remove(&arch);
+    pub(super) async fn forget_images(&self, arch: Arch) {
+        self.images.0.lock().await.retain(|(_, of), _| *of != arch);
     }
 
-    async fn look_for_image(&self, arch: Arch) -> Result<Image> {
-        let wanted = named(&self.config.image, arch);
+    async fn look_for_image(&self, wanted: &str, arch: Arch) -> Result<Image> {
         let request = self.client.ec2.describe_images();
         let request = if let Some((key, value)) = wanted.strip_prefix("tag:").and_then(|tag| tag.split_once('=')) {
             let filter = |name: &str, value: &str| Filter::builder().name(name).values(value).build();
@@ -56,9 +58,9 @@ impl Aws {
                 .filters(filter("architecture", machine(arch)))
                 .filters(filter("state", "available"))
         } else if wanted.starts_with('/') {
-            request.image_ids(self.client.parameter(DOING, &GET_PARAMETERS, &wanted).await?)
+            request.image_ids(self.client.parameter(DOING, &GET_PARAMETERS, wanted).await?)
         } else {
-            request.image_ids(&wanted)
+            request.image_ids(wanted)
         };
         let found = self.client.send(DOING, &DESCRIBE_IMAGES, request.send()).await?;
         let newest = found.images().iter().max_by_key(|image| image.creation_date().unwrap_or_default());

@@ -17,10 +17,11 @@ use crate::{CloudError, DeleteProgress, ErrorKind, Residue, ResidueKind, Residue
 const LIST: &str = "list what is left over";
 const DELETE: &str = "delete what is left over";
 
+/// Images come before their snapshots, which stay as long as an image has them.
 const KINDS: [ResidueKind; 7] = [
     ResidueKind::Volume,
-    ResidueKind::Snapshot,
     ResidueKind::Image,
+    ResidueKind::Snapshot,
     ResidueKind::Address,
     ResidueKind::Interface,
     ResidueKind::Firewall,
@@ -201,7 +202,7 @@ fn residue(kind: ResidueKind, id: Option<&str>, tags: &[Tag], created_at: Option
         id: id?.to_owned(),
         installation: tags::installation(tags)?,
         machine: tags::machine(tags),
-        image: None,
+        image: tags::image(tags),
         created_at,
         hold: tags::is_held(tags),
     })

@@ -184,6 +184,8 @@ pub(super) fn vm(instance: &Instance, tags: &Tags) -> Option<Vm> {
         "terminated" => return None,
         "pending" | "" => VmState::Pending,
         "running" | "stopping" => VmState::Running,
+        // What bakes stops when it is done; nobody puts it to sleep.
+        "stopped" if tags.bakes() => VmState::Stopped,
         "stopped" => VmState::Hibernated,
         "shutting-down" => VmState::Deleting,
         other => VmState::Other(other.to_owned()),

@@ -10,6 +10,7 @@
 
 mod access;
 mod actions;
+mod bake;
 mod budget;
 mod client;
 mod create;
@@ -39,8 +40,8 @@ use stagely_domain::machine::{Arch, Size};
 use stagely_domain::secret::Secret;
 
 use crate::{
-    Capabilities, Cloud, CreateRequest, Created, DeleteProgress, Listing, Offering, ProviderId, Residue, Residues,
-    Result, SleepProgress, Vm,
+    Capabilities, CaptureProgress, CaptureRequest, Cloud, CreateRequest, Created, DeleteProgress, Listing, Offering,
+    ProviderId, Residue, Residues, Result, SleepProgress, Vm,
 };
 use client::Client;
 use image::Images;
@@ -176,7 +177,7 @@ impl Cloud for Aws {
             hibernate: true,
             power_off_deletes: true,
             arches: &[Arch::Amd64, Arch::Arm64],
-            bake: false,
+            bake: true,
             user_data_max: USER_DATA_MAX,
         }
     }
@@ -216,6 +217,10 @@ impl Cloud for Aws {
 
     async fn wake(&self, id: &ProviderId) -> Result<Vm> {
         self.rise(&id.0).await
+    }
+
+    async fn capture(&self, request: &CaptureRequest) -> Result<CaptureProgress> {
+        self.image_of(request).await
     }
 
     async fn list_residue(&self, installation: InstallationId) -> Result<Residues> {

@@ -115,7 +115,7 @@ impl Aws {
 
     /// Looks anew for everything next time.
     pub(super) async fn forget(&self, arch: Arch) {
-        self.forget_image(arch).await;
+        self.forget_images(arch).await;
         self.forget_groups().await;
         *self.subnets.0.lock().await = None;
     }

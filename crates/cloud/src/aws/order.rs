@@ -24,17 +24,19 @@ pub(super) struct Order<'o> {
     /// None only where nothing is to be made.
     pub(super) group: Option<&'o str>,
     pub(super) image: &'o Image,
+    /// The name by which the caller wants that image, where it is not the account's own.
+    pub(super) wanted: Option<&'o str>,
     pub(super) disk_gib: u32,
     pub(super) user_data: &'o str,
 }
 
 impl Order<'_> {
     pub(super) fn token(&self) -> String {
-        token(self.tags.machine, self.attempt, self.instance_type, self.subnet, MARKET)
+        token(self.tags.machine, self.attempt, self.instance_type, self.subnet, MARKET, self.wanted)
     }
 
-    /// The request. The machine ends when it powers itself off, has no profile, and tells its metadata only to whoever
-    /// asks from the machine itself and not from a container.
+    /// The request. The machine ends when it powers itself off, or stops if an image is to be made of it; it has no
+    /// profile, and tells its metadata only to whoever asks from the machine itself and not from a container.
     pub(super) fn request(&self, ec2: &aws_sdk_ec2::Client) -> RunInstancesFluentBuilder {
         let disk = EbsBlockDevice::builder()
             .volume_type(VolumeType::Gp3)
@@ -54,6 +56,7 @@ impl Order<'_> {
             .http_tokens(HttpTokensState::Required)
             .http_put_response_hop_limit(1)
             .build();
+        let at_power_off = if self.tags.bakes() { ShutdownBehavior::Stop } else { ShutdownBehavior::Terminate };
         ec2.run_instances()
             .client_token(self.token())
             .min_count(1)
@@ -62,7 +65,7 @@ impl Order<'_> {
             .instance_type(InstanceType::from(self.instance_type))
             .network_interfaces(interface)
             .block_device_mappings(BlockDeviceMapping::builder().device_name(&self.image.root).ebs(disk).build())
-            .instance_initiated_shutdown_behavior(ShutdownBehavior::Terminate)
+            .instance_initiated_shutdown_behavior(at_power_off)
             .metadata_options(metadata)
             .user_data(STANDARD.encode(self.user_data))
             .set_tag_specifications(Some(self.tags.specifications()))
@@ -71,8 +74,20 @@ impl Order<'_> {
 
 /// The same for the same request, and another for every other: a token that comes again with other words is refused,
 /// and in another subnet makes a second machine. 64 characters, the most that the provider takes.
-fn token(machine: MachineId, attempt: u32, instance_type: &str, subnet: &str, market: &str) -> String {
-    let words = format!("{machine}\n{attempt}\n{instance_type}\n{subnet}\n{market}");
+///
+/// The account's own image is no word of it: what that names may change between two tries of one request.
+fn token(
+    machine: MachineId,
+    attempt: u32,
+    instance_type: &str,
+    subnet: &str,
+    market: &str,
+    wanted: Option<&str>,
+) -> String {
+    let mut words = format!("{machine}\n{attempt}\n{instance_type}\n{subnet}\n{market}");
+    if let Some(image) = wanted {
+        words = format!("{words}\n{image}");
+    }
     hex::encode(digest(&SHA256, words.as_bytes()))
 }
 
@@ -87,17 +102,19 @@ mod tests {
     #[test]
     fn a_token_is_firm_and_differs_with_each_of_its_words() {
         let (one, other) = (MachineId::generate(), MachineId::generate());
-        let first = token(one, 0, "t3.small", "subnet-1", "on-demand");
-        assert_eq!(first, token(one, 0, "t3.small", "subnet-1", "on-demand"));
+        let first = token(one, 0, "t3.small", "subnet-1", "on-demand", None);
+        assert_eq!(first, token(one, 0, "t3.small", "subnet-1", "on-demand", None));
         let others = [
-            token(other, 0, "t3.small", "subnet-1", "on-demand"),
-            token(one, 1, "t3.small", "subnet-1", "on-demand"),
-            token(one, 0, "t3.medium", "subnet-1", "on-demand"),
-            token(one, 0, "t3.small", "subnet-2", "on-demand"),
-            token(one, 0, "t3.small", "subnet-1", "spot"),
+            token(other, 0, "t3.small", "subnet-1", "on-demand", None),
+            token(one, 1, "t3.small", "subnet-1", "on-demand", None),
+            token(one, 0, "t3.medium", "subnet-1", "on-demand", None),
+            token(one, 0, "t3.small", "subnet-2", "on-demand", None),
+            token(one, 0, "t3.small", "subnet-1", "spot", None),
+            token(one, 0, "t3.small", "subnet-1", "on-demand", Some("ami-1")),
+            token(one, 0, "t3.small", "subnet-1", "on-demand", Some("ami-2")),
         ];
         let all: BTreeSet<&String> = others.iter().chain([&first]).collect();
-        assert_eq!(all.len(), 6);
+        assert_eq!(all.len(), 8);
         assert!(all.iter().all(|token| token.is_ascii() && token.len() <= 64));
     }
 }

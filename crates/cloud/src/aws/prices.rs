@@ -143,8 +143,10 @@ fn question(region: &str, types: &[&str], token: Option<&str>) -> Value {
     body
 }
 
-/// Types with their prices, and the token of the page after this one.
-fn read(answer: &Value) -> Result<(Vec<(String, Price)>, Option<String>)> {
+/// One answer: types with their prices, and the token of the page after it.
+type Page = (Vec<(String, Price)>, Option<String>);
+
+fn read(answer: &Value) -> Result<Page> {
     let list = answer["PriceList"].as_array().ok_or_else(|| garbled(DOING, &GET_PRODUCTS))?;
     let mut found = Vec::new();
     for entry in list {

@@ -55,7 +55,7 @@ impl Aws {
     }
 
     /// The instance, unless it has ended.
-    async fn present(&self, doing: &'static str, id: &str) -> Result<Instance> {
+    pub(super) async fn present(&self, doing: &'static str, id: &str) -> Result<Instance> {
         let found = if is_instance(id) { self.instance(doing, id).await? } else { None };
         match found {
             Some(instance) if matches!(state(&instance), "terminated" | "shutting-down") => {

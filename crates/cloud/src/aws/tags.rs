@@ -4,13 +4,15 @@ use std::str::FromStr;
 
 use aws_sdk_ec2::types::{Filter, ResourceType, Tag, TagSpecification};
 use chrono::{DateTime, Utc};
-use stagely_domain::id::{EnvironmentId, InstallationId, MachineId};
+use stagely_domain::id::{EnvironmentId, ImageId, InstallationId, MachineId};
 use stagely_domain::machine::Role;
 
 use crate::CreateRequest;
 
 pub(super) const INSTALLATION: &str = "stagely-installation";
 pub(super) const MACHINE: &str = "stagely-machine";
+/// On an image that machines boot, and on its snapshots.
+const IMAGE: &str = "stagely-image";
 const ENVIRONMENT: &str = "stagely-environment";
 pub(super) const ROLE: &str = "stagely-role";
 /// In seconds since 1970.
@@ -34,6 +36,11 @@ pub(super) struct Tags {
 }
 
 impl Tags {
+    /// Whether an image is to be made of it.
+    pub(super) fn bakes(&self) -> bool {
+        self.role.as_deref() == Some(role(Role::Bake))
+    }
+
     /// What a machine that is asked for will be.
     pub(super) fn of(request: &CreateRequest) -> Self {
         Self {
@@ -78,6 +85,21 @@ impl Tags {
     }
 }
 
+/// For an image and its snapshots, in the very call that makes them. They say nothing of a machine: they outlive it.
+pub(super) fn of_image(image: ImageId, installation: InstallationId) -> Vec<TagSpecification> {
+    let tag = |key: &str, value: String| Tag::builder().key(key).value(value).build();
+    [ResourceType::Image, ResourceType::Snapshot]
+        .map(|kind| {
+            TagSpecification::builder()
+                .resource_type(kind)
+                .tags(tag(NAME, image.label()))
+                .tags(tag(INSTALLATION, installation.to_string()))
+                .tags(tag(IMAGE, image.to_string()))
+                .build()
+        })
+        .into()
+}
+
 /// What all machines of this role share.
 pub(super) fn shared(installation: InstallationId, kind: ResourceType, role: Role) -> TagSpecification {
     let tag = |key: &str, value: String| Tag::builder().key(key).value(value).build();
@@ -107,6 +129,10 @@ pub(super) fn installation(tags: &[Tag]) -> Option<InstallationId> {
 
 pub(super) fn machine(tags: &[Tag]) -> Option<MachineId> {
     value(tags, MACHINE)
+}
+
+pub(super) fn image(tags: &[Tag]) -> Option<ImageId> {
+    value(tags, IMAGE)
 }
 
 pub(super) fn is_held(tags: &[Tag]) -> bool {

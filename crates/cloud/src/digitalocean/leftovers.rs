@@ -6,7 +6,7 @@ use stagely_domain::id::{InstallationId, MachineId};
 
 use crate::digitalocean::http::Http;
 use crate::digitalocean::machine;
-use crate::digitalocean::tags::{self, prefix};
+use crate::digitalocean::tags::{self, Golden, prefix};
 use crate::digitalocean::wire::{Disk, Droplet, Firewall, Image, Key, ReservedIp};
 use crate::{CloudError, DeleteProgress, ErrorKind, Residue, ResidueKind, Residues, Result};
 
@@ -74,7 +74,7 @@ async fn keys(http: &Http, installation: InstallationId) -> Result<Vec<Residue>>
     Ok(ours.map(residue).collect())
 }
 
-/// Snapshots in which no machine sleeps, and to which none is falling asleep.
+/// Snapshots in which no machine sleeps, and to which none is falling asleep; among them are the images that machines boot.
 async fn spare_snapshots(http: &Http, installation: InstallationId) -> Result<Vec<Residue>> {
     let mut images: Vec<Image> = http.list(LIST, "images", &[("private", "true")]).await?;
     let mut copies = machine::named(images.clone());
@@ -91,9 +91,22 @@ async fn spare_snapshots(http: &Http, installation: InstallationId) -> Result<Ve
         Residue { machine: Some(copy.origin.machine), ..residue }
     });
     let mut residues: Vec<Residue> = spare.collect();
-    // Others that somebody gave our tag.
-    images.retain(|image| tags::installation(&image.tags) == Some(installation) && !named.contains(&image.id));
-    residues.extend(images.iter().map(|image| snapshot(image, installation)));
+    images.retain(|image| !named.contains(&image.id));
+    for image in &images {
+        match Golden::read(&image.name) {
+            Some(golden) if golden.installation == installation => {
+                let residue = snapshot(image, installation);
+                let (kind, image) = (ResidueKind::Image, Some(golden.image));
+                residues.push(Residue { kind, image, machine: None, ..residue });
+            }
+            Some(_) => {}
+            // Others that somebody gave our tag.
+            None if tags::installation(&image.tags) == Some(installation) => {
+                residues.push(snapshot(image, installation));
+            }
+            None => {}
+        }
+    }
     Ok(residues)
 }
 

@@ -5,6 +5,7 @@
 //! machine's id and the number of its first droplet: it stays the same through sleep, in which the droplet goes
 //! and a snapshot stays. Answers are read with models of our own, which outlive a field that the provider drops.
 
+mod bake;
 mod create;
 mod firewall;
 mod http;
@@ -24,12 +25,12 @@ use async_trait::async_trait;
 use serde_json::json;
 use stagely_domain::clock::Clock;
 use stagely_domain::id::{InstallationId, MachineId};
-use stagely_domain::machine::{Arch, Size};
+use stagely_domain::machine::{Arch, Role, Size};
 use stagely_domain::secret::Secret;
 
 use crate::{
-    Capabilities, Cloud, CloudError, CreateRequest, Created, DeleteProgress, ErrorKind, Listing, Offering, ProviderId,
-    Residue, ResidueKind, Residues, Result, SleepProgress, Vm, user_data,
+    Capabilities, CaptureProgress, CaptureRequest, Cloud, CloudError, CreateRequest, Created, DeleteProgress,
+    ErrorKind, Listing, Offering, ProviderId, Residue, ResidueKind, Residues, Result, SleepProgress, Vm, user_data,
 };
 use create::Order;
 use firewall::Firewalls;
@@ -117,7 +118,7 @@ impl Cloud for DigitalOcean {
             hibernate: true,
             power_off_deletes: false,
             arches: &[Arch::Amd64],
-            bake: false,
+            bake: true,
             user_data_max: USER_DATA_MAX,
         }
     }
@@ -159,12 +160,16 @@ impl Cloud for DigitalOcean {
         if offering.arch != request.arch {
             return refuse(ErrorKind::Invalid, "the type that was chosen has another processor than the one asked for");
         }
+        if request.role == Role::Bake && !offerings::has_least_disk(&self.http, offering, request.size).await? {
+            let message = format!("{}: of its disk an image would be too large for smaller sizes", offering.name);
+            return Err(CloudError::new(ErrorKind::Capacity, "create a machine", message));
+        }
         let tags = Tags::of(request);
         let order = Order {
             tags: &tags,
             size: &offering.name,
             region: &offering.location,
-            image: create::reference(&self.config.image),
+            image: create::reference(request.image.as_ref().unwrap_or(&self.config.image)),
             user_data: user_data::render(request, USER_DATA_MAX)?,
         };
         let placed = self.place(&order).await?;
@@ -194,6 +199,10 @@ impl Cloud for DigitalOcean {
 
     async fn wake(&self, id: &ProviderId) -> Result<Vm> {
         self.rise(Meant::read(id)?).await
+    }
+
+    async fn capture(&self, request: &CaptureRequest) -> Result<CaptureProgress> {
+        self.image_of(request, Meant::read(&request.machine)?).await
     }
 
     async fn list_residue(&self, installation: InstallationId) -> Result<Residues> {

@@ -1,6 +1,6 @@
 //! What can be had: sizes in their regions, with prices and room, all as the provider tells it now.
 
-use stagely_domain::machine::Arch;
+use stagely_domain::machine::{self, Arch};
 
 use crate::digitalocean::http::Http;
 use crate::digitalocean::wire::{Region, Size};
@@ -27,6 +27,19 @@ pub(super) async fn read(http: &Http, wanted: &[String]) -> Result<Vec<Offering>
     }
     offerings.sort_by(|one, other| (&one.name, &one.location).cmp(&(&other.name, &other.location)));
     Ok(offerings)
+}
+
+/// Whether no size that would do in this region has a smaller disk: an image boots on no smaller disk than the one that it
+/// is a copy of, so it is made on the smallest.
+pub(super) async fn has_least_disk(http: &Http, chosen: &Offering, wanted: machine::Size) -> Result<bool> {
+    let sizes: Vec<Size> = http.list(DOING, "sizes", &[]).await?;
+    let would_do = |size: &&Size| {
+        let enough = size.vcpus >= wanted.min_vcpus() && size.memory >= wanted.min_memory_mib();
+        enough && size.gpu_info.is_null() && size.available.unwrap_or(true) && size.regions.contains(&chosen.location)
+    };
+    let least = sizes.iter().filter(would_do).map(|size| size.disk).min();
+    let own = sizes.iter().find(|size| size.slug == chosen.name).map(|size| size.disk);
+    Ok(own <= least || least.is_none())
 }
 
 fn offering(size: &Size, region: &str) -> Offering {

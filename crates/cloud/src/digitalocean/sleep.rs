@@ -61,7 +61,7 @@ impl DigitalOcean {
     async fn turn_off(&self, root: u64, line: &Line, droplet: &Droplet, tags: &Tags) -> Result<SleepProgress> {
         // It has run since they were taken: they are of the past.
         self.drop_all(HIBERNATE, &line.copies).await?;
-        let last = self.actions(droplet.id).await?.into_iter().max_by_key(|action| action.id);
+        let last = self.actions(HIBERNATE, droplet.id).await?.into_iter().max_by_key(|action| action.id);
         // A shutdown that ended and did not turn it off was not heard, by a call before this one.
         let unheard = last.is_some_and(|action| action.kind == "shutdown" && action.status != "in-progress");
         if !unheard {
@@ -85,7 +85,7 @@ impl DigitalOcean {
             }
             return self.snapshot(root, droplet, tags).await;
         };
-        let actions = self.actions(droplet.id).await?;
+        let actions = self.actions(HIBERNATE, droplet.id).await?;
         let last = |wanted: &dyn Fn(&str) -> bool| {
             actions.iter().filter(|action| wanted(&action.kind)).map(|action| action.id).max()
         };
@@ -94,7 +94,9 @@ impl DigitalOcean {
             self.drop_all(HIBERNATE, &line.copies).await?;
             return self.snapshot(root, droplet, tags).await;
         }
-        if kept.bed.is_none() {
+        let told = |tag: &String| kept.image.tags.contains(tag);
+        // A person may hold it also while it falls asleep.
+        if kept.bed.is_none() || !tags.hold.iter().all(told) {
             let bed = Bed {
                 tags: Tags { root: Some(root), ..tags.clone() },
                 size: droplet.size_slug.clone(),
@@ -134,8 +136,9 @@ impl DigitalOcean {
                 "its droplet does not say what and where it is",
             ));
         }
-        let words =
-            [installation_tag(copy.origin.installation), machine_tag(copy.origin.machine), bed.tag(&copy.origin)];
+        let mut words = vec![installation_tag(copy.origin.installation), machine_tag(copy.origin.machine)];
+        words.extend(bed.tags.hold.clone());
+        words.push(bed.tag(&copy.origin));
         for tag in words.iter().filter(|tag| !copy.image.tags.contains(tag)) {
             let image = json!({"resource_id": copy.image.id.to_string(), "resource_type": "image"});
             let (path, body) = (format!("tags/{tag}/resources"), json!({"resources": [image]}));
@@ -219,8 +222,8 @@ impl DigitalOcean {
     }
 
     /// What was done with a droplet.
-    async fn actions(&self, droplet: u64) -> Result<Vec<Action>> {
-        self.http.list_under(HIBERNATE, &format!("droplets/{droplet}/actions"), "actions", &[]).await
+    pub(super) async fn actions(&self, doing: &'static str, droplet: u64) -> Result<Vec<Action>> {
+        self.http.list_under(doing, &format!("droplets/{droplet}/actions"), "actions", &[]).await
     }
 
     /// Tells a droplet to do something that takes no words, and answers with the action that began.

@@ -5,7 +5,7 @@
 use std::str::FromStr;
 
 use chrono::{DateTime, Utc};
-use stagely_domain::id::{EnvironmentId, InstallationId, MachineId};
+use stagely_domain::id::{EnvironmentId, ImageId, InstallationId, MachineId};
 use stagely_domain::machine::Role;
 
 use crate::CreateRequest;
@@ -38,15 +38,25 @@ pub(super) struct Tags {
     pub(super) role: String,
     /// The first droplet that it was, where it is not this one.
     pub(super) root: Option<u64>,
+    /// The tag by which a person holds it, whole.
+    pub(super) hold: Option<String>,
 }
 
+/// The role of a machine that an image is made of.
+const BAKE: &str = "bake";
+
 impl Tags {
+    /// Whether an image is to be made of it.
+    pub(super) fn bakes(&self) -> bool {
+        self.role == BAKE
+    }
+
     /// What a machine that is asked for will be.
     pub(super) fn of(request: &CreateRequest) -> Self {
         let role = match request.role {
             Role::Preview => "preview",
             Role::Builder => "builder",
-            Role::Bake => "bake",
+            Role::Bake => BAKE,
         };
         Self {
             machine: request.machine,
@@ -56,6 +66,7 @@ impl Tags {
             port: request.config.ingress_port,
             role: role.to_owned(),
             root: None,
+            hold: None,
         }
     }
 
@@ -69,6 +80,7 @@ impl Tags {
             port: value(tags, PORT)?,
             role: value(tags, ROLE)?,
             root: value(tags, ROOT),
+            hold: hold(tags),
         })
     }
 
@@ -79,6 +91,7 @@ impl Tags {
         tags.push(format!("{EXPIRES}:{}", self.expires_at.timestamp()));
         tags.push(format!("{PORT}:{}", self.port));
         tags.extend(self.root.map(|root| format!("{ROOT}:{root}")));
+        tags.extend(self.hold.clone());
         tags
     }
 }
@@ -112,6 +125,27 @@ impl Origin {
     }
 }
 
+/// The name of an image that machines boot, which is a snapshot too: whose it is, and which. It says nothing of a machine, as
+/// that of a sleeping machine's snapshot does, so neither can be taken for the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Golden {
+    pub(super) installation: InstallationId,
+    pub(super) image: ImageId,
+}
+
+impl Golden {
+    pub(super) fn name(&self) -> String {
+        format!("{}-{}", prefix(self.installation), self.image.label())
+    }
+
+    pub(super) fn read(name: &str) -> Option<Self> {
+        let words: Vec<&str> = name.split('-').collect();
+        let [NAME, kind, installation, of, image] = words[..] else { return None };
+        let installation = format!("{kind}-{installation}").parse().ok()?;
+        Some(Self { installation, image: format!("{of}-{image}").parse().ok()? })
+    }
+}
+
 /// What is needed to wake: the machine, and what it was made of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Bed {
@@ -142,7 +176,7 @@ impl Bed {
         let (port, role) = (next()?.parse().ok()?, next()?.to_owned());
         let (size, region, environment) = (next()?.to_owned(), next()?.to_owned(), next()?.parse().ok());
         let (machine, installation, root) = (origin.machine, origin.installation, Some(origin.root));
-        let tags = Tags { machine, installation, environment, expires_at, port, role, root };
+        let tags = Tags { machine, installation, environment, expires_at, port, role, root, hold: hold(tags) };
         Some(Self { tags, size, region })
     }
 }
@@ -170,7 +204,13 @@ pub(super) fn machine(tags: &[String]) -> Option<MachineId> {
 }
 
 pub(super) fn is_held(tags: &[String]) -> bool {
-    tags.iter().any(|tag| tag.strip_prefix(HOLD).is_some_and(|rest| rest.is_empty() || rest.starts_with(':')))
+    hold(tags).is_some()
+}
+
+/// The tag by which a person holds what carries it.
+fn hold(tags: &[String]) -> Option<String> {
+    let holds = |tag: &&String| tag.strip_prefix(HOLD).is_some_and(|rest| rest.is_empty() || rest.starts_with(':'));
+    tags.iter().find(holds).cloned()
 }
 
 fn value<T: FromStr>(tags: &[String], name: &str) -> Option<T> {
@@ -180,9 +220,9 @@ fn value<T: FromStr>(tags: &[String], name: &str) -> Option<T> {
 #[cfg(test)]
 mod tests {
     use stagely_domain::clock::SystemClock;
-    use stagely_domain::id::InstallationId;
+    use stagely_domain::id::{ImageId, InstallationId};
 
-    use super::{Bed, Origin, Tags, is_held};
+    use super::{Bed, Golden, Origin, Tags, is_held};
     use crate::contract::request;
 
     #[test]
@@ -190,7 +230,7 @@ mod tests {
         let mut request = request(InstallationId::generate(), &SystemClock);
         for environment in [request.environment, None] {
             request.environment = environment;
-            let tags = Tags { root: Some(4711), ..Tags::of(&request) };
+            let tags = Tags { root: Some(4711), hold: Some("stagely-hold:ada".to_owned()), ..Tags::of(&request) };
             let all = tags.all();
             assert_eq!(Tags::read(&all).as_ref(), Some(&tags));
             let origin =
@@ -198,13 +238,26 @@ mod tests {
             assert_eq!(Origin::read(&origin.name()), Some(origin));
             let bed = Bed { tags, size: "so1_5-2vcpu-16gb".to_owned(), region: "fra1".to_owned() };
             let asleep = bed.tag(&origin);
-            assert_eq!(Bed::read(&origin, std::slice::from_ref(&asleep)).as_ref(), Some(&bed));
+            assert_eq!(Bed::read(&origin, &[asleep.clone(), "stagely-hold:ada".to_owned()]).as_ref(), Some(&bed));
             assert_eq!(Bed::read(&origin, &all), None);
             for tag in all.iter().chain([&asleep]) {
                 let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_:".contains(c);
                 assert!(tag.len() <= 255 && tag.chars().all(legal), "{tag}");
             }
             assert!(origin.name().len() <= 100);
+        }
+    }
+
+    #[test]
+    fn an_image_is_never_taken_for_what_a_machine_sleeps_in() {
+        let request = request(InstallationId::generate(), &SystemClock);
+        let (installation, machine) = (request.installation, request.machine);
+        let golden = Golden { installation, image: ImageId::generate() };
+        let bed = Origin { installation, machine, root: 1, droplet: 2 }.name();
+        assert_eq!((Golden::read(&golden.name()), Origin::read(&golden.name())), (Some(golden), None));
+        assert_eq!(Golden::read(&bed), None);
+        for foreign in [&*format!("{}-1", golden.name()), &format!("x{}", golden.name()), "stagely", ""] {
+            assert_eq!(Golden::read(foreign), None, "{foreign}");
         }
     }
 

@@ -58,6 +58,9 @@ pub(super) struct Image {
     pub(super) status: String,
     #[serde(default, deserialize_with = "or_default")]
     pub(super) tags: Vec<String>,
+    /// Where droplets can be made of it.
+    #[serde(default, deserialize_with = "or_default")]
+    pub(super) regions: Vec<String>,
     #[serde(default, deserialize_with = "or_default")]
     pub(super) created_at: Option<DateTime<Utc>>,
 }
@@ -78,6 +81,9 @@ pub(super) struct Size {
     /// In MiB.
     #[serde(default, deserialize_with = "or_default")]
     pub(super) memory: u64,
+    /// In GB.
+    #[serde(default, deserialize_with = "or_default")]
+    pub(super) disk: u64,
     #[serde(default, deserialize_with = "or_default")]
     pub(super) vcpus: u32,
     /// In US dollars.

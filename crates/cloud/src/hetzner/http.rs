@@ -61,11 +61,22 @@ impl Http {
         key: &str,
         query: &[(&str, &str)],
     ) -> Result<Vec<T>> {
+        self.list_under(doing, key, key, query).await
+    }
+
+    /// The same where the path is more than the name.
+    pub(super) async fn list_under<T: DeserializeOwned>(
+        &self,
+        doing: &'static str,
+        path: &str,
+        key: &str,
+        query: &[(&str, &str)],
+    ) -> Result<Vec<T>> {
         let (mut items, mut page) = (Vec::new(), 1_u64);
         for _ in 0..MAX_PAGES {
             let number = page.to_string();
             let query: Vec<_> = query.iter().copied().chain([("page", &*number), ("per_page", PER_PAGE)]).collect();
-            let mut answer = self.get(doing, key, &query).await?;
+            let mut answer = self.get(doing, path, &query).await?;
             let next = answer.pointer("/meta/pagination/next_page").and_then(Value::as_u64);
             let found: Vec<T> = parse(doing, answer.get_mut(key).map(Value::take).unwrap_or_default())?;
             items.extend(found);

@@ -3,7 +3,7 @@
 use std::str::FromStr;
 
 use chrono::{DateTime, Utc};
-use stagely_domain::id::{EnvironmentId, InstallationId, MachineId};
+use stagely_domain::id::{EnvironmentId, ImageId, InstallationId, MachineId};
 use stagely_domain::machine::Role;
 
 use crate::CreateRequest;
@@ -11,6 +11,8 @@ use crate::hetzner::wire::Labels;
 
 pub(super) const INSTALLATION: &str = "stagely-installation";
 pub(super) const MACHINE: &str = "stagely-machine";
+/// On an image that machines boot: no machine sleeps in what carries it.
+pub(super) const IMAGE: &str = "stagely-image";
 const ENVIRONMENT: &str = "stagely-environment";
 const ROLE: &str = "stagely-role";
 /// In seconds since 1970.
@@ -25,6 +27,9 @@ const SERVER: &str = "stagely-server";
 /// Set by a person on what must stay.
 const HOLD: &str = "stagely-hold";
 
+/// The role of a machine that an image is made of.
+const BAKE: &str = "bake";
+
 /// All that a machine is. Every value is an id, a number or a name of the provider's: none needs quoting.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Tags {
@@ -38,6 +43,8 @@ pub(super) struct Tags {
     /// The server that this is a snapshot of.
     pub(super) server: Option<u64>,
     pub(super) role: Option<String>,
+    /// What a person wrote who holds it.
+    pub(super) hold: Option<String>,
 }
 
 impl Tags {
@@ -46,7 +53,7 @@ impl Tags {
         let role = match request.role {
             Role::Preview => "preview",
             Role::Builder => "builder",
-            Role::Bake => "bake",
+            Role::Bake => BAKE,
         };
         Self {
             machine: request.machine,
@@ -57,11 +64,15 @@ impl Tags {
             place: Some((server_type.to_owned(), location.to_owned())),
             server: None,
             role: Some(role.to_owned()),
+            hold: None,
         }
     }
 
     /// What a server or snapshot says of itself; `None` when it is not ours, or was changed so that it cannot be told.
     pub(super) fn read(labels: &Labels) -> Option<Self> {
+        if labels.contains_key(IMAGE) {
+            return None;
+        }
         Some(Self {
             machine: value(labels, MACHINE)?,
             installation: value(labels, INSTALLATION)?,
@@ -71,7 +82,13 @@ impl Tags {
             place: labels.get(TYPE).cloned().zip(labels.get(LOCATION).cloned()),
             server: value(labels, SERVER),
             role: labels.get(ROLE).cloned(),
+            hold: labels.get(HOLD).cloned(),
         })
+    }
+
+    /// Whether an image is to be made of it.
+    pub(super) fn bakes(&self) -> bool {
+        self.role.as_deref() == Some(BAKE)
     }
 
     pub(super) fn labels(&self) -> Labels {
@@ -86,6 +103,7 @@ impl Tags {
             (LOCATION, location),
             (SERVER, self.server.map(|server| server.to_string())),
             (ROLE, self.role.clone()),
+            (HOLD, self.hold.clone()),
         ];
         all.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
     }
@@ -101,12 +119,23 @@ pub(super) fn shared(installation: InstallationId) -> Labels {
     Labels::from([(INSTALLATION.to_owned(), installation.to_string())])
 }
 
+/// For an image that machines boot. It says nothing of a machine: it outlives the one that it was made of.
+pub(super) fn of_image(image: ImageId, installation: InstallationId) -> Labels {
+    let mut labels = shared(installation);
+    labels.insert(IMAGE.to_owned(), image.to_string());
+    labels
+}
+
 pub(super) fn installation(labels: &Labels) -> Option<InstallationId> {
     value(labels, INSTALLATION)
 }
 
 pub(super) fn machine(labels: &Labels) -> Option<MachineId> {
     value(labels, MACHINE)
+}
+
+pub(super) fn image(labels: &Labels) -> Option<ImageId> {
+    value(labels, IMAGE)
 }
 
 pub(super) fn is_held(labels: &Labels) -> bool {
@@ -128,15 +157,20 @@ mod tests {
     #[test]
     fn labels_say_it_all_and_are_legal() {
         let request = request(InstallationId::generate(), &SystemClock);
-        let tags = Tags { server: Some(4711), ..Tags::of(&request, "cx23", "nbg1") };
+        let tags = Tags { server: Some(4711), hold: Some("ada".to_owned()), ..Tags::of(&request, "cx23", "nbg1") };
         let labels = tags.labels();
         assert_eq!(Tags::read(&labels), Some(tags));
         for value in labels.values() {
             let legal = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
             assert!(value.len() <= 63 && value.chars().all(legal), "{value}");
         }
-        let mut damaged = labels;
-        damaged.insert("stagely-expires".to_owned(), "soon".to_owned());
+        let with = |name: &str, value: &str| {
+            let mut labels = labels.clone();
+            labels.insert(name.to_owned(), value.to_owned());
+            labels
+        };
+        assert_eq!(Tags::read(&with("stagely-image", "anything")), None, "no machine sleeps in an image");
+        let damaged = with("stagely-expires", "soon");
         assert_eq!(Tags::read(&damaged), None);
     }
 }

@@ -37,7 +37,7 @@ pub(super) async fn list(http: &Http, installation: InstallationId) -> Result<Re
     Residues::of_kinds(installation, readings)
 }
 
-/// Snapshots in which no machine sleeps, and to which none is falling asleep.
+/// Snapshots in which no machine sleeps, and to which none is falling asleep; among them are the images that machines boot.
 async fn spare_snapshots(http: &Http, selector: &str) -> Result<Vec<Residue>> {
     let query = [("type", "snapshot"), ("label_selector", selector)];
     let images: Vec<Image> = http.list(LIST, SNAPSHOTS, &query).await?;
@@ -51,8 +51,9 @@ async fn spare_snapshots(http: &Http, selector: &str) -> Result<Vec<Residue>> {
     }
     for image in images {
         match Tags::read(&image.labels) {
-            Some(tags) => machines.entry(tags.machine).or_default().snapshots.push((image, tags)),
+            // An image that machines boot, or what nobody can tell.
             None => spare.push(image),
+            Some(tags) => machines.entry(tags.machine).or_default().snapshots.push((image, tags)),
         }
     }
     for machine in machines.values() {
@@ -66,7 +67,11 @@ async fn spare_snapshots(http: &Http, selector: &str) -> Result<Vec<Residue>> {
         }
     }
     let as_labelled = |image: Image| Labelled { id: image.id, labels: image.labels, created: image.created };
-    Ok(spare.into_iter().filter_map(|image| residue(ResidueKind::Snapshot, SNAPSHOTS, &as_labelled(image))).collect())
+    let spare = spare.into_iter().map(as_labelled).filter_map(|image| {
+        let kind = if labels::image(&image.labels).is_some() { ResidueKind::Image } else { ResidueKind::Snapshot };
+        residue(kind, SNAPSHOTS, &image)
+    });
+    Ok(spare.collect())
 }
 
 fn residue(kind: ResidueKind, collection: &str, item: &Labelled) -> Option<Residue> {
@@ -76,7 +81,7 @@ fn residue(kind: ResidueKind, collection: &str, item: &Labelled) -> Option<Resid
         id: format!("{collection}/{}", item.id),
         installation: labels::installation(labels)?,
         machine: labels::machine(labels),
-        image: None,
+        image: labels::image(labels),
         created_at: item.created,
         hold: labels::is_held(labels),
     })

@@ -28,7 +28,7 @@ pub(super) async fn look(http: &Http, doing: &'static str, id: MachineId) -> Res
 }
 
 /// The same with half the requests, for who needs no snapshots.
-async fn server_only(http: &Http, doing: &'static str, id: MachineId) -> Result<Machine> {
+pub(super) async fn server_only(http: &Http, doing: &'static str, id: MachineId) -> Result<Machine> {
     let selector = labels::selector(labels::MACHINE, id);
     let servers: Vec<Server> = http.list(doing, "servers", &[("label_selector", &*selector)]).await?;
     let server = ours(servers, |server| &server.labels, id).pop();

@@ -5,6 +5,7 @@
 //! everything else. Bodies are written with the models of the `hcloud` crate; answers are read with our own, since
 //! those must outlive a field that the provider drops, and we need the headers that say how many requests are left.
 
+mod bake;
 mod create;
 mod firewall;
 mod http;
@@ -22,12 +23,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use stagely_domain::clock::Clock;
 use stagely_domain::id::{InstallationId, MachineId};
-use stagely_domain::machine::{Arch, Size};
+use stagely_domain::machine::{Arch, Role, Size};
 use stagely_domain::secret::Secret;
 
 use crate::{
-    Capabilities, Cloud, CloudError, CreateRequest, Created, DeleteProgress, ErrorKind, Listing, Offering, ProviderId,
-    Residue, Residues, Result, SleepProgress, Vm, user_data,
+    Capabilities, CaptureProgress, CaptureRequest, Cloud, CloudError, CreateRequest, Created, DeleteProgress,
+    ErrorKind, Listing, Offering, ProviderId, Residue, Residues, Result, SleepProgress, Vm, user_data,
 };
 use create::Order;
 use firewall::Firewalls;
@@ -101,7 +102,7 @@ impl Cloud for Hetzner {
             hibernate: true,
             power_off_deletes: false,
             arches: &[Arch::Amd64, Arch::Arm64],
-            bake: false,
+            bake: true,
             user_data_max: USER_DATA_MAX,
         }
     }
@@ -132,12 +133,18 @@ impl Cloud for Hetzner {
         if offering.arch != request.arch {
             return Err(invalid("the type that was chosen has another processor than the one asked for"));
         }
+        if request.role == Role::Bake
+            && !offerings::has_least_disk(&self.http, offering, request.size, self.clock.now()).await?
+        {
+            let message = format!("{}: of its disk an image would be too large for smaller types", offering.name);
+            return Err(CloudError::new(ErrorKind::Capacity, "create a machine", message));
+        }
         let tags = Tags::of(request, &offering.name, &offering.location);
         let order = Order {
             tags: &tags,
             server_type: &offering.name,
             location: &offering.location,
-            image: self.config.image.clone(),
+            image: request.image.as_ref().unwrap_or(&self.config.image).clone(),
             user_data: user_data::render(request, USER_DATA_MAX)?,
         };
         let placed = self.place(&order).await?;
@@ -168,6 +175,10 @@ impl Cloud for Hetzner {
 
     async fn wake(&self, id: &ProviderId) -> Result<Vm> {
         self.rise(machine_of(id)?).await
+    }
+
+    async fn capture(&self, request: &CaptureRequest) -> Result<CaptureProgress> {
+        self.image_of(request, machine_of(&request.machine)?).await
     }
 
     async fn list_residue(&self, installation: InstallationId) -> Result<Residues> {

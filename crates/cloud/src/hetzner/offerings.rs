@@ -1,7 +1,7 @@
 //! What can be had: server types in their places, with prices and room, all as the provider tells it now.
 
 use chrono::{DateTime, Utc};
-use stagely_domain::machine::Arch;
+use stagely_domain::machine::{Arch, Size};
 
 use crate::catalogue::micros;
 use crate::hetzner::http::Http;
@@ -19,6 +19,20 @@ pub(super) async fn read(http: &Http, wanted: &[String], now: DateTime<Utc>) -> 
     offerings.retain(|offering| wanted.is_empty() || wanted.contains(&offering.location));
     offerings.sort_by(|one, other| (&one.name, &one.location).cmp(&(&other.name, &other.location)));
     Ok(offerings)
+}
+
+/// Whether no type that would do in this place has a smaller disk: an image boots on no smaller disk than the one that it
+/// is a copy of, so it is made on the smallest.
+pub(super) async fn has_least_disk(http: &Http, chosen: &Offering, size: Size, now: DateTime<Utc>) -> Result<bool> {
+    let types: Vec<ServerType> = http.list(DOING, "server_types", &[]).await?;
+    let would_do = |offering: &Offering| {
+        let place = (&offering.location, offering.arch) == (&chosen.location, chosen.arch);
+        let enough = offering.vcpus >= size.min_vcpus() && offering.memory_mib >= size.min_memory_mib();
+        place && enough && offering.available
+    };
+    let least = types.iter().filter(|kind| of_type(kind, None, now).iter().any(would_do)).map(|kind| kind.disk).min();
+    let own = types.iter().find(|kind| kind.name == chosen.name).map(|kind| kind.disk);
+    Ok(own <= least || least.is_none())
 }
 
 fn of_type(kind: &ServerType, currency: Option<&str>, now: DateTime<Utc>) -> Vec<Offering> {

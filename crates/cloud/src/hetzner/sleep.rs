@@ -69,12 +69,17 @@ impl Hetzner {
     /// From off to a snapshot and no server.
     async fn leave(&self, machine: &Machine, server: &Server, tags: &Tags) -> Result<SleepProgress> {
         let whole = |image: &&(Image, Tags)| image.0.status == "available";
-        let Some((kept, _)) = machine.own().filter(whole).last() else {
+        let Some((kept, Tags { hold: kept_hold, .. })) = machine.own().filter(whole).last() else {
             if machine.own().any(|(image, _)| image.status == "creating") {
                 return Ok(SleepProgress::InProgress);
             }
             return self.snapshot(server, tags).await;
         };
+        if kept_hold != &tags.hold {
+            // A person has held it, or let it go, since the snapshot was begun.
+            let labels = Tags { server: Some(server.id), ..tags.clone() }.labels();
+            self.http.put(HIBERNATE, &format!("images/{}", kept.id), &json!({ "labels": labels })).await?;
+        }
         if !machine::remove_server(&self.http, HIBERNATE, server).await? {
             return Ok(SleepProgress::InProgress);
         }

@@ -62,6 +62,8 @@ pub(super) struct Image {
 pub(super) struct Action {
     pub(super) id: u64,
     #[serde(default, deserialize_with = "or_default")]
+    pub(super) command: String,
+    #[serde(default, deserialize_with = "or_default")]
     pub(super) status: String,
     #[serde(default)]
     pub(super) error: Option<Refusal>,
@@ -115,6 +117,9 @@ pub(super) struct ServerType {
     /// In GB.
     #[serde(default, deserialize_with = "or_default")]
     pub(super) memory: f64,
+    /// In GB.
+    #[serde(default, deserialize_with = "or_default")]
+    pub(super) disk: u64,
     #[serde(default, deserialize_with = "or_default")]
     pub(super) architecture: String,
     #[serde(default, deserialize_with = "or_default")]

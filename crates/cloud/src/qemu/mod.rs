@@ -24,8 +24,8 @@ use stagely_domain::machine::{Arch, Size};
 use tokio::sync::Mutex;
 
 use crate::{
-    Capabilities, Cloud, CloudError, CreateRequest, Created, DeleteProgress, ErrorKind, Listing, ProviderId, Result,
-    SleepProgress, Vm, user_data,
+    Capabilities, CaptureProgress, CaptureRequest, Cloud, CloudError, CreateRequest, Created, DeleteProgress,
+    ErrorKind, Listing, ProviderId, Result, SleepProgress, Vm, user_data,
 };
 #[cfg(any(test, feature = "testing"))]
 pub(crate) use accel::choose as acceleration;
@@ -179,6 +179,11 @@ impl Cloud for Qemu {
         let directory = self.by_provider_id(id)?;
         let _held = directory.lock().await?;
         directory.wake(&self.config, self.clock.now()).await
+    }
+
+    async fn capture(&self, _: &CaptureRequest) -> Result<CaptureProgress> {
+        let message = "its machines are copies of a template, which it makes by itself";
+        Err(CloudError::new(ErrorKind::Unsupported, "make an image of a machine", message))
     }
 
     async fn console_tail(&self, id: &ProviderId) -> Result<Option<String>> {

@@ -4,9 +4,11 @@
 
 mod api;
 mod habits;
+mod picture;
 mod record;
 
 pub use habits::{Billing, Habits};
+pub use picture::Picture;
 pub use record::{Record, Tags};
 
 use std::collections::VecDeque;
@@ -15,7 +17,8 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use stagely_domain::clock::Clock;
-use stagely_domain::id::MachineId;
+use stagely_domain::id::{ImageId, MachineId};
+use stagely_domain::machine::Role;
 
 use crate::testing::{Chance, Doom};
 use crate::{CloudError, CreateRequest, ErrorKind, Offering, ProviderId, Residue, ResidueKind, Result};
@@ -36,6 +39,7 @@ struct Inside {
     /// Creates that take effect later.
     landings: Vec<(DateTime<Utc>, CreateRequest)>,
     residue: Vec<Residue>,
+    pictures: Vec<Picture>,
     calls: VecDeque<DateTime<Utc>>,
     made: u32,
     faults: u32,
@@ -59,6 +63,7 @@ impl SimCloud {
             records: Vec::new(),
             landings: Vec::new(),
             residue: Vec::new(),
+            pictures: Vec::new(),
             calls: VecDeque::new(),
             made: 0,
             faults: 0,
@@ -94,6 +99,18 @@ impl SimCloud {
     /// What machines left behind.
     pub fn residue(&self) -> Vec<Residue> {
         self.settled().residue.clone()
+    }
+
+    /// The truth: every image that it ever had, the oldest first.
+    pub fn pictures(&self) -> Vec<Picture> {
+        self.settled().pictures.clone()
+    }
+
+    /// A person says that an image must stay, or may go.
+    pub fn hold_image(&self, image: ImageId, hold: bool) {
+        for picture in self.settled().pictures.iter_mut().filter(|picture| picture.image == image) {
+            picture.hold = hold;
+        }
     }
 
     /// Whether a create is still to take effect.
@@ -259,13 +276,29 @@ impl Inside {
                 Some(_) => {}
             }
         }
+        if request.image.as_ref().is_some_and(|image| !self.can_boot(image, at)) {
+            return refuse(ErrorKind::Invalid, "there is no such image");
+        }
         let tags = Tags {
             machine: request.machine,
             installation: request.installation,
             environment: request.environment,
             expires_at: request.expires_at,
         };
-        Ok(self.add(Some(tags), request.offering.clone(), at))
+        let id = self.add(Some(tags), request.offering.clone(), at);
+        let baked_at = (request.role == Role::Bake).then(|| {
+            let fails = self.chance.happens(self.habits.bakes_in_vain);
+            (!fails).then(|| at + self.chance.span(self.habits.bakes_in))
+        });
+        if let Some(record) = self.records.last_mut() {
+            record.image.clone_from(&request.image);
+            if let Some(baked_at) = baked_at {
+                // It powers itself off when all went well, and only then.
+                (record.bakes, record.baked_at) = (true, baked_at);
+                record.ends_itself_at = record.ends_itself_at.filter(|end| *end != request.expires_at);
+            }
+        }
+        Ok(id)
     }
 
     fn add(&mut self, tags: Option<Tags>, offering: Option<Offering>, at: DateTime<Utc>) -> ProviderId {

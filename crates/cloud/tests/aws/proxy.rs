@@ -1,6 +1,8 @@
 //! Stands before moto and enforces what moto does not: client tokens, limits, states that take their time, lists that
 //! lag, and refusals that a test asks for. It has prices as well, of which moto knows nothing.
 
+mod images;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -36,6 +38,14 @@ pub struct Knobs {
     pub hidden_group: usize,
     /// How many looks show a machine on its way to where it goes.
     pub slow: usize,
+    /// How many looks do not show a new image.
+    pub hidden_image: usize,
+    /// How many looks show a new image being made.
+    pub slow_image: usize,
+    /// Whether machines that bake are done as soon as they run.
+    pub bakes_at_once: bool,
+    /// The next image fails.
+    pub fail_image: bool,
     /// New machines end at once, for this reason.
     pub vanish: Option<&'static str>,
     /// Regions from which nothing comes but a gateway's excuse.
@@ -54,6 +64,8 @@ pub struct World {
     /// Token and subnet, with what was asked for, the answer, and the machine.
     tokens: HashMap<(String, String), (Parameters, String, String)>,
     ended: BTreeSet<String>,
+    /// Machines that powered themselves off.
+    by_itself: BTreeSet<String>,
     hidden: HashMap<String, usize>,
     /// The state that is shown instead, and how often.
     passing: HashMap<String, (&'static str, usize)>,
@@ -161,6 +173,12 @@ async fn handle(State(inside): State<Arc<Inside>>, headers: HeaderMap, body: Byt
         "DescribeInstances" => describe(&inside, headers, body, &given).await,
         "StartInstances" | "StopInstances" | "TerminateInstances" => {
             change(&inside, &action, headers, body, &given).await
+        }
+        "CreateImage" => images::create(&inside, &given).await,
+        "DeregisterImage" => images::deregister(&inside, headers, body, &given).await,
+        "DescribeImages" => {
+            let (status, text) = inside.forward(headers, body).await;
+            Ok((status, images::show(&inside, text)))
         }
         "DeleteSecurityGroup" => remove_group(&inside, headers, body, &given).await,
         "CreateSecurityGroup" => {
@@ -274,6 +292,9 @@ async fn run(inside: &Inside, headers: HeaderMap, body: Bytes, given: Parameters
             return Err(error(400, "VcpuLimitExceeded", "You have requested more vCPU capacity than your limit."));
         }
     }
+    if images::is_pending(inside, &get("ImageId")) {
+        return Err(error(400, "InvalidAMIID.Unavailable", "The image is not available."));
+    }
     let processor = between(&image, "<architecture>", "<").unwrap_or_default();
     if !image.contains("InvalidAMIID") && processor != processor_of(&kind) {
         let message = format!("The architecture of {kind} does not match the architecture '{processor}' of the AMI.");
@@ -287,6 +308,7 @@ async fn run(inside: &Inside, headers: HeaderMap, body: Bytes, given: Parameters
         return Err(error(400, "InvalidParameterValue", &format!("Invalid value '{kind}' for InstanceType.")));
     }
     if let Some(id) = between(&text, "<instanceId>", "<").filter(|_| status.is_success()) {
+        let bakes = inside.world().knobs.bakes_at_once && get("InstanceInitiatedShutdownBehavior") == "stop";
         let vanish = {
             let mut world = inside.world();
             world.made = given.clone();
@@ -296,6 +318,10 @@ async fn run(inside: &Inside, headers: HeaderMap, body: Bytes, given: Parameters
             world.tokens.insert(key, (given, text.clone(), id.to_owned()));
             world.knobs.vanish.is_some() && world.ended.insert(id.to_owned())
         };
+        if bakes {
+            inside.ask(&[("Action", "StopInstances"), ("InstanceId.1", id)]).await;
+            inside.world().by_itself.insert(id.to_owned());
+        }
         if vanish {
             inside.ask(&[("Action", "TerminateInstances"), ("InstanceId.1", id)]).await;
         }
@@ -316,6 +342,15 @@ async fn describe(inside: &Inside, headers: HeaderMap, body: Bytes, given: &Para
     }
     if let Some(reason) = world.knobs.vanish {
         text = text.replace("Client.UserInitiatedShutdown", reason);
+    }
+    for id in &world.by_itself {
+        // Why it stopped is told before its id.
+        let Some(at) = text.find(&format!("<instanceId>{id}</instanceId><imageId>")) else { continue };
+        let [by_somebody, by_itself] =
+            ["User", "Instance"].map(|who| format!("<code>Client.{who}InitiatedShutdown</code>"));
+        if let Some(told) = text[..at].rfind(&by_somebody) {
+            text.replace_range(told..told + by_somebody.len(), &by_itself);
+        }
     }
     for (id, (state, left)) in world.passing.iter_mut().filter(|(_, (_, left))| *left > 0) {
         let Some(at) = text.find(&format!("<instanceId>{id}</instanceId><imageId>")) else { continue };

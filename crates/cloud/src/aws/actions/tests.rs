@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::{ALL, Effect, permissions};
 
 /// Actions that make something, which must then carry our tag.
-const MAKES: [&str; 2] = ["ec2:RunInstances", "ec2:CreateSecurityGroup"];
+const MAKES: [&str; 3] = ["ec2:RunInstances", "ec2:CreateImage", "ec2:CreateSecurityGroup"];
 
 fn statements() -> Vec<Value> {
     let text = include_str!("../../../../../deploy/aws/iam-policy.json");
@@ -39,7 +39,7 @@ fn what_changes_something_is_bound_to_our_tag() {
         let bound = if name == "ec2:CreateTags" {
             of_action.iter().all(|statement| {
                 let on = words(&statement["Condition"]["StringEquals"]["ec2:CreateAction"]);
-                on == ["RunInstances", "CreateSecurityGroup"]
+                on == ["RunInstances", "CreateImage", "CreateSecurityGroup"]
             })
         } else if MAKES.contains(&name) {
             // The new thing must be tagged; what it is made of or in is not ours.
@@ -61,6 +61,12 @@ fn nothing_new_can_be_made_without_a_tag() {
     for statement in statements() {
         let makes = words(&statement["Action"]).iter().any(|action| MAKES.contains(&&**action));
         if !makes || statement["Condition"]["Null"]["aws:RequestTag/stagely-installation"] == "false" {
+            continue;
+        }
+        // An image holds what is on the machine that it is made of: it must be ours.
+        if words(&statement["Action"]) == ["ec2:CreateImage"] {
+            assert_eq!(statement["Condition"]["Null"]["aws:ResourceTag/stagely-installation"], "false");
+            assert_eq!(words(&statement["Resource"]), ["arn:aws:ec2:*:*:instance/*"]);
             continue;
         }
         for arn in words(&statement["Resource"]) {

@@ -7,8 +7,8 @@ use stagely_domain::machine::{Arch, Size};
 use crate::testing::check;
 use crate::testing::sim::{Inside, Record, SimCloud};
 use crate::{
-    Capabilities, Cloud, CloudError, CreateRequest, Created, DeleteProgress, ErrorKind, Listing, Offering, ProviderId,
-    Residue, Residues, Result, SleepProgress, Vm, VmState,
+    Capabilities, CaptureProgress, CaptureRequest, Cloud, CloudError, CreateRequest, Created, DeleteProgress,
+    ErrorKind, Listing, Offering, ProviderId, Residue, Residues, Result, SleepProgress, Vm, VmState,
 };
 
 #[async_trait]
@@ -18,7 +18,7 @@ impl Cloud for SimCloud {
             hibernate: true,
             power_off_deletes: self.inside().habits.power_off_deletes,
             arches: &[Arch::Amd64],
-            bake: false,
+            bake: true,
             user_data_max: 16384,
         }
     }
@@ -142,10 +142,14 @@ impl Cloud for SimCloud {
         .await
     }
 
+    async fn capture(&self, request: &CaptureRequest) -> Result<CaptureProgress> {
+        self.call("make an image of a machine", |inside, now| inside.capture(request, now)).await
+    }
+
     async fn list_residue(&self, installation: InstallationId) -> Result<Residues> {
-        self.call("list what is left over", |inside, _| {
-            let ours = inside.residue.iter().filter(|residue| residue.installation == installation);
-            let items = ours.cloned().collect();
+        self.call("list what is left over", |inside, now| {
+            let all = inside.residue.iter().cloned().chain(inside.shown_pictures(now));
+            let items = all.filter(|residue| residue.installation == installation).collect();
             let complete = !inside.chance.happens(inside.habits.lists_partly);
             inside.faults += u32::from(!complete);
             Ok(Residues { items, complete })
@@ -154,9 +158,9 @@ impl Cloud for SimCloud {
     }
 
     async fn delete_residue(&self, residue: &Residue) -> Result<DeleteProgress> {
-        self.call("delete what is left over", |inside, _| {
+        self.call("delete what is left over", |inside, now| {
             inside.residue.retain(|one| one.id != residue.id);
-            Ok(DeleteProgress::Gone)
+            Ok(inside.remove_picture(residue, now))
         })
         .await
     }
@@ -168,7 +172,7 @@ impl Cloud for SimCloud {
 
 impl Inside {
     /// Where the machine that exists under this id is kept.
-    fn index(&self, id: &ProviderId, doing: &'static str) -> Result<usize> {
+    pub(super) fn index(&self, id: &ProviderId, doing: &'static str) -> Result<usize> {
         let found = self.records.iter().position(|record| record.is_alive() && record.id == *id);
         found.ok_or_else(|| none(doing))
     }

@@ -18,6 +18,12 @@ pub struct Habits {
     pub deletes_in: TimeDelta,
     /// How long falling asleep takes.
     pub sleeps_in: TimeDelta,
+    /// How long a machine bakes until it stops.
+    pub bakes_in: TimeDelta,
+    /// How often it never stops: something went wrong on it.
+    pub bakes_in_vain: u32,
+    /// How long an image takes until machines can boot it.
+    pub images_in: TimeDelta,
     /// How often a call fails before it has any effect.
     pub refuses: u32,
     /// How often the answer to a call is lost that took effect.
@@ -57,6 +63,9 @@ impl Default for Habits {
             fades_after: none,
             deletes_in: none,
             sleeps_in: none,
+            bakes_in: none,
+            bakes_in_vain: 0,
+            images_in: none,
             refuses: 0,
             loses_answers: 0,
             lands_late: 0,

@@ -31,6 +31,10 @@ pub struct Record {
     pub ended_itself: bool,
     /// Whether a call has put it to sleep, ever.
     pub was_asleep: bool,
+    /// The image that it was asked for by; none for the account's own.
+    pub image: Option<String>,
+    /// Whether it was made to make an image of it.
+    pub bakes: bool,
     /// When it was awake: what is billed. The last may go on.
     pub awake: Vec<(DateTime<Utc>, Option<DateTime<Utc>>)>,
     pub(super) shown_from: DateTime<Utc>,
@@ -38,6 +42,7 @@ pub struct Record {
     pub(super) asleep_at: Option<DateTime<Utc>>,
     pub(super) deleted_at: Option<DateTime<Utc>>,
     pub(super) ends_itself_at: Option<DateTime<Utc>>,
+    pub(super) baked_at: Option<DateTime<Utc>>,
 }
 
 /// What our machines carry.
@@ -68,11 +73,14 @@ impl Record {
             was_deleted: false,
             ended_itself: false,
             was_asleep: false,
+            image: None,
+            bakes: false,
             awake: vec![(now, None)],
             shown_from: now,
             fades_for: TimeDelta::zero(),
             asleep_at: None,
             deleted_at: None,
+            baked_at: None,
         }
     }
 
@@ -127,15 +135,22 @@ impl Record {
 
     /// Lets happen what was to happen by now, each at its time.
     pub(super) fn settle(&mut self, now: DateTime<Utc>, power_off_deletes: bool, moves_in_sleep: bool) {
-        while let Some(at) =
-            [self.ends_itself_at, self.asleep_at, self.deleted_at].into_iter().flatten().min().filter(|at| *at <= now)
-        {
+        let next = |record: &Self| {
+            let all = [record.ends_itself_at, record.asleep_at, record.deleted_at, record.baked_at];
+            all.into_iter().flatten().min().filter(|at| *at <= now)
+        };
+        while let Some(at) = next(self) {
             if self.deleted_at.take_if(|deleted_at| *deleted_at == at).is_some() {
                 self.was_deleted |= self.is_alive();
                 self.end(at);
             } else if self.asleep_at.take_if(|asleep_at| *asleep_at == at).is_some() {
                 if self.is_alive() && matches!(self.state, VmState::Running | VmState::Stopped) {
                     self.fall_asleep(at, moves_in_sleep);
+                }
+            } else if self.baked_at.take_if(|baked_at| *baked_at == at).is_some() {
+                if self.is_awake() {
+                    // Also where others are gone then: it is to be read from.
+                    (self.state, self.address) = (VmState::Stopped, None);
                 }
             } else {
                 self.ends_itself_at = None;

@@ -99,6 +99,9 @@ impl Team {
         let (size, region) = (text("size"), text("region"));
         self.check_place(knobs, size, region)?;
         let image = self.image_in(&body["image"], region)?;
+        if image.shown["min_disk_size"].as_u64() > catalog::size(size)["disk"].as_u64() {
+            return unprocessable("The image needs a larger disk than a Droplet of this size has.");
+        }
         if self.droplets.len() >= knobs.droplet_limit {
             return unprocessable("creating this/these droplet(s) will exceed your droplet limit");
         }
@@ -188,6 +191,7 @@ impl Team {
     pub fn act(&mut self, knobs: &mut Knobs, id: u64, body: &Value) -> Reply {
         let droplet = self.droplet(id)?;
         let (region, status, disk) = (droplet.region.clone(), droplet.status, droplet.disk.clone());
+        let size = droplet.size.clone();
         if self.is_busy(id, false) {
             return unprocessable("Droplet already has a pending event.");
         }
@@ -206,7 +210,10 @@ impl Team {
                 let (number, name) = (knobs.id(), body["name"].as_str().unwrap_or("snapshot"));
                 let mut shown = image_json(number, name, "snapshot", None, &[&region]);
                 shown["status"] = json!("pending");
-                let copy = Image { shown, droplet: id, disk, clean: status == "off", seen: knobs.early };
+                shown["min_disk_size"] = catalog::size(&size)["disk"].clone();
+                let (clean, late) =
+                    (status == "off", if knobs.early { 0 } else { std::mem::take(&mut knobs.late_images) });
+                let copy = Image { shown, droplet: id, disk, clean, seen: knobs.early, late };
                 self.images.insert(number, copy);
                 image = Some(number);
                 "snapshot"
@@ -215,6 +222,15 @@ impl Team {
         };
         let action = Action { kind, droplet: id, region, left: knobs.looks, failed, image };
         Ok((201, json!({"action": self.begin(knobs, action)})))
+    }
+
+    /// Machines that bake are done, and turn themselves off.
+    pub fn finish_baking(&mut self) {
+        let bakes = |droplet: &&mut Droplet| droplet.tags.iter().any(|tag| tag == "stagely-role:bake");
+        for droplet in self.droplets.values_mut().filter(bakes) {
+            assert_eq!(droplet.status, "active");
+            droplet.status = "off";
+        }
     }
 
     /// What an action that ends has done.
@@ -233,6 +249,9 @@ impl Team {
         }
         let Some(droplet) = self.droplets.get_mut(&action.droplet) else { return };
         match action.kind {
+            "create" if knobs.bakes_at_once && droplet.tags.iter().any(|tag| tag == "stagely-role:bake") => {
+                droplet.status = "off";
+            }
             "create" | "power_on" => droplet.status = "active",
             "power_off" => droplet.status = "off",
             "shutdown" if !knobs.deaf => droplet.status = "off",

@@ -5,6 +5,12 @@ use serde_json::{Value, json};
 use super::world::{Image, Refused, Reply, Team, not_found, now, unprocessable};
 use super::{Query, catalog};
 
+impl Image {
+    pub fn is_shown(&self) -> bool {
+        self.seen && self.late == 0
+    }
+}
+
 impl Team {
     pub fn images_json(&self, query: &Query<'_>) -> Vec<Value> {
         let private = query.get("private").is_some_and(|private| private == "true");
@@ -13,16 +19,16 @@ impl Team {
             (!private || shown["public"] == false)
                 && tag.as_ref().is_none_or(|tag| shown["tags"].as_array().is_some_and(|all| all.contains(&json!(tag))))
         };
-        self.images.values().filter(|image| image.seen).map(|image| &image.shown).filter(fits).cloned().collect()
+        self.images.values().filter(|image| image.is_shown()).map(|image| &image.shown).filter(fits).cloned().collect()
     }
 
     pub fn image(&self, id: u64) -> Result<Value, Refused> {
-        self.images.get(&id).filter(|image| image.seen).map_or_else(not_found, |image| Ok(image.shown.clone()))
+        self.images.get(&id).filter(|image| image.is_shown()).map_or_else(not_found, |image| Ok(image.shown.clone()))
     }
 
     /// Snapshots of droplets and of volumes, in the other form in which they are shown.
     pub fn snapshots_json(&self, query: &Query<'_>) -> Vec<Value> {
-        let seen = self.images.values().filter(|image| image.seen && image.shown["type"] == "snapshot");
+        let seen = self.images.values().filter(|image| image.is_shown() && image.shown["type"] == "snapshot");
         let of_droplets = seen.map(|image| {
             json!({
                 "id": image.shown["id"].to_string(), "name": image.shown["name"],
@@ -63,7 +69,7 @@ impl Team {
                 let number = id.parse().unwrap();
                 let mut shown = image_json(number, &name, "snapshot", None, &["fra1"]);
                 shown["tags"] = json!(tags);
-                let image = Image { shown, droplet: 1, disk: String::new(), clean: true, seen: true };
+                let image = Image { shown, droplet: 1, disk: String::new(), clean: true, seen: true, late: 0 };
                 self.images.insert(number, image);
                 return;
             }

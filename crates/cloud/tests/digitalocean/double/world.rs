@@ -78,6 +78,10 @@ pub struct Knobs {
     pub deaf: bool,
     /// Whether snapshots are shown before they are whole.
     pub early: bool,
+    /// Looks for which the next snapshot is not shown although it is whole.
+    pub late_images: u32,
+    /// Whether machines that bake are done as soon as they run.
+    pub bakes_at_once: bool,
     /// The next snapshots fail.
     pub fail_snapshots: u32,
     /// Whether answers lack fields, and have new ones.
@@ -108,6 +112,8 @@ impl Default for World {
                 droplet_limit: 2000,
                 deaf: false,
                 early: false,
+                late_images: 0,
+                bakes_at_once: false,
                 fail_snapshots: 0,
                 strange: false,
                 locked: false,
@@ -140,6 +146,8 @@ pub struct Image {
     pub clean: bool,
     /// Whether it is shown.
     pub seen: bool,
+    /// Looks for which it is not shown after all.
+    pub late: u32,
 }
 
 #[derive(Debug, Clone)]
@@ -165,7 +173,7 @@ pub struct Bill {
 impl Team {
     fn new() -> Self {
         let shown = image_json(67, "13 x64", "base", Some("debian-13-x64"), &catalog::REGIONS);
-        let debian = Image { shown, droplet: 0, disk: String::new(), clean: true, seen: true };
+        let debian = Image { shown, droplet: 0, disk: String::new(), clean: true, seen: true, late: 0 };
         Self {
             left: LIMIT,
             droplets: BTreeMap::new(),
@@ -228,6 +236,9 @@ impl Team {
     pub fn tick(&mut self, knobs: &Knobs) {
         for droplet in self.droplets.values_mut() {
             droplet.unseen = droplet.unseen.saturating_sub(1);
+        }
+        for image in self.images.values_mut().filter(|image| image.seen) {
+            image.late = image.late.saturating_sub(1);
         }
         let going: Vec<u64> = self.actions.iter().filter(|(_, action)| action.left > 0).map(|(id, _)| *id).collect();
         for id in going {

@@ -74,7 +74,7 @@ fn text<'b>(body: &'b Value, name: &str) -> Result<&'b str, Refused> {
     body[name].as_str().map_or_else(|| refuse(422, "invalid_input", format!("{name}: missing")), Ok)
 }
 
-fn check_labels(labels: &Value) -> Result<(), Refused> {
+pub fn check_labels(labels: &Value) -> Result<(), Refused> {
     let legal = |text: &str| {
         let inside = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
         let edge = |c: Option<char>| c.is_none_or(|c| c.is_ascii_alphanumeric());
@@ -129,6 +129,9 @@ impl Project {
         let Some((_, image)) = image else { return refuse(422, "invalid_input", "image: not found") };
         if image.shown["status"] != "available" {
             return refuse(409, "conflict", "the image is not available yet");
+        }
+        if image.shown["disk_size"].as_u64() > catalog::server_type(kind)["disk"].as_u64() {
+            return refuse(422, "invalid_input", "the image's disk is bigger than that of the server type");
         }
         if self.servers.values().any(|server| server.name == name) {
             return refuse(409, "uniqueness_error", "server name is already used");
@@ -213,8 +216,12 @@ impl Project {
                 let image = knobs.id();
                 let labels = body["labels"].as_object().map_or_else(|| json!({}), |labels| json!(labels));
                 let arch = arch.as_str().unwrap_or_default();
-                let shown = image_json(image, None, "snapshot", arch, "creating", labels, from);
-                self.images.insert(image, Image { shown: shown.clone(), disk, clean });
+                let mut shown = image_json(image, None, "snapshot", arch, "creating", labels, from);
+                shown["disk_size"] = catalog::server_type(&server.kind)["disk"].clone();
+                self.images.insert(
+                    image,
+                    Image { shown: shown.clone(), disk, clean, late: std::mem::take(&mut knobs.late_images) },
+                );
                 let begun = self.begin(knobs, action("create_image", Some(image), true));
                 return Ok((201, json!({"action": begun, "image": shown})));
             }
@@ -237,6 +244,7 @@ impl Project {
         let Some(server) = self.servers.get_mut(&action.server) else { return };
         match action.command {
             "create_server" => server.status = "off",
+            "start_server" if knobs.bakes_at_once && server.labels["stagely-role"] == "bake" => server.status = "off",
             "start_server" => server.status = "running",
             "stop_server" => server.status = "off",
             "shutdown_server" if !knobs.deaf && server.status == "running" => server.status = "off",

@@ -6,7 +6,7 @@ use chrono::SecondsFormat;
 use serde_json::{Value, json};
 use stagely_domain::clock::{Clock, SystemClock};
 
-use super::server::Server;
+use super::server::{Server, check_labels};
 use super::{OTHER_TOKEN, READ_ONLY, TOKEN};
 
 /// Requests per hour and project. They do not come back by themselves.
@@ -47,6 +47,10 @@ pub struct Knobs {
     pub fail_placing: VecDeque<(&'static str, bool)>,
     /// The most servers of a project.
     pub server_limit: usize,
+    /// Looks for which the next image is not listed.
+    pub late_images: u32,
+    /// Whether machines that bake are done as soon as they run.
+    pub bakes_at_once: bool,
     /// Whether machines do not hear that they shall shut down.
     pub deaf: bool,
     /// Whether answers lack fields, and have new ones.
@@ -71,6 +75,8 @@ impl Default for World {
                 full: HashSet::new(),
                 fail_placing: VecDeque::new(),
                 server_limit: 2000,
+                late_images: 0,
+                bakes_at_once: false,
                 deaf: false,
                 strange: false,
             },
@@ -96,6 +102,8 @@ pub struct Image {
     pub disk: String,
     /// Whether it was taken of a server that was off.
     pub clean: bool,
+    /// Looks for which no list shows it.
+    pub late: u32,
 }
 
 #[derive(Debug, Clone)]
@@ -124,7 +132,7 @@ impl Project {
         let mut images = BTreeMap::new();
         for (id, arch) in [(67, "x86"), (68, "arm")] {
             let shown = image_json(id, Some("debian-13"), "system", arch, "available", json!({}), Value::Null);
-            images.insert(id, Image { shown, disk: String::new(), clean: true });
+            images.insert(id, Image { shown, disk: String::new(), clean: true, late: 0 });
         }
         Self { left: LIMIT, servers: BTreeMap::new(), images, things: BTreeMap::new(), actions: BTreeMap::new() }
     }
@@ -144,7 +152,7 @@ impl Project {
         let mut shown = json!({"id": id, "name": format!("{kind}-{id}"), "labels": labels, "created": now()});
         if kind == "images" {
             shown = image_json(id, None, "snapshot", "x86", "available", shown["labels"].take(), Value::Null);
-            self.images.insert(id, Image { shown, disk: String::new(), clean: true });
+            self.images.insert(id, Image { shown, disk: String::new(), clean: true, late: 0 });
         } else {
             self.things.insert((kind, id), shown);
         }
@@ -179,6 +187,9 @@ impl Project {
 
     /// One look has passed.
     pub fn tick(&mut self, knobs: &mut Knobs) {
+        for image in self.images.values_mut() {
+            image.late = image.late.saturating_sub(1);
+        }
         let going: Vec<u64> = self.actions.iter().filter(|(_, action)| action.left > 0).map(|(id, _)| *id).collect();
         for id in going {
             let Some(action) = self.actions.get_mut(&id) else { continue };
@@ -191,7 +202,35 @@ impl Project {
     }
 
     pub fn images_json(&self) -> Vec<Value> {
-        self.images.values().map(|image| image.shown.clone()).collect()
+        self.images.values().filter(|image| image.late == 0).map(|image| image.shown.clone()).collect()
+    }
+
+    /// The new labels take the place of all that there were.
+    pub fn update_image(&mut self, id: u64, body: &Value) -> Reply {
+        check_labels(&body["labels"])?;
+        let Some(image) = self.images.get_mut(&id).filter(|image| image.shown["type"] == "snapshot") else {
+            return refuse(404, "not_found", "image not found");
+        };
+        if body["labels"].is_object() {
+            image.shown["labels"] = body["labels"].clone();
+        }
+        Ok((200, json!({"image": image.shown})))
+    }
+
+    /// Everything that was done with a server.
+    pub fn actions_of(&self, server: u64) -> Result<Vec<Value>, Refused> {
+        let _ = self.server(server)?;
+        let ids = self.actions.iter().filter(|(_, action)| action.server == server).map(|(id, _)| *id);
+        ids.map(|id| self.action(id)).collect()
+    }
+
+    /// Machines that bake are done, and turn themselves off.
+    pub fn finish_baking(&mut self) {
+        let bakes = |server: &&mut Server| server.labels["stagely-role"] == "bake";
+        for server in self.servers.values_mut().filter(bakes) {
+            assert_eq!(server.status, "running");
+            server.status = "off";
+        }
     }
 
     pub fn things(&self, kind: &str) -> Result<Vec<Value>, Refused> {
