@@ -157,6 +157,7 @@ async fn a_stock_image_installs_what_lacks(world: &World) -> Duration {
     took
 }
 
+#[expect(clippy::print_stdout, reason = "how long it took is worth knowing")]
 async fn an_image_is_baked(world: &World) -> PathBuf {
     let request = CreateRequest {
         role: Role::Bake,

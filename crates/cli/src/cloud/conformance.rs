@@ -50,7 +50,7 @@ enum Verdict {
 }
 
 /// `stagely cloud conformance`
-pub(super) async fn conformance(wanted: &Conformance, out: &mut (impl Write + ?Sized)) -> Result<Exit, ClientError> {
+pub(crate) async fn conformance(wanted: &Conformance, out: &mut (impl Write + ?Sized)) -> Result<Exit, ClientError> {
     let settings = Settings {
         locations: wanted.locations.clone(),
         image: wanted.image.clone(),

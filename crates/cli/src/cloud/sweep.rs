@@ -37,7 +37,7 @@ pub(crate) struct Sweep {
 }
 
 /// `stagely cloud sweep`
-pub(super) async fn sweep(sweep: &Sweep, out: &mut (impl Write + ?Sized)) -> Result<Exit, ClientError> {
+pub(crate) async fn sweep(sweep: &Sweep, out: &mut (impl Write + ?Sized)) -> Result<Exit, ClientError> {
     let cloud = sweep.account.open(Settings::default())?;
     let found = Found::look(&*cloud, sweep, SystemClock.now()).await.map_err(told)?;
     found.show(out)?;
