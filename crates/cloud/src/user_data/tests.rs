@@ -7,7 +7,7 @@ use stagely_domain::id::InstallationId;
 
 use super::{BAKE, GENERALISE, INSTALL, START, deadline, render};
 use crate::contract::request;
-use crate::{Bake, CreateRequest, ErrorKind};
+use crate::{AgentDownload, Bake, CreateRequest, ErrorKind};
 
 /// What every provider takes.
 const LIMIT: usize = 16 * 1024;
@@ -18,7 +18,8 @@ fn wanted() -> CreateRequest {
 
 fn baking(images: &[&str]) -> CreateRequest {
     let bake = Bake { base_images: images.iter().map(|image| (*image).to_owned()).collect() };
-    CreateRequest { bake: Some(bake), ..wanted() }
+    let agent = AgentDownload { url: "http://127.0.0.1:1/agent".to_owned(), sha256: "0".repeat(64) };
+    CreateRequest { bake: Some(bake), agent, ..wanted() }
 }
 
 fn document(text: &str) -> Value {
@@ -51,6 +52,13 @@ fn a_machine_without_an_agent_installs_nothing_and_has_its_deadline() {
     assert!(document["bootcmd"][0][2].as_str().unwrap().contains("stagely-deadline.timer"));
     let runs = document["runcmd"].as_array().unwrap();
     assert!(runs.iter().all(|run| !run.to_string().contains("stagely-install")), "{runs:?}");
+}
+
+#[test]
+fn a_machine_that_bakes_without_an_agent_ends_as_it_is() {
+    let text = render(&CreateRequest { bake: Some(Bake::default()), ..wanted() }, LIMIT).unwrap();
+    assert_eq!(document(&text)["runcmd"], serde_json::json!([["systemctl", "--no-block", "poweroff"]]));
+    assert!(!text.contains("contract-token"));
 }
 
 #[test]
