@@ -66,7 +66,7 @@ async fn an_account_in_use_is_not_deleted_and_one_that_is_deleted_loses_its_cred
     let db = &world.db;
     db.execute("UPDATE cloud_providers SET credentials_sealed = '\\x01'").await;
     assert_eq!(world.wish_for_a_machine().await, Outcome::Written);
-    assert_eq!(world.uses().await, Uses { machines: 1, made: 0, projects: vec!["acme/shop".to_owned()] });
+    assert_eq!(world.uses().await, Uses { machines: 1, made: 0, images: 0, projects: vec!["acme/shop".to_owned()] });
     assert_eq!(world.delete().await, Outcome::Stale);
     db.execute("UPDATE projects SET deleted_at = now()").await;
     assert_eq!(world.delete().await, Outcome::Stale);

@@ -63,8 +63,8 @@ const VARIANTS: [Variant; 7] = [
     },
     Variant {
         what: "a create is not written down before it is sent",
-        file: "crates/orchestrator/src/reconcile/machine.rs",
-        right: "async |tx| tx.machine_creating(id, CREATE_LIMIT, chosen).await",
+        file: "crates/orchestrator/src/reconcile/machine/create.rs",
+        right: "async |tx| tx.machine_creating(id, CREATE_LIMIT, chosen, boots).await",
         wrong: "async |_| Ok(Outcome::Written)",
         suite: ORCHESTRATOR,
         test: SIMULATION,

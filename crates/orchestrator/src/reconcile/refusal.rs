@@ -43,6 +43,12 @@ pub fn of(error: &CloudError, chosen: bool) -> Consequence {
     }
 }
 
+/// Whether a refusal of a machine that was to boot a golden image may be that image's fault: somebody removed it, or it does
+/// not fit. Without it the machine is asked for again, and what is refused then has its [`Consequence`].
+pub fn may_be_the_images(error: &CloudError) -> bool {
+    !error.ambiguous && matches!(error.kind, ErrorKind::Invalid | ErrorKind::NotFound | ErrorKind::Unsupported)
+}
+
 /// What the run is told: the provider's sentence and what to do.
 pub fn told(error: &CloudError) -> RunFailure {
     let sentence = error.message.trim_end_matches(['.', ' ']);
