@@ -42,6 +42,11 @@ pub async fn bake(context: &Context, new: &NewImage) -> Result<(), Refused> {
         return Err(Refused::Unable(why));
     }
     let tx = context.store.begin().await.map_err(Refused::Store)?;
+    // Nobody deletes the account meanwhile.
+    match tx.lock_cloud_account(&Scope::system("bake an image"), new.account).await {
+        Err(StoreError::NotFound(what)) => return Err(Refused::NotThere(what)),
+        locked => locked.map_err(Refused::Store)?,
+    }
     let _ = tx.insert_image(new).await.map_err(Refused::Store)?;
     tx.wake(kind::IMAGE, new.id.uuid()).await.map_err(Refused::Store)?;
     tx.commit().await.map_err(Refused::Store)

@@ -33,7 +33,7 @@ impl World {
         let new = NewMachine {
             id: MachineId::generate(),
             team: self.team,
-            project: self.project,
+            project: Some(self.project),
             environment: None,
             account: self.account,
             role: Role::Builder,

@@ -85,6 +85,7 @@ async fn ensure_machine(context: &Context, fence: &Fence, snapshot: &Snapshot) -
         role: Role::Bake,
         size: Size::Small,
         arch: image.arch,
+        locations: Vec::new(),
         lifetime: LIFETIME,
     };
     write(context, fence, "wish for a machine to bake", async |tx| {
