@@ -108,7 +108,7 @@ const fn advice(kind: ErrorKind) -> &'static str {
 mod tests {
     use stagely_cloud::{CloudError, ErrorKind};
 
-    use super::{Consequence, of, told};
+    use super::{Consequence, may_be_the_images, of, told};
 
     #[test]
     fn each_kind_of_refusal_has_its_consequence() {
@@ -132,6 +132,18 @@ mod tests {
             assert_eq!(of(&refused(), true), chosen, "{kind:?}");
             assert_eq!(of(&refused().ambiguous(), true), lost, "{kind:?}, and it may have taken effect");
             assert_ne!(of(&refused(), false), Consequence::Elsewhere, "{kind:?}, and there is nothing else");
+        }
+    }
+
+    #[test]
+    fn an_image_is_suspected_only_of_what_certainly_made_nothing() {
+        let refused = |kind| CloudError::new(kind, "create", "no");
+        for kind in [ErrorKind::Invalid, ErrorKind::NotFound, ErrorKind::Unsupported] {
+            assert!(may_be_the_images(&refused(kind)), "{kind:?}");
+            assert!(!may_be_the_images(&refused(kind).ambiguous()), "{kind:?}, and it may have taken effect");
+        }
+        for kind in [ErrorKind::Capacity, ErrorKind::Quota, ErrorKind::Auth, ErrorKind::Unavailable] {
+            assert!(!may_be_the_images(&refused(kind)), "{kind:?}");
         }
     }
 
