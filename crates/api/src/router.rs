@@ -14,7 +14,7 @@ use crate::extract::MAX_JSON_BYTES;
 use crate::json::{Page, PageQuery};
 use crate::operation::{Operation, Permission};
 use crate::registry::endpoint as registry_token;
-use crate::routes::{cloud_accounts, costs, deliveries, environments, logs, projects, runs, status};
+use crate::routes::{cloud_accounts, costs, deliveries, environments, images, logs, projects, runs, status};
 use crate::webhooks::github;
 use crate::{App, agent_binaries, openapi};
 
@@ -33,7 +33,7 @@ const LOG_TYPES: &[&str] = &["text/plain", "text/event-stream"];
 /// Every route that there is.
 #[must_use]
 pub fn operations() -> Vec<Operation> {
-    [service_operations(), project_operations(), environment_operations(), run_operations()]
+    [service_operations(), project_operations(), image_operations(), environment_operations(), run_operations()]
         .into_iter()
         .flatten()
         .collect()
@@ -125,6 +125,25 @@ fn project_operations() -> Vec<Operation> {
             .json::<cloud_accounts::CloudAccount>(200),
         Operation::new(DELETE, "/api/v1/cloud-accounts/{id}", "delete_cloud_account", ADMIN, cloud_accounts::delete)
             .summary("Forgets a cloud account that no machine and no project uses."),
+    ]
+}
+
+fn image_operations() -> Vec<Operation> {
+    vec![
+        Operation::new(POST, "/api/v1/cloud-accounts/{id}/images", "bake_image", ADMIN, images::create)
+            .summary("Makes an image with Docker, the agent and container images, which the account's machines boot.")
+            .body::<images::NewImage>()
+            .json::<images::AcceptedImage>(202),
+        Operation::new(GET, "/api/v1/images", "list_images", VIEWER, images::list)
+            .summary("The team's images, newest first; those that failed too.")
+            .query::<PageQuery>()
+            .json::<Page<images::Image>>(200),
+        Operation::new(GET, "/api/v1/images/{id}", "get_image", VIEWER, images::get)
+            .summary("One image.")
+            .json::<images::Image>(200),
+        Operation::new(DELETE, "/api/v1/images/{id}", "delete_image", ADMIN, images::delete)
+            .summary("Removes an image, also one that is being made; machines that run are not touched.")
+            .json::<images::AcceptedImage>(202),
     ]
 }
 

@@ -4,6 +4,7 @@ pub mod cloud_accounts;
 pub mod costs;
 pub mod deliveries;
 pub mod environments;
+pub mod images;
 pub mod logs;
 pub mod projects;
 pub mod runs;

@@ -83,7 +83,9 @@ async fn another_teams_rows_look_exactly_like_no_rows() {
     }
     assert!(seen >= 15, "the table shrank to {seen} routes with ids");
     // Lists do not mix either.
-    for path in ["/api/v1/environments", "/api/v1/projects", "/api/v1/deliveries", "/api/v1/cloud-accounts"] {
+    for path in
+        ["/api/v1/environments", "/api/v1/projects", "/api/v1/deliveries", "/api/v1/cloud-accounts", "/api/v1/images"]
+    {
         let (_, page) = stand.get(path, &own.viewer).await;
         assert_eq!(page["items"].as_array().unwrap().len(), 1, "{path}");
         assert!(!page.to_string().contains(&other.repo), "{path}");

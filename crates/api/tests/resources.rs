@@ -54,6 +54,51 @@ async fn an_accounts_credentials_are_asked_of_the_cloud_sealed_and_never_shown_a
 }
 
 #[tokio::test]
+async fn an_image_is_asked_for_shown_and_removed_and_what_cannot_be_is_refused_with_a_sentence() {
+    let stand = Stand::start().await;
+    let world = stand.world("own").await;
+    let path = format!("/api/v1/cloud-accounts/{}/images", world.account);
+    let (status, made) = stand.post(&path, &world.admin, json!({ "base_images": ["debian:13-slim", "node:24"] })).await;
+    assert_eq!(status, 202, "{made}");
+    assert!(made["image"].as_str().unwrap().starts_with("img_"), "{made}");
+    assert_eq!(stand.post(&path, &world.member, json!({})).await.0, 403);
+    for (body, code, named) in [
+        (json!({ "arch": "arm64" }), "cannot_bake", "ask for amd64"),
+        (json!({ "base_images": ["a; reboot"] }), "invalid_image", "debian:13-slim"),
+        (json!({ "arch": "sparc" }), "invalid_body", "sparc"),
+        (json!({ "size": "small" }), "invalid_body", "size"),
+    ] {
+        let (status, problem) = stand.post(&path, &world.admin, body).await;
+        assert_eq!((status, problem["code"].as_str()), (422, Some(code)), "{problem}");
+        assert!(problem["detail"].as_str().unwrap().contains(named), "{problem}");
+    }
+    stand
+        .db
+        .execute(&format!(
+            "INSERT INTO cost_entries (id, team_id, machine_id, from_at, to_at, micros, currency) \
+             VALUES (gen_random_uuid(), '{}', '{}', now(), now(), 4100, 'EUR')",
+            world.team.uuid(),
+            world.machine.uuid(),
+        ))
+        .await;
+    let one = format!("/api/v1/images/{}", world.image);
+    let (status, image) = stand.get(&one, &world.viewer).await;
+    assert_eq!((status, &image["state"], &image["reference"]), (200, &json!("ready"), &json!("4711")), "{image}");
+    assert_eq!((&image["costs"], &image["removing"]), (&json!([{ "micros": 4100, "currency": "EUR" }]), &json!(false)));
+    assert_eq!(stand.get("/api/v1/images", &world.viewer).await.1["items"], json!([image]));
+    let removed = stand.request(Method::DELETE, &one, &world.admin).send().await.unwrap();
+    assert_eq!(removed.status(), 202);
+    let calls = [format!("bake {} amd64 debian:13-slim node:24", world.account), format!("drop {}", world.image)];
+    assert_eq!(stand.orchestrator.calls(), calls);
+    let audit = "SELECT string_agg(action, ' ' ORDER BY id) FROM audit_logs WHERE actor_kind = 'token'";
+    assert_eq!(stand.db.text(audit).await, "image.bake image.delete");
+    stand.db.execute("UPDATE images SET state = 'gone', deleted_at = now()").await;
+    assert_eq!(stand.get("/api/v1/images", &world.viewer).await.1["items"], json!([]));
+    assert_eq!(stand.get(&one, &world.viewer).await.1["state"], "gone");
+    stand.stop().await;
+}
+
+#[tokio::test]
 async fn bad_bodies_are_told_what_is_wrong() {
     let stand = Stand::start().await;
     let (own, other) = (stand.world("own").await, stand.world("other").await);

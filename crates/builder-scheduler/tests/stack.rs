@@ -233,7 +233,7 @@ impl Orchestrator for Peers {
         let new = NewMachine {
             id: machine,
             team: self.team,
-            project: request.project_id.parse().unwrap(),
+            project: Some(request.project_id.parse().unwrap()),
             environment: None,
             account: self.account,
             role: Role::Builder,
@@ -309,6 +309,12 @@ impl Orchestrator for Peers {
         &self,
         _: Request<orchestrator::VerifyAccountRequest>,
     ) -> Answer<orchestrator::VerifyAccountResponse> {
+        unused()
+    }
+    async fn bake_image(&self, _: Request<orchestrator::BakeImageRequest>) -> Answer<orchestrator::BakeImageResponse> {
+        unused()
+    }
+    async fn drop_image(&self, _: Request<orchestrator::DropImageRequest>) -> Answer<orchestrator::DropImageResponse> {
         unused()
     }
 }

@@ -132,6 +132,11 @@ impl Client {
         self.send(self.request(Method::DELETE, path).timeout(DEADLINE)).await.map(drop)
     }
 
+    /// A removal that the server has only begun.
+    pub(crate) async fn begin_delete(&self, path: &str) -> Result<Value, ClientError> {
+        self.document(self.request(Method::DELETE, path).timeout(DEADLINE)).await
+    }
+
     /// A text.
     pub(crate) async fn text(&self, path: &str) -> Result<String, ClientError> {
         let response = self.send(self.request(Method::GET, path).timeout(DEADLINE)).await?;

@@ -66,7 +66,7 @@ pub(crate) async fn deliveries(
     }
 }
 
-/// All pages of the list.
+/// The list.
 async fn ls(
     client: &Client,
     output: Output,
@@ -85,19 +85,24 @@ async fn ls(
     if let Some(pr) = pr {
         query.push_str(&format!("&pr={pr}"));
     }
+    let items = all_pages(client, &format!("/environments{query}")).await?;
+    print(output, &items, out, show::environments)
+}
+
+/// Everything of a list that is asked for with a query.
+pub(crate) async fn all_pages(client: &Client, path: &str) -> Result<Value, ClientError> {
     let mut items = Vec::new();
     let mut cursor = String::new();
     loop {
-        let mut page = client.get(&format!("/environments{query}{cursor}")).await?;
+        let mut page = client.get(&format!("{path}{cursor}")).await?;
         if let Some(Value::Array(more)) = page.get_mut("items").map(Value::take) {
             items.extend(more);
         }
         match page.get("next_cursor").and_then(Value::as_str) {
             Some(next) => cursor = format!("&cursor={next}"),
-            None => break,
+            None => return Ok(Value::Array(items)),
         }
     }
-    print(output, &Value::Array(items), out, show::environments)
 }
 
 async fn logs(

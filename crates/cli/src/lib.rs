@@ -1,4 +1,4 @@
-//! The user's command line over the REST API: look at environments, runs and deliveries, act on them, and
+//! The user's command line over the REST API: look at environments, runs, deliveries and images, act on them, and
 //! check a `stagely.yaml`, sweep a cloud account or see whether it does what it must without any server.
 //!
 //! Exit codes: 0 done; 1 the thing asked about is wrong or not there; 2 the command line is wrong; 3 the server
@@ -9,6 +9,7 @@ mod client;
 mod cloud;
 mod commands;
 mod config;
+mod images;
 mod show;
 mod validate;
 
@@ -70,6 +71,9 @@ enum Command {
     /// Webhook deliveries.
     #[command(subcommand)]
     Deliveries(Deliveries),
+    /// Images that a cloud account's machines boot.
+    #[command(subcommand)]
+    Images(images::Images),
     /// Cloud accounts: those of the team, and without a server by their credentials alone.
     #[command(subcommand)]
     Cloud(cloud::Clouds),
@@ -188,6 +192,7 @@ async fn remote(cli: &Cli, command: &Command, out: &mut (impl Write + ?Sized)) -
         Command::Status => commands::status(&client, cli.output, out).await?,
         Command::Env(command) => commands::env(&client, cli.output, command, out).await?,
         Command::Run(Run::Show { run }) => commands::run_show(&client, cli.output, run, out).await?,
+        Command::Images(command) => return images::images(&client, cli.output, command, out).await,
         Command::Deliveries(command) => commands::deliveries(&client, cli.output, command, out).await?,
     }
     Ok(Exit::Done)

@@ -52,7 +52,7 @@ pub(crate) fn environment<W: Write + ?Sized>(item: &Value, out: &mut W) -> Resul
     }
     line("expires", if item["pinned"] == true { "never (pinned)".to_owned() } else { text(&item["expires_at"]) })?;
     for cost in item["costs"].as_array().into_iter().flatten() {
-        let money = Money { micros: cost["micros"].as_u64().unwrap_or(0), currency: text(&cost["currency"]) };
+        let money = money(cost);
         line("cost", if item["gone_at"].is_null() { format!("{money} so far") } else { money.to_string() })?;
     }
     let machine = &item["machine"];
@@ -141,7 +141,7 @@ pub(crate) fn accounts<W: Write + ?Sized>(page: &Value, out: &mut W) -> Result<(
     table(&["ID", "NAME", "KIND", "WHERE"], rows.collect(), out)
 }
 
-fn failure<W: Write + ?Sized>(failure: &Value, out: &mut W) -> Result<()> {
+pub(crate) fn failure<W: Write + ?Sized>(failure: &Value, out: &mut W) -> Result<()> {
     if !failure.is_object() {
         return Ok(());
     }
@@ -161,7 +161,7 @@ fn failure<W: Write + ?Sized>(failure: &Value, out: &mut W) -> Result<()> {
     Ok(())
 }
 
-fn table<W: Write + ?Sized>(head: &[&str], rows: Vec<Vec<String>>, out: &mut W) -> Result<()> {
+pub(crate) fn table<W: Write + ?Sized>(head: &[&str], rows: Vec<Vec<String>>, out: &mut W) -> Result<()> {
     let head: Vec<String> = head.iter().map(|cell| (*cell).to_owned()).collect();
     let widths: Vec<usize> = (0..head.len())
         .map(|column| std::iter::once(&head).chain(&rows).map(|row| row[column].chars().count()).max().unwrap_or(0))
@@ -171,6 +171,11 @@ fn table<W: Write + ?Sized>(head: &[&str], rows: Vec<Vec<String>>, out: &mut W) 
         writeln!(out, "{}", cells.join("  ").trim_end())?;
     }
     Ok(())
+}
+
+/// An amount.
+pub(crate) fn money(value: &Value) -> Money {
+    Money { micros: value["micros"].as_u64().unwrap_or(0), currency: text(&value["currency"]) }
 }
 
 /// A value as one printable text; null is empty.

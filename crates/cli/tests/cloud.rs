@@ -13,7 +13,7 @@ use stagely_cloud::contract::offered;
 use stagely_cloud::{Cloud, CreateRequest};
 use stagely_domain::account::{Credentials, Settings};
 use stagely_domain::clock::{Clock, SystemClock};
-use stagely_domain::id::{InstallationId, MachineId};
+use stagely_domain::id::{ImageId, InstallationId, MachineId};
 use stagely_domain::machine::Provider;
 use stagely_domain::secret::Secret;
 
@@ -80,6 +80,26 @@ async fn an_account_is_swept_with_nothing_but_its_credential() {
     let bill = account.double.world().projects[0].bill();
     assert_eq!(bill.servers, 1, "another installation's machine stays");
     assert!(account.cloud.list_residue(account.installation).await.unwrap().items.is_empty(), "nor does a firewall");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_that_machines_boot_goes_only_with_everything() {
+    let account = Account::start().await;
+    let (image, installation) = (ImageId::generate().to_string(), account.installation.to_string());
+    let labels = serde_json::json!({ "stagely-installation": installation, "stagely-image": image });
+    account.double.world().projects[0].plant("images", 7, labels);
+    account.machine(account.installation, -1).await;
+
+    let (code, out, err) = account.sweep(hetzner::TOKEN, &["--delete"]);
+    assert_eq!((code, err.as_str()), (0, ""), "{out}");
+    let line = out.lines().find(|line| line.contains(&image)).unwrap();
+    assert!(line.starts_with("stays\t") && line.contains("images/7"), "{out}");
+    assert_eq!(account.left(account.installation).await, []);
+    assert_eq!(account.double.world().projects[0].bill().snapshots, 1);
+
+    let (code, out, _) = account.sweep(hetzner::TOKEN, &["--delete", "--all"]);
+    assert_eq!(code, 0, "{out}");
+    assert_eq!(account.double.world().projects[0].bill().snapshots, 0, "{out}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

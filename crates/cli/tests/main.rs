@@ -4,6 +4,7 @@
 mod accounts;
 mod cloud;
 mod conformance;
+mod images;
 mod stand;
 
 use stand::{Stand, stagely};

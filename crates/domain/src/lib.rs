@@ -9,6 +9,7 @@ pub mod cost;
 pub mod environment;
 pub mod failure;
 pub mod id;
+pub mod image;
 pub mod ingress;
 pub mod machine;
 pub mod mask;

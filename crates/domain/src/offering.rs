@@ -29,13 +29,15 @@ impl std::fmt::Display for Offering {
     }
 }
 
-/// Where a machine was made and what had no room for it before, in words; none when neither is known.
+/// Where a machine was made and what had no room for it before, in words; none when neither is known. Among what was tried
+/// are golden images, too, as `image img_…`: no place lacked room for those.
 #[must_use]
 pub fn story(made: Option<&Offering>, tried: &[String]) -> Option<String> {
-    let full = tried.join(", ");
-    match (made, tried) {
-        (None, []) => None,
-        (Some(made), []) => Some(made.to_string()),
+    let full: Vec<&str> = tried.iter().map(String::as_str).filter(|tried| !tried.starts_with("image ")).collect();
+    let full = full.join(", ");
+    match (made, full.as_str()) {
+        (None, "") => None,
+        (Some(made), "") => Some(made.to_string()),
         (Some(made), _) => Some(format!("{made} (no room: {full})")),
         (None, _) => Some(format!("no room: {full}")),
     }

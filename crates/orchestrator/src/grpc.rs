@@ -8,6 +8,7 @@ use stagely_domain::machine::{Arch, Role, Size};
 use stagely_proto::orchestrator as wire;
 use stagely_proto::orchestrator::orchestrator_server::Orchestrator as Api;
 use stagely_store::environments::{Environment, Outcome, Power, Presence};
+use stagely_store::images::NewImage;
 use stagely_store::machines::NewMachine;
 use stagely_store::tenants::CloudAccount;
 use stagely_store::work::kind;
@@ -17,6 +18,7 @@ use tonic::{Request, Response, Status};
 use crate::access;
 use crate::clouds::{Known, Seen};
 use crate::context::Context;
+use crate::images::{self, Refused};
 use crate::reconcile::environment::account;
 use crate::reconcile::sweep::Sweeps;
 
@@ -97,7 +99,7 @@ impl Api for Server {
         let machine = NewMachine {
             id,
             team: project.team,
-            project: project.id,
+            project: Some(project.id),
             environment: None,
             account,
             role: Role::Builder,
@@ -181,6 +183,26 @@ impl Api for Server {
         };
         Ok(Response::new(wire::VerifyAccountResponse { problem, sees_machines }))
     }
+
+    async fn bake_image(&self, request: Request<wire::BakeImageRequest>) -> Answer<wire::BakeImageResponse> {
+        let request = request.into_inner();
+        let new = NewImage {
+            id: parse(&request.image_id)?,
+            team: parse(&request.team_id)?,
+            account: parse(&request.account_id)?,
+            arch: word(&request.arch)?,
+            base_images: request.base_images,
+        };
+        images::bake(&self.context, &new).await.map_err(told)?;
+        Ok(Response::new(wire::BakeImageResponse {}))
+    }
+
+    async fn drop_image(&self, request: Request<wire::DropImageRequest>) -> Answer<wire::DropImageResponse> {
+        let request = request.get_ref();
+        let (id, team) = (parse(&request.image_id)?, parse(&request.team_id)?);
+        images::drop(&self.context, team, id).await.map_err(told)?;
+        Ok(Response::new(wire::DropImageResponse {}))
+    }
 }
 
 impl Server {
@@ -236,6 +258,16 @@ fn parse<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T, 
 
 fn word<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, Status> {
     serde_json::from_value(text.into()).map_err(|_| Status::invalid_argument(format!("unknown word `{text}`")))
+}
+
+fn told(why: Refused) -> Status {
+    match why {
+        Refused::NotThere(_) => Status::not_found(why.to_string()),
+        Refused::Unable(_) => Status::failed_precondition(why.to_string()),
+        Refused::Invalid(_) => Status::invalid_argument(why.to_string()),
+        Refused::Account(failure) => Status::unavailable(failure.chain()),
+        Refused::Store(error) => refused(error),
+    }
 }
 
 /// The store's error as callers see it; the rest is in the log.

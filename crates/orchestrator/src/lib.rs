@@ -9,6 +9,7 @@ mod context;
 mod failures;
 mod feeds;
 mod grpc;
+mod images;
 mod pulls;
 mod reconcile;
 mod service;

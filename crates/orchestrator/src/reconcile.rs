@@ -1,6 +1,7 @@
 //! The reconcilers, one for each kind of resource that this service owns.
 
 pub mod environment;
+pub mod image;
 pub mod inbox;
 pub mod ledger;
 pub mod machine;

@@ -31,6 +31,7 @@ use crate::context::Context;
 use crate::feeds;
 use crate::grpc::Server;
 use crate::reconcile::environment::Environments;
+use crate::reconcile::image::Images;
 use crate::reconcile::inbox::Inbox;
 use crate::reconcile::machine::Machines;
 use crate::reconcile::post::Posts;
@@ -83,6 +84,7 @@ impl Service for Orchestrator {
         self.tracker.spawn(wake_all(Arc::clone(context), shutdown.clone()));
         let workers = TaskTracker::new();
         workers.spawn(self.worker(environments(context), 16).run(shutdown.clone()));
+        workers.spawn(self.worker(Images(Arc::clone(context)), 2).run(shutdown.clone()));
         workers.spawn(self.worker(Inbox(Arc::clone(context)), 8).run(shutdown.clone()));
         workers.spawn(self.worker(Machines(context.clone()), 16).run(shutdown.clone()));
         workers.spawn(self.worker(Posts(Arc::clone(context)), 8).run(shutdown.clone()));

@@ -3,21 +3,25 @@
 use std::sync::Arc;
 
 use stagely_cloud::Cloud;
+use stagely_domain::id::{ImageId, TeamId};
 use stagely_forge::Forge;
 use stagely_reconcile::Failure;
 use stagely_runtime::Kit;
 use stagely_store::Store;
+use stagely_store::images::NewImage;
 
 use crate::config::Config;
 use crate::context::Context;
 pub use crate::feeds::Scan;
+pub use crate::images::Refused;
 pub use crate::reconcile::environment::Environments;
+pub use crate::reconcile::image::Images;
 pub use crate::reconcile::inbox::Inbox;
 pub use crate::reconcile::machine::Machines;
 pub use crate::reconcile::post::Posts;
 pub use crate::reconcile::route::Routes;
 pub use crate::reconcile::sweep::{Findings, Sweeps};
-use crate::{feeds, service};
+use crate::{feeds, images, service};
 
 /// What a process of the orchestrator holds.
 pub struct Reconcilers(Arc<Context>);
@@ -55,6 +59,28 @@ impl Reconcilers {
     #[must_use]
     pub fn environments(&self) -> Environments {
         service::environments(&self.0)
+    }
+
+    /// What a member asks for: an image to be.
+    ///
+    /// # Errors
+    /// As the command's.
+    pub async fn bake_image(&self, new: &NewImage) -> Result<(), Refused> {
+        images::bake(&self.0, new).await
+    }
+
+    /// What a member asks for: an image that is not to be any more.
+    ///
+    /// # Errors
+    /// As the command's.
+    pub async fn drop_image(&self, team: TeamId, id: ImageId) -> Result<(), Refused> {
+        images::drop(&self.0, team, id).await
+    }
+
+    /// Of images.
+    #[must_use]
+    pub fn images(&self) -> Images {
+        Images(Arc::clone(&self.0))
     }
 
     /// Of deliveries.

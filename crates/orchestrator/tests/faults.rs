@@ -40,7 +40,7 @@ async fn calls(stack: &mut Stack) -> Vec<Point> {
 }
 
 /// Tells a story for each of `todo`, some at the same time, on stacks that are used again.
-async fn in_lanes<T: Copy>(first: Stack, todo: Vec<T>, story: impl AsyncFn(&mut Stack, T)) {
+pub async fn in_lanes<T: Copy>(first: Stack, todo: Vec<T>, story: impl AsyncFn(&mut Stack, T)) {
     let todo = Mutex::new(todo);
     let next = || todo.lock().unwrap_or_else(PoisonError::into_inner).pop();
     let lane = async |stack: Option<Stack>| {

@@ -11,6 +11,7 @@ mod faults;
 mod gate;
 mod git_host;
 mod hub;
+mod images;
 mod outside;
 mod places;
 mod process;

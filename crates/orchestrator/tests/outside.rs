@@ -1,14 +1,15 @@
 //! The cloud and the git host as the orchestrator reaches them: through the gate.
 
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use stagely_cloud::testing::FakeCloud;
 use stagely_cloud::{
-    Capabilities, Cloud, CloudError, CreateRequest, Created, DeleteProgress, Listing, Offering, ProviderId, Residue,
-    Residues, SleepProgress, Vm,
+    Capabilities, CaptureProgress, CaptureRequest, Cloud, CloudError, CreateRequest, Created, DeleteProgress,
+    ErrorKind, Listing, Offering, ProviderId, Residue, Residues, SleepProgress, Vm,
 };
 use stagely_domain::id::{InstallationId, MachineId};
 use stagely_domain::machine::{Arch, Size};
@@ -24,14 +25,26 @@ pub struct GatedCloud {
     pub gate: Arc<Gate>,
     seen: Mutex<(HashSet<MachineId>, usize)>,
     /// Why every creation is refused, if it is, and how many were.
-    pub refuses: Mutex<(Option<stagely_cloud::ErrorKind>, usize)>,
+    pub refuses: Mutex<(Option<ErrorKind>, usize)>,
     /// The processors that its machines have.
     arches: Mutex<Option<&'static [Arch]>>,
+    /// Whether images are there, and yet no machine can be made with one.
+    pub refuses_images: AtomicBool,
+    /// The end of every machine's console.
+    pub console: Mutex<Option<String>>,
 }
 
 impl GatedCloud {
     pub fn new(inner: Arc<FakeCloud>, gate: Arc<Gate>) -> Self {
-        Self { inner, gate, seen: Mutex::default(), refuses: Mutex::default(), arches: Mutex::default() }
+        Self {
+            inner,
+            gate,
+            seen: Mutex::default(),
+            refuses: Mutex::default(),
+            arches: Mutex::default(),
+            refuses_images: AtomicBool::default(),
+            console: Mutex::default(),
+        }
     }
 
     /// Forgets what was.
@@ -68,8 +81,8 @@ impl GatedCloud {
             answer
         };
         let refusal = |after| match after {
-            true => CloudError::new(stagely_cloud::ErrorKind::Timeout, name, "the answer was lost").ambiguous(),
-            false => CloudError::new(stagely_cloud::ErrorKind::Unavailable, name, "told to fail"),
+            true => CloudError::new(ErrorKind::Timeout, name, "the answer was lost").ambiguous(),
+            false => CloudError::new(ErrorKind::Unavailable, name, "told to fail"),
         };
         self.gate.pass(name, watched, refusal).await
     }
@@ -100,6 +113,11 @@ impl Cloud for GatedCloud {
         if let Some(kind) = refused {
             return Err(CloudError::new(kind, "create a machine", "this account may have no machines"));
         }
+        let is_there = |reference: &String| self.inner.residue().iter().any(|residue| residue.is_image(reference));
+        let can_boot = !self.refuses_images.load(Ordering::Relaxed);
+        if request.image.as_ref().is_some_and(|reference| !can_boot || !is_there(reference)) {
+            return Err(CloudError::new(ErrorKind::Invalid, "create a machine", "it cannot boot this image"));
+        }
         self.pass("cloud create", self.inner.create(request)).await
     }
     async fn find(&self, machine: MachineId) -> stagely_cloud::Result<Vec<Vm>> {
@@ -117,14 +135,17 @@ impl Cloud for GatedCloud {
     async fn wake(&self, id: &ProviderId) -> stagely_cloud::Result<Vm> {
         self.pass("cloud wake", self.inner.wake(id)).await
     }
+    async fn capture(&self, request: &CaptureRequest) -> stagely_cloud::Result<CaptureProgress> {
+        self.pass("cloud capture", self.inner.capture(request)).await
+    }
     async fn list_residue(&self, installation: InstallationId) -> stagely_cloud::Result<Residues> {
         self.pass("cloud list_residue", self.inner.list_residue(installation)).await
     }
     async fn delete_residue(&self, residue: &Residue) -> stagely_cloud::Result<DeleteProgress> {
         self.pass("cloud delete_residue", self.inner.delete_residue(residue)).await
     }
-    async fn console_tail(&self, id: &ProviderId) -> stagely_cloud::Result<Option<String>> {
-        self.inner.console_tail(id).await
+    async fn console_tail(&self, _: &ProviderId) -> stagely_cloud::Result<Option<String>> {
+        Ok(self.console.lock().unwrap_or_else(PoisonError::into_inner).clone())
     }
 }
 

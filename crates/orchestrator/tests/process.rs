@@ -141,6 +141,7 @@ async fn run(setup: &Setup, owner: String) {
     };
     let crew = Crew { breaks: &setup.breaks, work, options, workers: &workers, shutdown };
     crew.hire(reconcilers.environments());
+    crew.hire(reconcilers.images());
     crew.hire(reconcilers.inbox());
     crew.hire(reconcilers.machines());
     crew.hire(reconcilers.posts());

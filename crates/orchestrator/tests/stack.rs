@@ -9,7 +9,7 @@ use stagely_cloud::testing::FakeCloud;
 use stagely_domain::clock::SystemClock;
 use stagely_domain::id::{CloudAccountId, DeliveryId, EnvironmentId, MachineId};
 use stagely_domain::secret::Secret;
-use stagely_orchestrator::testing::{Findings, Scan};
+use stagely_orchestrator::testing::{Findings, Reconcilers, Scan};
 use stagely_store::environments::{Outcome, Power};
 use stagely_store::testing::TestDb;
 use stagely_store::work::kind;
@@ -121,7 +121,7 @@ impl Stack {
     pub async fn scan(&self, repo: &str) -> Scan {
         let project = self.world.project.uuid();
         self.world.db.execute(&format!("UPDATE projects SET repo = '{repo}' WHERE id = '{project}'")).await;
-        process::open(&self.setup, &self.shutdown).await.scan()
+        self.other().await.scan()
     }
 
     /// Another pull request of the same project, with everything forgotten that was counted.
@@ -198,11 +198,15 @@ impl Stack {
         tx.commit().await.unwrap();
     }
 
+    /// Another process, of which nothing runs by itself.
+    pub async fn other(&self) -> Reconcilers {
+        process::open(&self.setup, &self.shutdown).await
+    }
+
     /// A sweep of the account by a process that remembers none before.
     pub async fn sweep(&self) -> Findings {
         let account = self.world.db.text("SELECT id FROM cloud_providers").await.parse().unwrap();
-        let reconcilers = process::open(&self.setup, &self.shutdown).await;
-        reconcilers.sweeps().sweep(CloudAccountId::from_uuid(account)).await.unwrap()
+        self.other().await.sweeps().sweep(CloudAccountId::from_uuid(account)).await.unwrap()
     }
 
     /// Sweeps of the account, one after the other, until it is so.

@@ -16,11 +16,11 @@ use tokio_util::sync::CancellationToken;
 
 /// How often the world turns.
 const TURN: Duration = Duration::from_millis(10);
-/// Puts an end to waiting after a failure, and to the wait for a create call that may still land.
+/// Puts an end to waiting after a failure, for an image, and for a create call that may still land.
 const HURRY: &str = "UPDATE machines SET create_deadline = now() WHERE state = 'deleting' AND create_deadline > now(); \
     WITH late AS (UPDATE work SET run_after = least(run_after, now()), not_before = '-infinity' \
     WHERE NOT parked AND lease_until <= now() AND greatest(run_after, not_before) > now() \
-    AND (last_error IS NOT NULL OR key IN (SELECT id FROM machines WHERE state = 'deleting')) RETURNING kind) \
+    AND (last_error IS NOT NULL OR kind = 'image' OR key IN (SELECT id FROM machines WHERE state = 'deleting')) RETURNING kind) \
     SELECT pg_notify('work_' || kind, '') FROM late GROUP BY kind";
 
 /// What can be kept from going on.

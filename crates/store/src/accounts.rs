@@ -16,6 +16,8 @@ pub struct Uses {
     pub machines: i64,
     /// Those of them that may exist at the provider.
     pub made: i64,
+    /// Golden images that the provider still has.
+    pub images: i64,
     /// The repositories of projects whose machines are made in it.
     pub projects: Vec<String>,
 }
@@ -65,6 +67,7 @@ impl Tx {
             DbBackend::Postgres,
             "SELECT (SELECT count(*) FROM machines WHERE account_id = $1 AND gone_at IS NULL) AS machines, \
              (SELECT count(*) FROM machines WHERE account_id = $1 AND gone_at IS NULL AND state <> 'intended') AS made, \
+             (SELECT count(*) FROM images WHERE account_id = $1 AND deleted_at IS NULL) AS images, \
              ARRAY(SELECT repo FROM projects WHERE cloud_provider_id = $1 AND deleted_at IS NULL ORDER BY id) AS projects",
             [id.uuid().into()],
         );
@@ -72,6 +75,7 @@ impl Tx {
         Ok(Uses {
             machines: row.try_get("", "machines").map_err(doing)?,
             made: row.try_get("", "made").map_err(doing)?,
+            images: row.try_get("", "images").map_err(doing)?,
             projects: row.try_get("", "projects").map_err(doing)?,
         })
     }
@@ -102,7 +106,7 @@ impl Tx {
         }
     }
 
-    /// Deletes an account and wipes its credentials; stale while machines or projects use it.
+    /// Deletes an account and wipes its credentials; stale while machines, images or projects use it.
     ///
     /// # Errors
     /// The database's error.
@@ -111,6 +115,7 @@ impl Tx {
                    generation = generation + 1 \
                    WHERE id = $1 AND ($2::uuid IS NULL OR team_id = $2) AND deleted_at IS NULL \
                    AND NOT EXISTS (SELECT 1 FROM machines WHERE account_id = $1 AND gone_at IS NULL) \
+                   AND NOT EXISTS (SELECT 1 FROM images WHERE account_id = $1 AND deleted_at IS NULL) \
                    AND NOT EXISTS (SELECT 1 FROM projects WHERE cloud_provider_id = $1 AND deleted_at IS NULL)";
         let values = [id.uuid().into(), scope.team_id().map(TeamId::uuid).into()];
         Ok(Outcome::of(self.run("delete a cloud account", sql, values).await?))

@@ -5,7 +5,7 @@
 use chrono::{DateTime, NaiveDate, Utc};
 use sea_orm::{ConnectionTrait, DbBackend, QueryResult, Statement};
 use stagely_domain::cost::{Billing, Money, periods};
-use stagely_domain::id::{CloudAccountId, EnvironmentId, MachineId, ProjectId};
+use stagely_domain::id::{CloudAccountId, EnvironmentId, ImageId, MachineId, ProjectId};
 use stagely_domain::machine::Provider;
 use stagely_domain::offering::Offering;
 use std::collections::BTreeMap;
@@ -60,6 +60,28 @@ impl Store {
         Ok(found)
     }
 
+    /// What the machines that images were made of have cost, by currency. One that cost nothing has no entry.
+    ///
+    /// # Errors
+    /// The database's error.
+    pub async fn list_image_costs(&self, scope: &Scope, images: &[ImageId]) -> Result<BTreeMap<ImageId, Vec<Money>>> {
+        let ids: Vec<Uuid> = images.iter().map(|id| id.uuid()).collect();
+        let statement = Statement::from_sql_and_values(
+            DbBackend::Postgres,
+            "SELECT i.id, c.currency, sum(c.micros)::bigint AS micros FROM images i \
+             JOIN cost_entries c ON c.machine_id = i.machine_id \
+             WHERE ($1::uuid IS NULL OR i.team_id = $1) AND i.id = ANY($2) \
+             GROUP BY i.id, c.currency ORDER BY i.id, c.currency",
+            [team(scope).into(), ids.into()],
+        );
+        let mut found: BTreeMap<ImageId, Vec<Money>> = BTreeMap::new();
+        for row in self.db.query_all_raw(statement).await.map_err(reading)? {
+            let image: Uuid = row.try_get("", "id").map_err(reading)?;
+            found.entry(ImageId::from_uuid(image)).or_default().push(money(&row)?);
+        }
+        Ok(found)
+    }
+
     /// What a project's machines cost, builders too, on the days from `first` to `last`: one line per day and currency.
     ///
     /// # Errors
@@ -109,8 +131,9 @@ impl Tx {
         let from: DateTime<Utc> = row.try_get("", "billed_from").map_err(reading)?;
         let now: DateTime<Utc> = row.try_get("", "now").map_err(reading)?;
         let noted_to: Option<DateTime<Utc>> = row.try_get("", "noted_to").map_err(reading)?;
-        let (team, project): (Uuid, Uuid) =
-            (row.try_get("", "team_id").map_err(reading)?, row.try_get("", "project_id").map_err(reading)?);
+        let team: Uuid = row.try_get("", "team_id").map_err(reading)?;
+        // A machine that an image is made of has none: the team pays for it, and it shows with the image.
+        let project: Option<Uuid> = row.try_get("", "project_id").map_err(reading)?;
         let env: Option<Uuid> = row.try_get("", "env_id").map_err(reading)?;
         let hours = periods(Billing::of(provider), price.micros_per_hour, from, now);
         for hour in hours.filter(|hour| noted_to.is_none_or(|noted| hour.to > noted)) {

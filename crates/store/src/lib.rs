@@ -15,6 +15,7 @@ mod costs;
 mod entity;
 pub mod environments;
 mod error;
+pub mod images;
 mod inbox;
 mod logs;
 pub mod machines;

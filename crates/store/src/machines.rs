@@ -5,7 +5,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use sea_orm::{ColumnTrait, Condition, EntityTrait, QueryFilter, QueryOrder};
 use stagely_domain::cost::Meter;
 use stagely_domain::failure::Failure;
-use stagely_domain::id::{CloudAccountId, EnvironmentId, MachineId, ProjectId, TeamId};
+use stagely_domain::id::{CloudAccountId, EnvironmentId, ImageId, MachineId, ProjectId, TeamId};
 use stagely_domain::machine::{Arch, Role, Size, State};
 use stagely_domain::offering::Offering;
 
@@ -20,8 +20,8 @@ pub struct Machine {
     pub id: MachineId,
     /// Whose it is.
     pub team: TeamId,
-    /// For which repository.
-    pub project: ProjectId,
+    /// For which repository; `None` when an image is made of it.
+    pub project: Option<ProjectId>,
     /// For which environment; `None` for builders.
     pub environment: Option<EnvironmentId>,
     /// Where.
@@ -42,10 +42,12 @@ pub struct Machine {
     pub locations: Vec<String>,
     /// Which type in which place it is created as; `None` where a provider has no catalogue, or before the choice.
     pub offering: Option<Offering>,
-    /// What had no room for it, in the order in which it was tried.
+    /// What it was refused with, in the order in which it was tried: types without room, and images that it could not boot.
     pub tried: Vec<String>,
     /// How often its creation was refused in a way that may pass.
     pub refusals: u32,
+    /// Which golden image it is created with; `None` for the account's own, or before the choice.
+    pub image: Option<BootImage>,
     /// The provider's id.
     pub provider_id: Option<String>,
     /// `ip:port` of its ingress.
@@ -70,6 +72,23 @@ pub struct Machine {
     pub gone_at: Option<DateTime<Utc>>,
 }
 
+/// A golden image that a machine is created with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BootImage {
+    /// Its id.
+    pub id: ImageId,
+    /// The provider's name of it.
+    pub reference: String,
+}
+
+impl BootImage {
+    /// As what it is among all that a machine was refused with.
+    #[must_use]
+    pub fn tried(&self) -> String {
+        format!("image {}", self.id)
+    }
+}
+
 /// A machine to be.
 #[derive(Debug, Clone)]
 pub struct NewMachine {
@@ -77,8 +96,8 @@ pub struct NewMachine {
     pub id: MachineId,
     /// Whose it is.
     pub team: TeamId,
-    /// For which repository.
-    pub project: ProjectId,
+    /// For which repository; `None` when an image is made of it.
+    pub project: Option<ProjectId>,
     /// For which environment; `None` for builders.
     pub environment: Option<EnvironmentId>,
     /// Where.
@@ -169,7 +188,7 @@ impl Tx {
                 [
                     new.id.uuid().into(),
                     new.team.uuid().into(),
-                    new.project.uuid().into(),
+                    new.project.map(ProjectId::uuid).into(),
                     new.environment.map(EnvironmentId::uuid).into(),
                     new.account.uuid().into(),
                     word::text(new.role).into(),
@@ -183,8 +202,8 @@ impl Tx {
         Ok(Outcome::of(rows))
     }
 
-    /// Records that the call is about to be made that creates it as `offering`, and may take effect until `deadline` from
-    /// now.
+    /// Records that the call is about to be made that creates it as `offering` with `image`, and may take effect until
+    /// `deadline` from now. An image that is not wanted any more is refused, unless the machine was asked for with it before.
     ///
     /// # Errors
     /// The database's error.
@@ -193,12 +212,24 @@ impl Tx {
         id: MachineId,
         deadline: TimeDelta,
         offering: Option<&Offering>,
+        image: Option<&BootImage>,
     ) -> Result<Outcome> {
+        if let Some(image) = image
+            && !self.holds_image(image.id, id).await?
+        {
+            return Ok(Outcome::Stale);
+        }
         let sql = "UPDATE machines SET state = 'creating', create_deadline = now() + make_interval(secs => $2), \
-                   offering = $3, absent_seen_at = NULL \
+                   offering = $3, image_id = $4, image = $5, absent_seen_at = NULL \
                    WHERE id = $1 AND desired = 'present' AND state IN ('intended', 'creating')";
         let offering = offering.and_then(|offering| serde_json::to_value(offering).ok());
-        let values = [id.uuid().into(), deadline.num_seconds().into(), offering.into()];
+        let values = [
+            id.uuid().into(),
+            deadline.num_seconds().into(),
+            offering.into(),
+            image.map(|image| image.id.uuid()).into(),
+            image.map(|image| image.reference.clone()).into(),
+        ];
         Ok(Outcome::of(self.run("record a create", sql, values).await?))
     }
 
@@ -207,9 +238,21 @@ impl Tx {
     /// # Errors
     /// The database's error.
     pub async fn machine_refused(&self, id: MachineId, offering: &Offering) -> Result<Outcome> {
-        let sql = "UPDATE machines SET tried = tried || to_jsonb($2::text), offering = NULL \
+        self.refused_with(id, offering.to_string()).await
+    }
+
+    /// Records that the provider would not boot it from `image`: it is asked for anew, with another or none.
+    ///
+    /// # Errors
+    /// The database's error.
+    pub async fn machine_image_refused(&self, id: MachineId, image: &BootImage) -> Result<Outcome> {
+        self.refused_with(id, image.tried()).await
+    }
+
+    async fn refused_with(&self, id: MachineId, what: String) -> Result<Outcome> {
+        let sql = "UPDATE machines SET tried = tried || to_jsonb($2::text), offering = NULL, image_id = NULL, image = NULL \
                    WHERE id = $1 AND state = 'creating' AND NOT tried @> to_jsonb($2::text)";
-        Ok(Outcome::of(self.run("record a full place", sql, [id.uuid().into(), offering.to_string().into()]).await?))
+        Ok(Outcome::of(self.run("record a refused create", sql, [id.uuid().into(), what.into()]).await?))
     }
 
     /// Counts a refusal to make it that may pass.
@@ -310,7 +353,7 @@ fn machine(row: machines::Model) -> Result<Machine> {
     Ok(Machine {
         id,
         team: TeamId::from_uuid(row.team_id),
-        project: ProjectId::from_uuid(row.project_id),
+        project: row.project_id.map(ProjectId::from_uuid),
         environment: row.env_id.map(EnvironmentId::from_uuid),
         account: CloudAccountId::from_uuid(row.account_id),
         role: word::parse("machines", id, "role", &row.role)?,
@@ -323,6 +366,7 @@ fn machine(row: machines::Model) -> Result<Machine> {
         offering: word::json("machines", id, "offering", row.offering)?,
         tried: word::json("machines", id, "tried", Some(row.tried))?.unwrap_or_default(),
         refusals: u32::try_from(row.refusals).unwrap_or(u32::MAX),
+        image: row.image_id.zip(row.image).map(|(id, reference)| BootImage { id: ImageId::from_uuid(id), reference }),
         provider_id: row.provider_id,
         address: row.address,
         failure: word::json("machines", id, "failure", row.failure)?,

@@ -20,6 +20,8 @@ pub mod kind {
     pub const ENVIRONMENT: &str = "environment";
     /// A machine; its id.
     pub const MACHINE: &str = "machine";
+    /// A golden image; its id.
+    pub const IMAGE: &str = "image";
     /// An environment's routes in Redis; its id, or nil for all.
     pub const ROUTE: &str = "route";
     /// A post at the git host; its id.
@@ -34,7 +36,7 @@ pub mod kind {
     pub const REAP: &str = "reap";
 
     /// All of them.
-    pub const ALL: [&str; 8] = [ENVIRONMENT, MACHINE, ROUTE, POST, INBOX, FLEET, SWEEP, REAP];
+    pub const ALL: [&str; 9] = [ENVIRONMENT, MACHINE, IMAGE, ROUTE, POST, INBOX, FLEET, SWEEP, REAP];
 }
 
 impl Tx {

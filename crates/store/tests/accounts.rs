@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use chrono::TimeDelta;
-use stagely_domain::id::{CloudAccountId, MachineId, ProjectId, TeamId};
+use stagely_domain::id::{CloudAccountId, ImageId, MachineId, ProjectId, TeamId};
 use stagely_domain::machine::{Arch, Role, Size};
 use stagely_store::accounts::Uses;
 use stagely_store::environments::Outcome;
+use stagely_store::images::NewImage;
 use stagely_store::machines::NewMachine;
 use stagely_store::testing::TestDb;
 use stagely_store::{Scope, StoreError};
@@ -33,7 +34,7 @@ impl World {
         let new = NewMachine {
             id: MachineId::generate(),
             team: self.team,
-            project: self.project,
+            project: Some(self.project),
             environment: None,
             account: self.account,
             role: Role::Builder,
@@ -66,7 +67,7 @@ async fn an_account_in_use_is_not_deleted_and_one_that_is_deleted_loses_its_cred
     let db = &world.db;
     db.execute("UPDATE cloud_providers SET credentials_sealed = '\\x01'").await;
     assert_eq!(world.wish_for_a_machine().await, Outcome::Written);
-    assert_eq!(world.uses().await, Uses { machines: 1, made: 0, projects: vec!["acme/shop".to_owned()] });
+    assert_eq!(world.uses().await, Uses { machines: 1, made: 0, images: 0, projects: vec!["acme/shop".to_owned()] });
     assert_eq!(world.delete().await, Outcome::Stale);
     db.execute("UPDATE projects SET deleted_at = now()").await;
     assert_eq!(world.delete().await, Outcome::Stale);
@@ -78,6 +79,23 @@ async fn an_account_in_use_is_not_deleted_and_one_that_is_deleted_loses_its_cred
     let left = db.store().get_cloud_account(&ALL, world.account).await.unwrap();
     assert_eq!((left.name.as_str(), left.credentials_sealed), ("metal", None));
     assert_eq!(world.wish_for_a_machine().await, Outcome::Stale, "nobody would make it, and nobody remove it");
+    world.db.drop_database().await;
+}
+
+#[tokio::test]
+async fn an_account_with_an_image_at_its_provider_is_not_deleted() {
+    let world = world().await;
+    let (id, team, account) = (ImageId::generate(), world.team, world.account);
+    let tx = world.db.store().begin().await.unwrap();
+    let new = NewImage { id, team, account, arch: Arch::Amd64, base_images: Vec::new() };
+    assert_eq!(tx.insert_image(&new).await.unwrap(), Outcome::Written);
+    tx.commit().await.unwrap();
+    world.db.execute("UPDATE projects SET deleted_at = now()").await;
+    assert_eq!(world.uses().await, Uses { images: 1, ..Uses::default() });
+    assert_eq!(world.delete().await, Outcome::Stale);
+    world.db.execute("UPDATE images SET state = 'failed', deleted_at = now()").await;
+    assert_eq!(world.uses().await, Uses::default(), "a row that says why it failed holds nothing up");
+    assert_eq!(world.delete().await, Outcome::Written);
     world.db.drop_database().await;
 }
 

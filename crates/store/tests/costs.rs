@@ -57,7 +57,7 @@ impl World {
         let new = NewMachine {
             id,
             team,
-            project: self.project,
+            project: Some(self.project),
             environment,
             account: self.account,
             role: if environment.is_some() { Role::Preview } else { Role::Builder },
@@ -68,7 +68,7 @@ impl World {
         };
         let tx = self.db.store().begin().await.unwrap();
         let _ = tx.insert_machine(&new).await.unwrap();
-        let _ = tx.machine_creating(id, TimeDelta::seconds(60), Some(&offering)).await.unwrap();
+        let _ = tx.machine_creating(id, TimeDelta::seconds(60), Some(&offering), None).await.unwrap();
         let _ = tx.machine_placed(id, "4711", None).await.unwrap();
         tx.commit().await.unwrap();
         id

@@ -41,4 +41,7 @@ VALUES ('00000000-0000-7000-8000-000000000016', 'user', 'ada', 'sign_in', 'team'
 INSERT INTO cost_entries (id, team_id, project_id, machine_id, from_at, to_at, micros, currency)
 SELECT '00000000-0000-7000-8000-000000000017', team_id, project_id, id, now(), now(), 1, 'EUR' FROM machines;
 INSERT INTO sweeps (account_id, swept_at) SELECT id, now() FROM cloud_providers;
+INSERT INTO images (id, team_id, account_id, arch, machine_id, state, reference)
+SELECT '00000000-0000-7000-8000-000000000018', team_id, account_id, arch, id, 'ready', 'img-1' FROM machines;
+UPDATE machines SET image_id = images.id, image = images.reference FROM images;
 INSERT INTO work (kind, key) SELECT 'environment', id FROM environments;

@@ -2,7 +2,7 @@ use stagely_store::testing::TestDb;
 
 /// Every table of the design, and those added since.
 const TABLES: &str = "agent_connections api_tokens audit_logs build_jobs build_logs certificates cloud_providers cost_entries \
-                      environments inbox installation log_streams machines pr_posts projects routes secrets sessions \
+                      environments images inbox installation log_streams machines pr_posts projects routes secrets sessions \
                       sweeps team_members teams users work workflow_runs";
 
 /// One row in each of them.
@@ -41,6 +41,27 @@ async fn migrating_twice_changes_nothing() {
     db.execute(ROWS).await;
     db.store().migrate_up().await.unwrap();
     assert_eq!(db.text("SELECT count(*) FROM environments").await, "1");
+    db.drop_database().await;
+}
+
+#[tokio::test]
+async fn going_back_before_images_forgets_what_was_baked_and_keeps_the_rest() {
+    let db = TestDb::new().await;
+    db.execute(ROWS).await;
+    db.execute(
+        "INSERT INTO machines (id, team_id, account_id, role, size, arch, state, expires_at) \
+         SELECT '00000000-0000-7000-8000-000000000099', team_id, id, 'bake', 'small', 'amd64', 'booting', now() FROM cloud_providers; \
+         INSERT INTO cost_entries (id, team_id, machine_id, from_at, to_at, micros, currency) \
+         SELECT gen_random_uuid(), team_id, id, now(), now(), 1, 'EUR' FROM machines WHERE role = 'bake'; \
+         INSERT INTO work (kind, key) SELECT 'image', id FROM images UNION ALL SELECT 'machine', id FROM machines",
+    )
+    .await;
+    db.store().migrate_down(20_261_127_090_000).await.unwrap();
+    let left = "(SELECT string_agg(role, ' ') FROM machines) || ' ' || (SELECT count(*) FROM cost_entries) || ' ' || \
+                (SELECT string_agg(kind, ' ' ORDER BY kind) FROM work)";
+    assert_eq!(db.text(left).await, "preview 1 environment machine");
+    db.store().migrate_up().await.unwrap();
+    assert_eq!(tables(&db).await, TABLES);
     db.drop_database().await;
 }
 

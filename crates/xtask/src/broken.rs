@@ -63,9 +63,9 @@ const VARIANTS: [Variant; 7] = [
     },
     Variant {
         what: "a create is not written down before it is sent",
-        file: "crates/orchestrator/src/reconcile/machine.rs",
-        right: "async |tx| tx.machine_creating(id, CREATE_LIMIT, chosen).await",
-        wrong: "async |_| Ok(Outcome::Written)",
+        file: "crates/orchestrator/src/reconcile/machine/create.rs",
+        right: "Outcome::Written => tx.machine_creating(id, CREATE_LIMIT, chosen, boots).await",
+        wrong: "Outcome::Written => Ok(Outcome::Written)",
         suite: ORCHESTRATOR,
         test: SIMULATION,
     },

@@ -285,8 +285,9 @@ fn strange(machines: i64) -> ApiError {
 
 fn in_use(uses: &Uses) -> ApiError {
     let machines = (uses.machines > 0).then(|| format!("{} machines of its environments and builders", uses.machines));
+    let images = (uses.images > 0).then(|| format!("{} golden images", uses.images));
     let projects = (!uses.projects.is_empty()).then(|| format!("the projects {}", uses.projects.join(", ")));
-    let users: Vec<String> = machines.into_iter().chain(projects).collect();
+    let users: Vec<String> = machines.into_iter().chain(images).chain(projects).collect();
     let detail = format!("the account is used by {}: remove them first", users.join(" and by "));
     ApiError::Conflict { code: "in_use", detail }
 }

@@ -156,5 +156,7 @@ fn a_boot_says_where_the_machine_was_made_and_what_had_no_room() {
     assert_eq!(detail(&asked).as_deref(), Some("no room: cx23 in nbg1"), "it was not made yet");
     let placed = MachineView { placed_at: Some(at(2)), ..asked };
     assert_eq!(detail(&placed).as_deref(), Some("cx23 in fsn1 (no room: cx23 in nbg1)"));
+    let without = MachineView { tried: vec!["image img_01".to_owned()], ..placed };
+    assert_eq!(detail(&without).as_deref(), Some("cx23 in fsn1"), "an image is no place");
     assert_eq!(detail(&booted(1, None)), None);
 }

@@ -10,7 +10,9 @@ use serde_json::Value;
 use stagely_api::tokens::{self, NewToken};
 use stagely_api::{Api, Config};
 use stagely_domain::clock::{Clock, SystemClock};
-use stagely_domain::id::{BuildJobId, DeliveryId, EnvironmentId, LogStreamId, MachineId, ProjectId, RunId, TeamId};
+use stagely_domain::id::{
+    BuildJobId, DeliveryId, EnvironmentId, ImageId, LogStreamId, MachineId, ProjectId, RunId, TeamId,
+};
 use stagely_domain::role::Role;
 use stagely_domain::secret::Secret;
 use stagely_runtime::config::Ports;
@@ -111,6 +113,7 @@ impl Stand {
             repo,
             project,
             account: account.to_string(),
+            image: ImageId::generate(),
             environment: EnvironmentId::generate(),
             run: RunId::generate(),
             build: BuildJobId::generate(),
@@ -139,6 +142,7 @@ pub struct World {
     pub repo: String,
     pub project: ProjectId,
     pub account: String,
+    pub image: ImageId,
     pub environment: EnvironmentId,
     pub run: RunId,
     pub build: BuildJobId,
@@ -167,6 +171,8 @@ impl World {
              INSERT INTO machines (id, team_id, project_id, env_id, account_id, role, size, arch, state, expires_at) \
              VALUES ('{machine}', '{team}', '{project}', '{env}', '{account}', 'preview', 'small', 'amd64', 'enrolled', \
                now() + interval '7 days'); \
+             INSERT INTO images (id, team_id, account_id, arch, base_images, state, reference, machine_id) \
+             VALUES ('{image}', '{team}', '{account}', 'amd64', '[\"debian:13-slim\"]', 'ready', '4711', '{machine}'); \
              INSERT INTO agent_connections (machine_id, enrol_token_hash, enrol_deadline, observed) \
              VALUES ('{machine}', '\\x00', now(), '{{\"generation\": 1, \"phase\": \"running\", \"services\": \
                [{{\"name\": \"web\", \"state\": \"running\", \"health\": \"healthy\", \"exit_code\": 0, \"image\": \"x\", \
@@ -180,6 +186,7 @@ impl World {
              VALUES ('{slug}hash.preview.localhost', '{team}', '{env}', 1, 1, 'ready', '{{}}'); \
              INSERT INTO inbox (id, source, delivery_guid, event, action, repo, pr_number, body_sha256, body) \
              VALUES ('{delivery}', 'github', gen_random_uuid(), 'pull_request', 'opened', '{repo}', 12, '\\x00', '\\x00');",
+            image = self.image.uuid(),
             sha = "a".repeat(40),
         )
     }
@@ -190,6 +197,8 @@ impl World {
             self.project.to_string()
         } else if path.contains("/cloud-accounts/") {
             self.account.clone()
+        } else if path.contains("/images/") {
+            self.image.to_string()
         } else if path.contains("/environments/") {
             self.environment.to_string()
         } else if path.contains("/runs/") {
@@ -209,6 +218,8 @@ pub fn random(path: &str) -> String {
         ProjectId::generate().to_string()
     } else if path.contains("/cloud-accounts/") {
         stagely_domain::id::CloudAccountId::generate().to_string()
+    } else if path.contains("/images/") {
+        ImageId::generate().to_string()
     } else if path.contains("/environments/") {
         EnvironmentId::generate().to_string()
     } else if path.contains("/runs/") {

@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
+use stagely_domain::image::check_base_images;
 use stagely_domain::secret::Secret;
 use stagely_proto::orchestrator::orchestrator_server::{Orchestrator, OrchestratorServer};
 use stagely_proto::orchestrator::{
-    AcquireMachineRequest, AcquireMachineResponse, CloneAccessRequest, CloneAccessResponse, EnvironmentRequest,
-    EnvironmentResponse, ExpireRequest, ExpireResponse, PinRequest, ReleaseMachineRequest, ReleaseMachineResponse,
-    ReplayRequest, ReplayResponse, SweepRequest, SweepResponse, VerifyAccountRequest, VerifyAccountResponse,
+    AcquireMachineRequest, AcquireMachineResponse, BakeImageRequest, BakeImageResponse, CloneAccessRequest,
+    CloneAccessResponse, DropImageRequest, DropImageResponse, EnvironmentRequest, EnvironmentResponse, ExpireRequest,
+    ExpireResponse, PinRequest, ReleaseMachineRequest, ReleaseMachineResponse, ReplayRequest, ReplayResponse,
+    SweepRequest, SweepResponse, VerifyAccountRequest, VerifyAccountResponse,
 };
 use stagely_store::seal::KeyRing;
 use stagely_store::tenants::CloudAccount;
@@ -114,6 +116,25 @@ impl Orchestrator for FakeOrchestrator {
 
     async fn sweep(&self, _: Request<SweepRequest>) -> Result<Response<SweepResponse>, Status> {
         Err(Status::unimplemented("the API never asks"))
+    }
+
+    /// Can do `amd64` only.
+    async fn bake_image(&self, request: Request<BakeImageRequest>) -> Result<Response<BakeImageResponse>, Status> {
+        let request = request.into_inner();
+        if let Err(why) = check_base_images(&request.base_images) {
+            return Err(Status::invalid_argument(why));
+        }
+        if request.arch != "amd64" {
+            return Err(Status::failed_precondition("this account has no arm64 machines: ask for amd64"));
+        }
+        let call = format!("bake {} {} {}", request.account_id, request.arch, request.base_images.join(" "));
+        self.0.lock().unwrap().calls.push(call);
+        Ok(Response::new(BakeImageResponse {}))
+    }
+
+    async fn drop_image(&self, request: Request<DropImageRequest>) -> Result<Response<DropImageResponse>, Status> {
+        self.0.lock().unwrap().calls.push(format!("drop {}", request.into_inner().image_id));
+        Ok(Response::new(DropImageResponse {}))
     }
 
     /// Opens what was sealed, as the orchestrator does, finds fault with the token `bad`, and shows no machine to the

@@ -69,10 +69,12 @@ impl Found {
         let stay: HashSet<_> = machines.iter().filter(|(_, goes)| !goes).map(|(vm, _)| vm.machine).collect();
         let residues_go = |residue: &Residue| {
             !residue.hold
-                && match residue.machine {
-                    Some(machine) => !stay.contains(&machine),
+                && match (residue.image, residue.machine) {
+                    // Machines of days to come boot it.
+                    (Some(_), _) => sweep.all,
+                    (None, Some(machine)) => !stay.contains(&machine),
                     // All machines share it.
-                    None => sweep.all && stay.is_empty(),
+                    (None, None) => sweep.all && stay.is_empty(),
                 }
         };
         let whole = listing.complete && residues.complete;
@@ -93,8 +95,12 @@ impl Found {
             writeln!(out, "{}\tmachine\t{id}\t{machine}\t{state:?}\t{end}, {}", word(*goes, vm.hold), vm.expires_at)?;
         }
         for (residue, goes) in &self.residues {
-            let machine = residue.machine.map_or_else(|| "shared".to_owned(), |machine| machine.to_string());
-            writeln!(out, "{}\t{:?}\t{}\t{machine}", word(*goes, residue.hold), residue.kind, residue.id)?;
+            let of = match (residue.image, residue.machine) {
+                (Some(image), _) => image.to_string(),
+                (None, Some(machine)) => machine.to_string(),
+                (None, None) => "shared".to_owned(),
+            };
+            writeln!(out, "{}\t{:?}\t{}\t{of}", word(*goes, residue.hold), residue.kind, residue.id)?;
         }
         writeln!(out, "{} machines, {} other things", self.machines.len(), self.residues.len())
     }

@@ -8,16 +8,17 @@ use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, Utc};
 use stagely_cloud::AgentDownload;
 use stagely_domain::failure::Failure as RunFailure;
-use stagely_domain::id::{CloudAccountId, InstallationId, MachineId};
+use stagely_domain::id::{CloudAccountId, ImageId, InstallationId, MachineId};
 use stagely_domain::machine::{Arch, State};
 use stagely_domain::offering::Offering;
 use stagely_proto::hub::{PrepareEnrolmentRequest, PrepareEnrolmentResponse, RevokeRequest};
 use stagely_reconcile::{ErrorClass, Failure, Fence};
 use stagely_store::agents::Agent;
 use stagely_store::environments::Outcome;
-use stagely_store::machines::Machine;
+use stagely_store::images::Image;
+use stagely_store::machines::{BootImage, Machine};
 use stagely_store::sweeps::Blind;
-use stagely_store::{Result as Stored, Tx};
+use stagely_store::{Result as Stored, Scope, StoreError, Tx};
 use uuid::Uuid;
 
 use crate::clouds::Account;
@@ -44,6 +45,14 @@ pub trait Ledger: Send + Sync + 'static {
     async fn list_account_machines(&self, account: CloudAccountId) -> Stored<Vec<Machine>>;
 
     async fn find_agent(&self, machine: MachineId) -> Stored<Option<Agent>>;
+
+    async fn find_image(&self, id: ImageId) -> Stored<Option<Image>>;
+
+    /// The image that is made of a machine.
+    async fn find_bake(&self, machine: MachineId) -> Stored<Option<Image>>;
+
+    /// What new machines of an account may boot, newest first.
+    async fn list_bootable_images(&self, account: CloudAccountId, arch: Arch) -> Stored<Vec<Image>>;
 
     async fn begin(&self) -> Stored<Writing>;
 
@@ -100,11 +109,21 @@ pub trait Changes: Send + Sync {
     /// Holds the account as it was when it was opened, until the end of the transaction; stale when it has changed.
     async fn hold_account(&self, id: CloudAccountId, generation: i64) -> Stored<Outcome>;
 
-    async fn machine_creating(&self, id: MachineId, limit: TimeDelta, offering: Option<&Offering>) -> Stored<Outcome>;
+    async fn machine_creating(
+        &self,
+        id: MachineId,
+        limit: TimeDelta,
+        offering: Option<&Offering>,
+        image: Option<&BootImage>,
+    ) -> Stored<Outcome>;
 
     async fn machine_refused(&self, id: MachineId, offering: &Offering) -> Stored<Outcome>;
 
     async fn machine_not_made(&self, id: MachineId) -> Stored<Outcome>;
+
+    async fn machine_image_refused(&self, id: MachineId, image: &BootImage) -> Stored<Outcome>;
+
+    async fn fail_image(&self, id: ImageId, failure: &RunFailure) -> Stored<Outcome>;
 
     async fn machine_placed(&self, id: MachineId, provider_id: &str, address: Option<&str>) -> Stored<Outcome>;
 
@@ -147,6 +166,22 @@ impl Ledger for Context {
 
     async fn find_agent(&self, machine: MachineId) -> Stored<Option<Agent>> {
         self.store.find_agent(machine).await
+    }
+
+    async fn find_image(&self, id: ImageId) -> Stored<Option<Image>> {
+        match self.store.get_image(&Scope::system("reconcile"), id).await {
+            Ok(image) => Ok(Some(image)),
+            Err(StoreError::NotFound(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn find_bake(&self, machine: MachineId) -> Stored<Option<Image>> {
+        self.store.find_bake(machine).await
+    }
+
+    async fn list_bootable_images(&self, account: CloudAccountId, arch: Arch) -> Stored<Vec<Image>> {
+        self.store.list_bootable_images(account, arch).await
     }
 
     async fn begin(&self) -> Stored<Writing> {
@@ -204,8 +239,14 @@ impl Changes for Tx {
         self.hold_cloud_account(id, generation).await
     }
 
-    async fn machine_creating(&self, id: MachineId, limit: TimeDelta, offering: Option<&Offering>) -> Stored<Outcome> {
-        self.machine_creating(id, limit, offering).await
+    async fn machine_creating(
+        &self,
+        id: MachineId,
+        limit: TimeDelta,
+        offering: Option<&Offering>,
+        image: Option<&BootImage>,
+    ) -> Stored<Outcome> {
+        self.machine_creating(id, limit, offering, image).await
     }
 
     async fn machine_refused(&self, id: MachineId, offering: &Offering) -> Stored<Outcome> {
@@ -214,6 +255,14 @@ impl Changes for Tx {
 
     async fn machine_not_made(&self, id: MachineId) -> Stored<Outcome> {
         self.machine_not_made(id).await
+    }
+
+    async fn machine_image_refused(&self, id: MachineId, image: &BootImage) -> Stored<Outcome> {
+        self.machine_image_refused(id, image).await
+    }
+
+    async fn fail_image(&self, id: ImageId, failure: &RunFailure) -> Stored<Outcome> {
+        self.fail_image(id, failure).await
     }
 
     async fn machine_placed(&self, id: MachineId, provider_id: &str, address: Option<&str>) -> Stored<Outcome> {

@@ -1,38 +1,34 @@
 //! Machines: the one creator and the one destroyer. The row is committed before the provider is called; before every
 //! create there is a look; nothing is called gone before the provider shows it. Key: the machine's id.
 
+mod create;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use chrono::TimeDelta;
-use stagely_cloud::{
-    AgentConfig, Cloud, CloudError, CreateRequest, DeleteProgress, ErrorKind, Offering, ProviderId, SleepProgress, Vm,
-    VmState,
-};
+use stagely_cloud::{Cloud, DeleteProgress, ErrorKind, ProviderId, SleepProgress, Vm, VmState};
 use stagely_domain::failure::{Code, Failure as RunFailure};
 use stagely_domain::id::MachineId;
 use stagely_domain::machine::{Role, State};
 use stagely_reconcile::{Claim, Failure, Fence, Reconciler, Step};
 use stagely_store::StoreError;
 use stagely_store::environments::{Outcome, Power, Presence};
+use stagely_store::images::Image;
 use stagely_store::machines::Machine;
 use stagely_store::work::kind;
 
-use crate::clouds::{Account, Choice};
+use crate::clouds::Account;
 use crate::context::{clouded, stored};
 use crate::failures::failure;
 use crate::reconcile::ledger::{Ledger, Writing};
-use crate::reconcile::refusal::{self, Consequence};
 
-/// Until when a create call may still take effect after it was made.
-const CREATE_LIMIT: TimeDelta = TimeDelta::seconds(180);
 /// How long a machine may take from its placing to its agent's enrolment.
 const BOOT_LIMIT: TimeDelta = TimeDelta::minutes(10);
 /// So long a machine that was placed is believed although nothing shows it: providers' lists lag, and what a provider's
 /// client remembers is gone with its process.
 const YOUTH: TimeDelta = TimeDelta::minutes(5);
-const INGRESS_PORT: u16 = 7443;
 const LOOK: Duration = Duration::from_secs(20);
 
 pub struct Machines(pub Arc<dyn Ledger>);
@@ -52,7 +48,12 @@ impl Reconciler for Machines {
             Presence::Absent => failure.never_parks(),
             Presence::Present => failure,
         })?;
-        let work = Work { context, fence: &claim.fence, machine: &machine, cloud: &*account.cloud, account: &account };
+        let bake = match machine.role {
+            Role::Bake => context.find_bake(id).await.map_err(stored("read what is baked"))?,
+            Role::Preview | Role::Builder => None,
+        };
+        let (cloud, fence) = (&*account.cloud, &claim.fence);
+        let work = Work { context, fence, machine: &machine, account: &account, cloud, bake: bake.as_ref() };
         match (machine.desired, machine.state) {
             (_, State::Gone) => Ok(Step::Done),
             (Presence::Absent, _) => work.remove().await.map_err(Failure::never_parks),
@@ -62,6 +63,7 @@ impl Reconciler for Machines {
                                somebody else may have read it, so the machine was removed";
                 work.give_up(failure(Code::MachineLost, "boot", message)).await
             }
+            (Presence::Present, State::Booting) if machine.role == Role::Bake => work.watch().await,
             (Presence::Present, State::Booting) => work.boot().await,
             (Presence::Present, State::Enrolled | State::Hibernated) => work.keep().await,
             (Presence::Present, State::Deleting) => Ok(Step::Done),
@@ -76,91 +78,11 @@ struct Work<'w> {
     machine: &'w Machine,
     account: &'w Account,
     cloud: &'w dyn Cloud,
+    /// The image that is made of it.
+    bake: Option<&'w Image>,
 }
 
 impl Work<'_> {
-    async fn create(&self) -> Result<Step, Failure> {
-        let (doing, id) = ("create a machine", self.machine.id);
-        if !self.cloud.capabilities().arches.contains(&self.machine.arch) {
-            let message = format!("this cloud account has no {} machines", self.machine.arch);
-            return self.give_up(failure(Code::MachineFailed, "boot", message)).await;
-        }
-        let offering = match self.account.choose(self.machine).await {
-            Ok(Choice::Any) => None,
-            Ok(Choice::Offering(offering)) => Some(offering),
-            Ok(Choice::Nothing) => return self.give_up(refusal::no_room(self.machine)).await,
-            Ok(Choice::Nowhere { wish, places }) => return self.give_up(refusal::nowhere(&wish, &places)).await,
-            Err(error) => return self.refused(error, None).await,
-        };
-        let prepared = self.context.prepare_enrolment(id, doing).await?;
-        let chosen = offering.as_ref();
-        // By credentials that were replaced it might be made where nobody looks for it.
-        let (account, generation) = (self.machine.account, self.account.generation);
-        let intent = self
-            .write(doing, async |tx| match tx.hold_account(account, generation).await? {
-                Outcome::Stale => Ok(Outcome::Stale),
-                Outcome::Written => tx.machine_creating(id, CREATE_LIMIT, chosen).await,
-            })
-            .await?;
-        if intent == Outcome::Stale {
-            return Ok(Step::Again(Duration::ZERO));
-        }
-        let agent = self.context.agent(self.machine.arch).await?;
-        let create = CreateRequest {
-            machine: id,
-            installation: self.context.installation(),
-            environment: self.machine.environment,
-            role: self.machine.role,
-            size: self.machine.size,
-            arch: self.machine.arch,
-            offering: offering.clone(),
-            attempt: u32::try_from(self.machine.tried.len()).unwrap_or(u32::MAX),
-            image: None,
-            bake: None,
-            expires_at: self.machine.expires_at,
-            agent,
-            config: AgentConfig {
-                hub_url: prepared.hub_url,
-                machine: id,
-                enrolment_token: stagely_domain::secret::Secret::new(prepared.token),
-                ca_pem: prepared.ca_pem,
-                role: self.machine.role,
-                ingress_port: INGRESS_PORT,
-            },
-        };
-        match self.account.create(&create).await {
-            Ok(created) => {
-                let (provider_id, address) = (created.id.0, created.address);
-                self.write_and_tell("record a placed machine", async |tx| {
-                    tx.machine_placed(id, &provider_id, address.as_deref()).await.map(drop)
-                })
-                .await?;
-                tracing::info!(machine.id = %id, "{id} is placed");
-                Ok(Step::Again(Duration::ZERO))
-            }
-            Err(error) => self.refused(error, chosen).await,
-        }
-    }
-
-    /// The provider did not make it, or did not say what it can make.
-    async fn refused(&self, error: CloudError, chosen: Option<&Offering>) -> Result<Step, Failure> {
-        let (doing, id) = ("create a machine", self.machine.id);
-        match (refusal::of(&error, chosen.is_some()), chosen) {
-            (Consequence::Elsewhere, Some(offering)) => {
-                tracing::info!(machine.id = %id, %error, "no room for {id} as {offering}");
-                let _ = self.write(doing, async |tx| tx.machine_refused(id, offering).await).await?;
-                Ok(Step::Again(Duration::ZERO))
-            }
-            (Consequence::Later, _) => Err(clouded(doing)(error)),
-            // Counted in the row, which lives through crashes, and which no other failure touches.
-            (Consequence::Again, _) if self.machine.refusals + 1 < refusal::TRIES => {
-                let _ = self.write(doing, async |tx| tx.machine_not_made(id).await).await?;
-                Err(clouded(doing)(error))
-            }
-            _ => self.give_up(refusal::told(&error)).await,
-        }
-    }
-
     async fn boot(&self) -> Result<Step, Failure> {
         let doing = "wait for a machine's agent";
         let id = self.machine.id;
@@ -193,6 +115,16 @@ impl Work<'_> {
         }
         self.learn_address(&vms).await?;
         Ok(Step::Again(Duration::from_secs(5)))
+    }
+
+    /// A machine that an image is made of: no agent enrols, and it stops by itself. It goes when the image's reconciler
+    /// wishes it away.
+    async fn watch(&self) -> Result<Step, Failure> {
+        let age = self.context.now() - self.machine.placed_at.unwrap_or(self.machine.intended_at);
+        if self.find().await?.is_empty() && age >= YOUTH {
+            return self.give_up(failure(Code::MachineLost, "bake", "the machine is not there any more")).await;
+        }
+        Ok(Step::Again(LOOK))
     }
 
     /// Some providers know the address only some seconds after the create. And the machine that was meant may not run any
@@ -296,7 +228,9 @@ impl Work<'_> {
             return self.gone(State::Intended).await;
         }
         if machine.state != State::Deleting {
-            self.context.revoke(id, "the machine is not wanted any more").await?;
+            if machine.role != Role::Bake {
+                self.context.revoke(id, "the machine is not wanted any more").await?;
+            }
             let from = machine.state;
             let _ = self.write(doing, async |tx| tx.set_machine_state(id, from, State::Deleting).await).await?;
         }
@@ -373,9 +307,11 @@ impl Work<'_> {
         let machine = self.machine;
         self.write(doing, async |tx| {
             change(tx).await?;
-            match (machine.role, machine.environment) {
-                (Role::Preview, Some(env)) => tx.wake(kind::ENVIRONMENT, env.uuid()).await?,
-                _ => tx.wake(kind::FLEET, machine.project.uuid()).await?,
+            match (machine.environment, machine.project, self.bake) {
+                (_, _, Some(image)) => tx.wake(kind::IMAGE, image.id.uuid()).await?,
+                (Some(env), ..) => tx.wake(kind::ENVIRONMENT, env.uuid()).await?,
+                (None, Some(project), None) => tx.wake(kind::FLEET, project.uuid()).await?,
+                (None, None, None) => {}
             }
             Ok(Outcome::Written)
         })

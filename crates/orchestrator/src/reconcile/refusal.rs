@@ -43,6 +43,12 @@ pub fn of(error: &CloudError, chosen: bool) -> Consequence {
     }
 }
 
+/// Whether a refusal of a machine that was to boot a golden image may be that image's fault: somebody removed it, or it does
+/// not fit. Without it the machine is asked for again, and what is refused then has its [`Consequence`].
+pub fn may_be_the_images(error: &CloudError) -> bool {
+    !error.ambiguous && matches!(error.kind, ErrorKind::Invalid | ErrorKind::NotFound | ErrorKind::Unsupported)
+}
+
 /// What the run is told: the provider's sentence and what to do.
 pub fn told(error: &CloudError) -> RunFailure {
     let sentence = error.message.trim_end_matches(['.', ' ']);
@@ -102,7 +108,7 @@ const fn advice(kind: ErrorKind) -> &'static str {
 mod tests {
     use stagely_cloud::{CloudError, ErrorKind};
 
-    use super::{Consequence, of, told};
+    use super::{Consequence, may_be_the_images, of, told};
 
     #[test]
     fn each_kind_of_refusal_has_its_consequence() {
@@ -126,6 +132,18 @@ mod tests {
             assert_eq!(of(&refused(), true), chosen, "{kind:?}");
             assert_eq!(of(&refused().ambiguous(), true), lost, "{kind:?}, and it may have taken effect");
             assert_ne!(of(&refused(), false), Consequence::Elsewhere, "{kind:?}, and there is nothing else");
+        }
+    }
+
+    #[test]
+    fn an_image_is_suspected_only_of_what_certainly_made_nothing() {
+        let refused = |kind| CloudError::new(kind, "create", "no");
+        for kind in [ErrorKind::Invalid, ErrorKind::NotFound, ErrorKind::Unsupported] {
+            assert!(may_be_the_images(&refused(kind)), "{kind:?}");
+            assert!(!may_be_the_images(&refused(kind).ambiguous()), "{kind:?}, and it may have taken effect");
+        }
+        for kind in [ErrorKind::Capacity, ErrorKind::Quota, ErrorKind::Auth, ErrorKind::Unavailable] {
+            assert!(!may_be_the_images(&refused(kind)), "{kind:?}");
         }
     }
 

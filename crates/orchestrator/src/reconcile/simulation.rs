@@ -10,6 +10,7 @@ mod process;
 mod queue;
 pub mod rows;
 pub mod story;
+mod transaction;
 mod truth;
 
 use std::fmt;

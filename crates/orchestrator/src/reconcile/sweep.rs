@@ -10,17 +10,19 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, Utc};
-use stagely_cloud::{Cloud, DeleteProgress, ProviderId, Residue, Vm, VmState};
-use stagely_domain::id::{CloudAccountId, MachineId};
+use stagely_cloud::{Cloud, DeleteProgress, ProviderId, Residue, ResidueKind, Vm, VmState};
+use stagely_domain::id::{CloudAccountId, ImageId, MachineId};
 use stagely_domain::machine::State;
 use stagely_reconcile::{Claim as WorkClaim, Failure, Reconciler, Step};
 use stagely_store::StoreError;
 use stagely_store::environments::{Power, Presence};
+use stagely_store::images::Image;
 use stagely_store::machines::Machine;
 use stagely_store::sweeps::Blind;
 use stagely_store::work::kind;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use crate::context::{clouded, stored};
 use crate::reconcile::ledger::Ledger;
@@ -123,7 +125,8 @@ impl Sweeps {
         Ok(findings)
     }
 
-    /// Disks, snapshots, addresses and the like whose machine is gone. What no machine is named on is shared by all.
+    /// Disks, snapshots, addresses and the like whose machine is gone, and images that nobody wants. What names neither is
+    /// shared by all.
     /// Whether all of them were looked at now.
     async fn sweep_residue(
         &self,
@@ -141,8 +144,11 @@ impl Sweeps {
         let residues = cloud.list_residue(self.context.installation()).await.map_err(clouded(doing))?;
         let (mut things, mut by_id) = (Vec::new(), HashMap::<String, &Residue>::new());
         for residue in &residues.items {
-            let Some(machine) = residue.machine else { continue };
-            let claim = self.claim(known, blind, machine).await?;
+            let claim = match (residue.image, residue.machine) {
+                (Some(image), _) => self.claim_of_image(blind, image, residue, &residues.items).await?,
+                (None, Some(machine)) => self.claim(known, blind, machine).await?,
+                (None, None) => continue,
+            };
             things.push((residue.id.clone(), claim, residue.hold, residue.created_at));
             by_id.insert(residue.id.clone(), residue);
         }
@@ -173,10 +179,29 @@ impl Sweeps {
         match self.context.get_machine(machine).await {
             Ok(row) if row.gone_at.is_none() => Ok(Claim::Open),
             Ok(_) => Ok(Claim::Closed),
-            Err(StoreError::NotFound(_)) if blind.is_some_and(|blind| is_of(blind, machine)) => Ok(Claim::Forgotten),
+            Err(StoreError::NotFound(_)) if blind.is_some_and(|blind| is_of(blind, machine.uuid())) => {
+                Ok(Claim::Forgotten)
+            }
             Err(StoreError::NotFound(_)) => Ok(Claim::Unknown),
             Err(error) => Err(stored("look for a machine's row")(error)),
         }
+    }
+
+    /// What the rows say of an image, or of a part of one. The machine that it was made of has nothing to say any more.
+    async fn claim_of_image(
+        &self,
+        blind: Option<Blind>,
+        id: ImageId,
+        residue: &Residue,
+        listed: &[Residue],
+    ) -> Result<Claim, Failure> {
+        Ok(match self.context.find_image(id).await.map_err(stored("look for an image's row"))? {
+            Some(row) if row.deleted_at.is_some() => Claim::Closed,
+            Some(row) if is_twin_image(&row, residue, listed) => Claim::Twin,
+            Some(_) => Claim::Open,
+            None if blind.is_some_and(|blind| is_of(blind, id.uuid())) => Claim::Forgotten,
+            None => Claim::Unknown,
+        })
     }
 
     /// The ids of what is to be removed now; the rest of what nothing wants is marked.
@@ -226,11 +251,19 @@ impl Sweeps {
     }
 }
 
-/// Whether a machine's id was made in this time (RFC 9562, section 5.7: it begins with the milliseconds since 1970).
-fn is_of(blind: Blind, machine: MachineId) -> bool {
-    let Some((seconds, _)) = machine.uuid().get_timestamp().map(|made| made.to_unix()) else { return true };
+/// Whether an id was made in this time (RFC 9562, section 5.7: it begins with the milliseconds since 1970).
+fn is_of(blind: Blind, id: Uuid) -> bool {
+    let Some((seconds, _)) = id.get_timestamp().map(|made| made.to_unix()) else { return true };
     let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
     (blind.from.timestamp()..=blind.until.timestamp()).contains(&seconds)
+}
+
+/// Whether it is another image beside the one that its row means and that is there: an answer was lost and a look came too
+/// early. Parts of an image are no images.
+fn is_twin_image(row: &Image, residue: &Residue, listed: &[Residue]) -> bool {
+    let Some(reference) = &row.reference else { return false };
+    let is_meant = |other: &Residue| other.image == Some(row.id) && other.is_image(reference);
+    residue.kind == ResidueKind::Image && !is_meant(residue) && listed.iter().any(is_meant)
 }
 
 /// Whether a machine is there beside the one that its row means and that runs: a provider without idempotent creates made both, since an

@@ -12,7 +12,7 @@ pub struct Model {
     #[sea_orm(primary_key, auto_increment = false)]
     pub id: Uuid,
     pub team_id: Uuid,
-    pub project_id: Uuid,
+    pub project_id: Option<Uuid>,
     pub env_id: Option<Uuid>,
     pub account_id: Uuid,
     pub role: String,
@@ -37,6 +37,8 @@ pub struct Model {
     pub tried: Json,
     pub refusals: i32,
     pub locations: Json,
+    pub image_id: Option<Uuid>,
+    pub image: Option<String>,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

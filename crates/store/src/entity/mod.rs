@@ -4,6 +4,7 @@ pub mod api_tokens;
 pub mod build_jobs;
 pub mod cloud_providers;
 pub mod environments;
+pub mod images;
 pub mod installation;
 pub mod machines;
 pub mod pr_posts;

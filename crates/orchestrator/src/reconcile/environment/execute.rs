@@ -132,7 +132,7 @@ async fn ensure_machine(context: &Context, fence: &Fence, snapshot: &Snapshot) -
     let machine = NewMachine {
         id: MachineId::generate(),
         team: env.team,
-        project: env.project,
+        project: Some(env.project),
         environment: Some(env.id),
         account,
         role: Role::Preview,

@@ -3,10 +3,11 @@ use std::sync::Arc;
 use chrono::TimeDelta;
 use stagely_cloud::testing::Chance;
 use stagely_domain::failure::Code;
-use stagely_domain::id::{MachineId, ProjectId, TeamId};
+use stagely_domain::id::{CloudAccountId, ImageId, MachineId, ProjectId, TeamId};
 use stagely_domain::machine::{Arch, Role, Size, State};
 use stagely_store::environments::{Outcome, Power};
-use stagely_store::machines::{Machine, NewMachine};
+use stagely_store::images::NewImage;
+use stagely_store::machines::{BootImage, Machine, NewMachine};
 use stagely_store::testing::TestDb;
 use uuid::Uuid;
 
@@ -22,25 +23,27 @@ const CHANGES: usize = 25;
 
 /// Everything of a row but its owner and the times themselves.
 fn facts(row: &Machine) -> String {
-    let Machine { state, desired, power, offering, tried, refusals, provider_id, address, failure, .. } = row;
+    let Machine { state, desired, power, offering, tried, refusals, image, provider_id, address, failure, .. } = row;
     let times = [row.create_deadline, row.absent_seen_at, row.placed_at, row.enrolled_at, row.drop_at, row.gone_at]
         .map(|at| at.is_some());
-    let create = format!("{offering:?} {tried:?} {refusals} {provider_id:?} {address:?}");
-    format!("{state:?} {desired:?} {power:?} {create} {failure:?} {times:?}")
+    let chosen = format!("{offering:?} {tried:?} {refusals} {image:?}");
+    format!("{state:?} {desired:?} {power:?} {chosen} {provider_id:?} {address:?} {failure:?} {times:?}")
 }
 
 /// One change that `chance` decides, of a row that is in `state`.
-async fn change(tx: &Writing, id: MachineId, state: State, chance: &mut Chance) -> Stored<Outcome> {
+async fn change(tx: &Writing, id: MachineId, state: State, image: &BootImage, chance: &mut Chance) -> Stored<Outcome> {
     let offerings = story::shelves(chance);
     let (offering, _) = chance.pick(&offerings).clone();
     let address = chance.happens(500).then_some("10.0.0.1:7443");
     let from = if chance.happens(100) { *chance.pick(&State::ALL) } else { state };
     let to = *chance.pick(&State::ALL);
     let reason = failure(Code::MachineLost, "run", "it is gone");
-    match chance.below(13) {
-        0 => tx.machine_creating(id, TimeDelta::minutes(3), Some(&offering)).await,
-        1 => tx.machine_creating(id, TimeDelta::minutes(3), None).await,
+    match chance.below(15) {
+        0 => tx.machine_creating(id, TimeDelta::minutes(3), Some(&offering), None).await,
+        1 => tx.machine_creating(id, TimeDelta::minutes(3), None, None).await,
+        12 => tx.machine_creating(id, TimeDelta::minutes(3), Some(&offering), Some(image)).await,
         2 => tx.machine_refused(id, &offering).await,
+        13 => tx.machine_image_refused(id, image).await,
         3 | 4 => tx.machine_placed(id, if chance.happens(500) { "i-1" } else { "i-2" }, address).await,
         5 => tx.machine_shown(id).await,
         7 => tx.machine_not_made(id).await,
@@ -56,6 +59,7 @@ async fn rows_in_memory_change_as_rows_in_postgres_do() {
     let team = db.team("acme").await;
     let account = db.qemu_account(team).await;
     let project = db.project(team, "acme/shop", Some(account)).await;
+    let image = ready_image(&db, (team, account)).await;
     let mut chance = Chance::new(3);
     let life = Life::quiet(&mut chance, false);
     let memory = Connection {
@@ -69,9 +73,9 @@ async fn rows_in_memory_change_as_rows_in_postgres_do() {
             let state = db.store().get_machine(id).await.unwrap().state;
             let mut same = chance.clone();
             let real = Writing::new(db.store().begin().await.unwrap());
-            let outcome = change(&real, id, state, &mut chance).await;
+            let outcome = change(&real, id, state, &image, &mut chance).await;
             let simulated = memory.begin().await.unwrap();
-            let expected = change(&simulated, id, state, &mut same).await;
+            let expected = change(&simulated, id, state, &image, &mut same).await;
             assert_eq!(outcome.as_ref().ok(), expected.as_ref().ok(), "{outcome:?} {expected:?}");
             if outcome.is_ok() {
                 real.commit().await.unwrap();
@@ -88,14 +92,24 @@ async fn rows_in_memory_change_as_rows_in_postgres_do() {
     assert!(written > MACHINES * CHANGES / 5, "{written} changes that took place are too few to prove anything");
 }
 
+async fn ready_image(db: &TestDb, (team, account): (TeamId, CloudAccountId)) -> BootImage {
+    let (id, reference) = (ImageId::generate(), "4711".to_owned());
+    let new = NewImage { id, team, account, arch: Arch::Amd64, base_images: Vec::new() };
+    let tx = db.store().begin().await.unwrap();
+    assert_eq!(tx.insert_image(&new).await.unwrap(), Outcome::Written);
+    assert_eq!(tx.image_ready(id, &reference, &[]).await.unwrap(), Outcome::Written);
+    tx.commit().await.unwrap();
+    BootImage { id, reference }
+}
+
 async fn new_machine(db: &TestDb, life: &Life, (team, project, account): (TeamId, ProjectId, Uuid)) -> MachineId {
     let id = MachineId::generate();
     let new = NewMachine {
         id,
         team,
-        project,
+        project: Some(project),
         environment: None,
-        account: stagely_domain::id::CloudAccountId::from_uuid(account),
+        account: CloudAccountId::from_uuid(account),
         role: Role::Builder,
         size: Size::Small,
         arch: Arch::Amd64,

@@ -1,5 +1,4 @@
-//! The rows in memory, with what their statements in `stagely_store::machines` do to them; the agents; and a log of what
-//! was intended when.
+//! The rows in memory, the agents, and a log of what was intended when.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,14 +9,13 @@ use stagely_cloud::AgentDownload;
 use stagely_cloud::testing::Doom;
 use stagely_cloud::testing::sim::{Record, SimCloud};
 use stagely_domain::clock::Clock;
-use stagely_domain::failure::Failure as RunFailure;
-use stagely_domain::id::{CloudAccountId, InstallationId, MachineId};
+use stagely_domain::id::{CloudAccountId, ImageId, InstallationId, MachineId};
 use stagely_domain::machine::{Arch, Role, State};
-use stagely_domain::offering::Offering;
 use stagely_proto::hub::PrepareEnrolmentResponse;
 use stagely_reconcile::{Failure, Fence};
 use stagely_store::agents::Agent;
-use stagely_store::environments::{Outcome, Power, Presence};
+use stagely_store::environments::{Power, Presence};
+use stagely_store::images::Image;
 use stagely_store::machines::Machine;
 use stagely_store::sweeps::Blind;
 use stagely_store::work::kind;
@@ -25,8 +23,9 @@ use stagely_store::{Result as Stored, StoreError};
 use uuid::Uuid;
 
 use super::queue::Queue;
+use super::transaction::Transaction;
 use crate::clouds::Account;
-use crate::reconcile::ledger::{Changes, Ledger, Writing};
+use crate::reconcile::ledger::{Ledger, Writing};
 
 /// What is intended of a machine from some moment on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -140,6 +139,7 @@ impl Ledger for Connection {
         else {
             return Ok(None);
         };
+        let Some(project) = machine.project else { return Ok(None) };
         // It enrols once it has booted, if it has not been told off. Slower than the provider's lists.
         let boot = |record: &Record| {
             let at = (record.born + fortune.boots_in?).max(record.shown_from());
@@ -159,7 +159,7 @@ impl Ledger for Connection {
         Ok(Some(Agent {
             machine: id,
             team: machine.team,
-            project: machine.project,
+            project,
             environment: machine.environment,
             role: machine.role,
             wanted: machine.desired == Presence::Present,
@@ -178,12 +178,22 @@ impl Ledger for Connection {
         }))
     }
 
+    /// Nobody bakes here.
+    async fn find_image(&self, _: ImageId) -> Stored<Option<Image>> {
+        Ok(None)
+    }
+
+    async fn find_bake(&self, _: MachineId) -> Stored<Option<Image>> {
+        Ok(None)
+    }
+
+    async fn list_bootable_images(&self, _: CloudAccountId, _: Arch) -> Stored<Vec<Image>> {
+        Ok(Vec::new())
+    }
+
     async fn begin(&self) -> Stored<Writing> {
         self.rows.doom.point().await;
-        Ok(Writing::new(Transaction {
-            rows: Arc::clone(&self.rows),
-            changed: Mutex::new((self.rows.inside().machines.clone(), Vec::new(), Vec::new())),
-        }))
+        Ok(Writing::new(Transaction::of(Arc::clone(&self.rows))))
     }
 
     async fn fenced(&self, fence: &Fence) -> Stored<Writing> {
@@ -226,143 +236,6 @@ impl Ledger for Connection {
     }
 }
 
-/// A copy of the rows, until its commit.
-struct Transaction {
-    rows: Arc<Rows>,
-    changed: Mutex<Copy>,
-}
-
-type Copy = (BTreeMap<MachineId, Machine>, Vec<(DateTime<Utc>, MachineId, Intent)>, Vec<(&'static str, Uuid)>);
-
-impl Transaction {
-    fn update(
-        &self,
-        id: MachineId,
-        is_meant: impl FnOnce(&Machine) -> bool,
-        change: impl FnOnce(&mut Machine, DateTime<Utc>),
-    ) -> Outcome {
-        let now = self.rows.clock.now();
-        match self.changed().0.get_mut(&id).filter(|machine| is_meant(machine)) {
-            Some(machine) => {
-                change(machine, now);
-                Outcome::Written
-            }
-            None => Outcome::Stale,
-        }
-    }
-
-    fn changed(&self) -> MutexGuard<'_, Copy> {
-        self.changed.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-#[async_trait]
-impl Changes for Transaction {
-    /// Nobody changes the account here.
-    async fn hold_account(&self, _: CloudAccountId, _: i64) -> Stored<Outcome> {
-        Ok(Outcome::Written)
-    }
-
-    async fn machine_creating(&self, id: MachineId, limit: TimeDelta, offering: Option<&Offering>) -> Stored<Outcome> {
-        Ok(self.update(id, is_to_be_made, |machine, now| {
-            machine.state = State::Creating;
-            (machine.create_deadline, machine.absent_seen_at) = (Some(now + limit), None);
-            machine.offering = offering.cloned();
-        }))
-    }
-
-    async fn machine_refused(&self, id: MachineId, offering: &Offering) -> Stored<Outcome> {
-        let tried = offering.to_string();
-        let is_meant = |machine: &Machine| machine.state == State::Creating && !machine.tried.contains(&tried);
-        Ok(self.update(id, is_meant, |machine, _| {
-            machine.tried.push(tried.clone());
-            machine.offering = None;
-        }))
-    }
-
-    async fn machine_not_made(&self, id: MachineId) -> Stored<Outcome> {
-        Ok(self.update(id, is_to_be_made, |machine, _| machine.refusals += 1))
-    }
-
-    async fn machine_placed(&self, id: MachineId, provider_id: &str, address: Option<&str>) -> Stored<Outcome> {
-        Ok(self.update(
-            id,
-            |machine| machine.gone_at.is_none(),
-            |machine, now| {
-                machine.provider_id = Some(provider_id.to_owned());
-                machine.address = address.map(str::to_owned).or(machine.address.take());
-                machine.placed_at = machine.placed_at.or(Some(now));
-                if machine.state == State::Creating {
-                    machine.state = State::Booting;
-                }
-            },
-        ))
-    }
-
-    async fn machine_shown(&self, id: MachineId) -> Stored<Outcome> {
-        let is_meant = |machine: &Machine| machine.placed_at.is_none() && machine.gone_at.is_none();
-        Ok(self.update(id, is_meant, |machine, now| machine.placed_at = Some(now)))
-    }
-
-    async fn set_machine_state(&self, id: MachineId, from: State, to: State) -> Stored<Outcome> {
-        if !from.may_become(to) {
-            return Err(StoreError::Illegal { table: "machines", from: format!("{from:?}"), to: format!("{to:?}") });
-        }
-        Ok(self.update(
-            id,
-            |machine| machine.state == from,
-            |machine, now| {
-                machine.state = to;
-                if to == State::Enrolled {
-                    machine.enrolled_at = machine.enrolled_at.or(Some(now));
-                }
-                if to == State::Gone {
-                    machine.gone_at = Some(now);
-                }
-            },
-        ))
-    }
-
-    async fn drop_machine(&self, id: MachineId, failure: Option<&RunFailure>) -> Stored<Outcome> {
-        let outcome = self.update(
-            id,
-            |machine| machine.desired == Presence::Present,
-            |machine, now| {
-                (machine.desired, machine.drop_at) = (Presence::Absent, Some(now));
-                machine.failure = machine.failure.take().or(failure.cloned());
-            },
-        );
-        if outcome == Outcome::Written {
-            self.changed().1.push((self.rows.clock.now(), id, Intent::Absent));
-        }
-        Ok(outcome)
-    }
-
-    async fn wake(&self, kind: &'static str, key: Uuid) -> Stored<()> {
-        self.changed().2.push((kind, key));
-        Ok(())
-    }
-
-    async fn commit(self: Box<Self>) -> Stored<()> {
-        self.rows.doom.point().await;
-        {
-            let mut changed = self.changed();
-            let mut inside = self.rows.inside();
-            inside.machines = std::mem::take(&mut changed.0);
-            inside.log.append(&mut changed.1);
-            for (kind, key) in changed.2.drain(..).filter(|(kind, _)| [kind::MACHINE, kind::SWEEP].contains(kind)) {
-                inside.queue.wake((kind, key));
-            }
-        }
-        self.rows.doom.point().await;
-        Ok(())
-    }
-}
-
-fn is_to_be_made(machine: &Machine) -> bool {
-    machine.desired == Presence::Present && matches!(machine.state, State::Intended | State::Creating)
-}
-
 /// A row that was just committed.
 pub fn intended(id: MachineId, ids: [Uuid; 4], expires_at: DateTime<Utc>, now: DateTime<Utc>) -> Machine {
     use stagely_domain::id::{EnvironmentId, ProjectId, TeamId};
@@ -370,7 +243,7 @@ pub fn intended(id: MachineId, ids: [Uuid; 4], expires_at: DateTime<Utc>, now: D
     Machine {
         id,
         team: TeamId::from_uuid(team),
-        project: ProjectId::from_uuid(project),
+        project: Some(ProjectId::from_uuid(project)),
         environment: Some(EnvironmentId::from_uuid(environment)),
         account: CloudAccountId::from_uuid(account),
         role: Role::Preview,
@@ -383,6 +256,7 @@ pub fn intended(id: MachineId, ids: [Uuid; 4], expires_at: DateTime<Utc>, now: D
         offering: None,
         tried: Vec::new(),
         refusals: 0,
+        image: None,
         provider_id: None,
         address: None,
         failure: None,

@@ -101,7 +101,7 @@ fn machine(snapshot: &Snapshot, state: machine::State) -> Machine {
     Machine {
         id: MachineId::generate(),
         team: snapshot.env.team,
-        project: snapshot.env.project,
+        project: Some(snapshot.env.project),
         environment: Some(snapshot.env.id),
         account: CloudAccountId::generate(),
         role: Role::Preview,
@@ -114,6 +114,7 @@ fn machine(snapshot: &Snapshot, state: machine::State) -> Machine {
         offering: None,
         tried: Vec::new(),
         refusals: 0,
+        image: None,
         provider_id: None,
         address: Some("127.0.0.1:1".into()),
         failure: None,

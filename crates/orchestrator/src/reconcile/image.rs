@@ -1,0 +1,71 @@
+//! Golden images: a machine that bakes, an image of it, and the end of both. Key: the image's id.
+//!
+//! A failed bake keeps nothing at the provider; its row stays and says why, until somebody removes it.
+
+mod execute;
+pub mod plan;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use stagely_domain::id::ImageId;
+use stagely_reconcile::{Claim, Failure, Fence, Reconciler, Step};
+use stagely_store::work::kind;
+use stagely_store::{Scope, StoreError};
+
+use crate::context::{Context, stored};
+use execute::{Next, execute};
+use plan::{Plan, Snapshot, plan};
+
+/// Things done in one activation before others get their turn.
+const MAX_OPS: usize = 8;
+
+pub struct Images(pub Arc<Context>);
+
+#[async_trait]
+impl Reconciler for Images {
+    const KIND: &'static str = kind::IMAGE;
+
+    /// A bake has a deadline of its own and a removal is tried for ever, so neither is ever parked.
+    async fn reconcile(&self, claim: &Claim) -> Result<Step, Failure> {
+        let id = ImageId::from_uuid(claim.fence.key);
+        self.bring(id, &claim.fence).await.map_err(Failure::never_parks)
+    }
+}
+
+impl Images {
+    async fn bring(&self, id: ImageId, fence: &Fence) -> Result<Step, Failure> {
+        for _ in 0..MAX_OPS {
+            let Some(snapshot) = self.look(id).await? else { return Ok(Step::Done) };
+            let op = match plan(&snapshot, self.0.clock.now()) {
+                Plan::Do(op) => op,
+                Plan::Wait(after) => return Ok(Step::Again(after)),
+                Plan::Rest => return Ok(Step::Done),
+            };
+            tracing::debug!(image.id = %id, ?op, "next for {id}");
+            if let Next::Wait(after) = execute(&self.0, fence, &snapshot, &op).await? {
+                return Ok(Step::Again(after));
+            }
+        }
+        Ok(Step::Again(Duration::ZERO))
+    }
+
+    /// Everything that a decision is made on; nothing when there is no such image.
+    async fn look(&self, id: ImageId) -> Result<Option<Snapshot>, Failure> {
+        let (doing, store) = ("read an image", &self.0.store);
+        let image = match store.get_image(&Scope::system(doing), id).await {
+            Ok(image) => image,
+            Err(StoreError::NotFound(_)) => return Ok(None),
+            Err(error) => return Err(stored(doing)(error)),
+        };
+        let machine = match image.machine {
+            Some(machine) => Some(store.get_machine(machine).await.map_err(stored(doing))?),
+            None => None,
+        };
+        let bootable = store.list_bootable_images(image.account, image.arch).await.map_err(stored(doing))?;
+        let is_asked_for = store.is_image_asked_for(id).await.map_err(stored(doing))?;
+        let bootable = bootable.iter().map(|image| image.id).collect();
+        Ok(Some(Snapshot { image, machine, bootable, is_asked_for }))
+    }
+}

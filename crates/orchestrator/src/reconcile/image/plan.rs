@@ -1,0 +1,131 @@
+//! What is to be done next for a golden image: a pure function of what the rows say.
+
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use stagely_cloud::ProviderId;
+use stagely_domain::failure::{Code, Failure};
+use stagely_domain::id::ImageId;
+use stagely_domain::image::State;
+use stagely_domain::machine;
+use stagely_store::environments::Presence;
+use stagely_store::images::Image;
+use stagely_store::machines::Machine;
+
+use crate::failures::failure;
+
+/// How long a bake may take from the placing of its machine until the image is ready.
+pub const BAKE_LIMIT: TimeDelta = TimeDelta::minutes(25);
+/// How long there may be no machine for it.
+pub const PLACE_LIMIT: TimeDelta = TimeDelta::minutes(60);
+const SOON: Duration = Duration::from_secs(5);
+
+/// Everything that a decision is made on.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    pub image: Image,
+    /// The machine that it is made of, gone or not.
+    pub machine: Option<Machine>,
+    /// What new machines of the same account and architecture may boot.
+    pub bootable: Vec<ImageId>,
+    /// A machine is being created with it, and the same must be asked for again.
+    pub is_asked_for: bool,
+}
+
+/// One thing to do. Each may be done twice.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Op {
+    /// Wish for the machine that bakes.
+    EnsureMachine,
+    /// Make an image of it, once it has stopped.
+    Capture(ProviderId),
+    /// Say why it cannot be had, and wish its machine away.
+    Fail(Box<Failure>),
+    /// Wish its machine away.
+    DropMachine,
+    /// Wish these away, for which there is a newer one.
+    Retire(Vec<ImageId>),
+    /// Remove everything of it from the provider.
+    Remove,
+}
+
+/// What was decided.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Plan {
+    Do(Op),
+    /// Look again after this long.
+    Wait(Duration),
+    /// Nothing until somebody wishes otherwise.
+    Rest,
+}
+
+/// The next step.
+pub fn plan(snapshot: &Snapshot, now: DateTime<Utc>) -> Plan {
+    match (snapshot.image.desired, snapshot.image.state) {
+        (_, State::Gone) => Plan::Rest,
+        (Presence::Absent, _) | (_, State::Failed) => leave(snapshot),
+        (Presence::Present, State::Baking) => bake(snapshot, now),
+        (Presence::Present, State::Ready) => keep(snapshot),
+    }
+}
+
+/// Towards an image that can be booted.
+fn bake(snapshot: &Snapshot, now: DateTime<Utc>) -> Plan {
+    let late = || {
+        let message = format!("there was no machine to bake within {} minutes", PLACE_LIMIT.num_minutes());
+        fail(failure(Code::TimedOut, "bake", message))
+    };
+    let Some(machine) = &snapshot.machine else {
+        let age = now - snapshot.image.created_at;
+        return if age > PLACE_LIMIT { late() } else { Plan::Do(Op::EnsureMachine) };
+    };
+    if machine.desired == Presence::Absent {
+        let lost = || failure(Code::MachineLost, "bake", "the machine that was to be baked was removed");
+        return fail(machine.failure.clone().unwrap_or_else(lost));
+    }
+    match machine.placed_at {
+        Some(placed_at) if now - placed_at > BAKE_LIMIT => {
+            let minutes = BAKE_LIMIT.num_minutes();
+            let message = format!("the machine was not baked and copied within {minutes} minutes of its placing");
+            fail(failure(Code::TimedOut, "bake", message))
+        }
+        None if now - machine.intended_at > PLACE_LIMIT => late(),
+        _ => match (&machine.provider_id, machine.state) {
+            (Some(id), machine::State::Booting) => Plan::Do(Op::Capture(ProviderId(id.clone()))),
+            _ => Plan::Wait(SOON),
+        },
+    }
+}
+
+/// It can be booted: its machine goes, and so do the images before it.
+fn keep(snapshot: &Snapshot) -> Plan {
+    if snapshot.machine.as_ref().is_some_and(|machine| machine.desired == Presence::Present) {
+        return Plan::Do(Op::DropMachine);
+    }
+    let newest = snapshot.bootable.iter().max();
+    let older: Vec<ImageId> = snapshot.bootable.iter().copied().filter(|id| Some(id) != newest).collect();
+    if older.is_empty() { Plan::Rest } else { Plan::Do(Op::Retire(older)) }
+}
+
+/// Towards nothing: first what it is made of, so that nothing of it can come after, then what is asked for with it.
+fn leave(snapshot: &Snapshot) -> Plan {
+    match &snapshot.machine {
+        Some(machine) if machine.desired == Presence::Present => return Plan::Do(Op::DropMachine),
+        Some(machine) if machine.gone_at.is_none() => return Plan::Wait(SOON),
+        _ => {}
+    }
+    let image = &snapshot.image;
+    match (image.deleted_at, image.desired) {
+        // A failed bake left nothing, and its row says why until it is wished away.
+        (Some(_), Presence::Present) => Plan::Rest,
+        _ if snapshot.is_asked_for => Plan::Wait(SOON),
+        _ => Plan::Do(Op::Remove),
+    }
+}
+
+fn fail(failure: Failure) -> Plan {
+    Plan::Do(Op::Fail(Box::new(failure)))
+}
+
+#[cfg(test)]
+mod tests;
