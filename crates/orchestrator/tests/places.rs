@@ -58,8 +58,9 @@ async fn a_wish_for_regions_is_kept_in_its_order_and_the_next_is_tried_when_one_
     let [machine] = stack.cloud.inner.machines()[..] else { panic!("one machine") };
     assert_eq!(stack.cloud.inner.created_as(machine), Some(offering("h", "hel1")));
     assert_eq!(stack.world.db.text("SELECT locations FROM machines").await, r#"["nbg1", "hel1"]"#);
+    // Punctuation of others' words is escaped in Markdown.
     let comment = stack.comment();
-    assert!(comment.contains("on h in hel1") && comment.contains("no room: n in nbg1"), "{comment}");
+    assert!(comment.contains(r"on h in hel1 \(no room\: n in nbg1\)"), "{comment}");
     end(stack).await;
 }
 
@@ -89,7 +90,7 @@ async fn a_processor_that_the_account_has_not_is_refused_before_there_is_a_machi
     assert!(comment.contains("has no arm64 machines") && comment.contains("such as AWS or Hetzner"), "{comment}");
     insert_hetzner(&stack).await;
     push(&stack, "version: 2\npreview:\n  arch: arm64\n# Again\n").await;
-    stack.says("hetzner-eu").await;
+    stack.says(r"hetzner\-eu").await;
     assert_eq!(stack.world.db.text("SELECT count(*) FROM machines WHERE role = 'preview'").await, "0");
     push(&stack, "version: 2\npreview:\n  provider: nowhere\n").await;
     stack.says("no cloud account").await;

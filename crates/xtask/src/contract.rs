@@ -23,43 +23,47 @@ const SEEDS: &str = "20000";
 /// The test that compares the table of cases with the tests that there are, and prints it.
 const TABLE: &str = "every_case_is_held_at_every_provider";
 
-/// The whole contract: very many simulated lives, every provider, and the first boot. With `only`, the parts whose name
-/// contains it.
+/// The parts, in their order.
+const PARTS: [&str; 4] = ["simulation", "providers", "story", "first boot"];
+
+/// What all tests together leave out: it takes a second, optimized build of everything, and ten minutes of emulated boots.
+const BY_ITSELF: [&str; 2] = ["simulation", "first boot"];
+
+/// The contract: very many simulated lives, every provider, a story at AWS, and the first boot at a cloud. With `only`, the
+/// parts whose name contains it.
 pub async fn run(only: Option<&str>) -> anyhow::Result<()> {
-    const SIMULATION: &str = "simulation";
-    ensure!([SIMULATION].iter().chain(&CLOUDS).any(|part| wanted(only, part)), "there is no such part");
-    if wanted(only, SIMULATION) {
+    parts(|part| only.is_none_or(|only| part.contains(only))).await
+}
+
+/// As far as it belongs to all tests.
+pub async fn with_the_tests() -> anyhow::Result<()> {
+    parts(|part| !BY_ITSELF.contains(&part)).await
+}
+
+async fn parts(is_wanted: impl Fn(&str) -> bool) -> anyhow::Result<()> {
+    let [simulated, providers, story, first_boot] = PARTS.map(is_wanted);
+    ensure!(simulated || providers || story || first_boot, "the parts are {}", PARTS.join(", "));
+    if simulated {
         // Optimized, since the number of lives is what it is worth.
         let simulation =
             ["--release", "--package", "stagely-orchestrator", "--lib", "--", "simulation::", "--nocapture"];
         cargo_test(&simulation, &[("SEEDS", SEEDS)]).await?;
     }
-    clouds(only).await
-}
-
-/// The parts beside the simulation.
-const CLOUDS: [&str; 3] = ["providers", "story", "first boot"];
-
-fn wanted(only: Option<&str>, part: &str) -> bool {
-    only.is_none_or(|only| part.contains(only))
-}
-
-/// Everything beside the simulation.
-pub async fn clouds(only: Option<&str>) -> anyhow::Result<()> {
-    let [wants_providers, wants_story, wants_first_boot] = CLOUDS.map(|part| wanted(only, part));
-    if wants_providers {
-        providers().await?;
+    if providers {
+        self::providers().await?;
     }
-    let services = Services::start().await?;
-    let outcome = async {
-        if wants_story {
-            story(&services).await?;
-        }
-        if wants_first_boot { first_boot(&services).await } else { Ok(()) }
-    };
-    let outcome = outcome.await;
-    services.stop().await;
-    outcome?;
+    if story || first_boot {
+        let services = Services::start().await?;
+        let outcome = async {
+            if story {
+                self::story(&services).await?;
+            }
+            if first_boot { self::first_boot(&services).await } else { Ok(()) }
+        };
+        let outcome = outcome.await;
+        services.stop().await;
+        outcome?;
+    }
     // Who holds which case, as the last thing that is read.
     cargo_test(&[WHOLE, &["--", "--nocapture", TABLE]].concat(), &[]).await
 }

@@ -49,7 +49,7 @@ pub async fn run(suite: Option<Suite>, only: Option<&str>) -> anyhow::Result<()>
         if only.is_none() {
             // Those that need a Docker engine, root or Debian's packages.
             cargo_test(&[WHOLE, &["--", "--ignored", "docker::", "registry::"]].concat(), &[]).await?;
-            contract::clouds(None).await?;
+            contract::with_the_tests().await?;
         }
     }
     Ok(())
