@@ -26,21 +26,32 @@ const TABLE: &str = "every_case_is_held_at_every_provider";
 /// The parts, in their order.
 const PARTS: [&str; 4] = ["simulation", "providers", "story", "first boot"];
 
-/// What all tests together leave out: it takes a second, optimized build of everything, and ten minutes of emulated boots.
-const BY_ITSELF: [&str; 2] = ["simulation", "first boot"];
+/// How much of it to run.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Breadth {
+    /// Everything.
+    Whole,
+    /// What all tests together have time for: without a second, optimized build of everything, the emulated boots of stock
+    /// images, and [`SLOW`].
+    Tests,
+}
+
+/// Tests at AWS' double that take minutes each: thousands of its slow answers.
+const SLOW: [&str; 3] =
+    ["an_image_whose_making_is_interrupted", "whoever_is_killed_while_an_image", "interrupted_anywhere_on_its_way"];
 
 /// The contract: very many simulated lives, every provider, a story at AWS, and the first boot at a cloud. With `only`, the
 /// parts whose name contains it.
 pub async fn run(only: Option<&str>) -> anyhow::Result<()> {
-    parts(|part| only.is_none_or(|only| part.contains(only))).await
+    parts(Breadth::Whole, |part| only.is_none_or(|only| part.contains(only))).await
 }
 
 /// As far as it belongs to all tests.
 pub async fn with_the_tests() -> anyhow::Result<()> {
-    parts(|part| !BY_ITSELF.contains(&part)).await
+    parts(Breadth::Tests, |part| ["providers", "story"].contains(&part)).await
 }
 
-async fn parts(is_wanted: impl Fn(&str) -> bool) -> anyhow::Result<()> {
+async fn parts(breadth: Breadth, is_wanted: impl Fn(&str) -> bool) -> anyhow::Result<()> {
     let [simulated, providers, story, first_boot] = PARTS.map(is_wanted);
     ensure!(simulated || providers || story || first_boot, "the parts are {}", PARTS.join(", "));
     if simulated {
@@ -50,7 +61,7 @@ async fn parts(is_wanted: impl Fn(&str) -> bool) -> anyhow::Result<()> {
         cargo_test(&simulation, &[("SEEDS", SEEDS)]).await?;
     }
     if providers {
-        self::providers().await?;
+        self::providers(breadth).await?;
     }
     if story || first_boot {
         let services = Services::start().await?;
@@ -69,7 +80,7 @@ async fn parts(is_wanted: impl Fn(&str) -> bool) -> anyhow::Result<()> {
 }
 
 /// Each provider by itself.
-async fn providers() -> anyhow::Result<()> {
+async fn providers(breadth: Breadth) -> anyhow::Result<()> {
     let (image, agent) = (artifacts::image().await?, artifacts::agent().await?);
     let (python, prism) = (clients().await?, checker().await?);
     let documents = documents()?;
@@ -85,14 +96,19 @@ async fn providers() -> anyhow::Result<()> {
         ("STAGELY_TEST_PRISM", prism.as_str()),
         ("STAGELY_SPECS_DIR", given.as_str()),
     ];
-    let mut arguments = WHOLE.to_vec();
-    arguments.extend(["--", "--ignored", "--test-threads=1", "--nocapture"]);
-    arguments.extend(["aws::", "digitalocean::", "hetzner::", "qemu::"]);
+    let mut doubles =
+        vec!["--", "--ignored", "--test-threads=2", "--nocapture", "aws::", "digitalocean::", "hetzner::"];
     if documents.is_none() {
         tell("not run: 2 checks of requests and answers with the providers' OpenAPI documents, which are not here");
-        arguments.extend(["--skip", "openapi_document"]);
+        doubles.extend(["--skip", "openapi_document"]);
     }
-    cargo_test(&arguments, &environment).await
+    if breadth == Breadth::Tests {
+        doubles.extend(SLOW.iter().flat_map(|test| ["--skip", test]));
+    }
+    cargo_test(&[WHOLE, &doubles].concat(), &environment).await?;
+    // Machines have the processors to themselves.
+    let metal = ["--", "--ignored", "--test-threads=1", "--nocapture", "qemu::"];
+    cargo_test(&[WHOLE, &metal].concat(), &environment).await
 }
 
 /// A pull request's whole life with machines at the server that stands for AWS; the other clouds' are integration tests.
