@@ -31,6 +31,21 @@ pub enum Size {
 }
 
 impl Size {
+    /// Providers' names for machines of about a size, which a configuration may say instead of it. They mean the size and its
+    /// guarantee, at whichever provider; Hetzner sells `cx11`, `cx21` and `cx31` no more, and `t3.large` has two of the four
+    /// processors. The types in use are those of the provider's catalogue.
+    pub const ALIASES: [(&'static str, Self); 9] = [
+        ("t3.small", Self::Small),
+        ("s-1vcpu-2gb", Self::Small),
+        ("cx11", Self::Small),
+        ("t3.medium", Self::Medium),
+        ("s-2vcpu-4gb", Self::Medium),
+        ("cx21", Self::Medium),
+        ("t3.large", Self::Large),
+        ("s-4vcpu-8gb", Self::Large),
+        ("cx31", Self::Large),
+    ];
+
     /// The least number of virtual processors.
     #[must_use]
     pub const fn min_vcpus(self) -> u32 {

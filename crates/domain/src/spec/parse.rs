@@ -113,7 +113,7 @@ impl Reader<'_> {
             }
         }
         build.machine =
-            table.get("machine").and_then(|node| self.word(node, &table.at("machine"), SIZES)).unwrap_or_default();
+            table.get("machine").and_then(|node| self.size(node, &table.at("machine"))).unwrap_or_default();
         build.timeout = table.get("timeout").and_then(|node| self.duration(node, &table.at("timeout")));
         build
     }
@@ -138,7 +138,7 @@ impl Reader<'_> {
         let Some(table) = self.table(node, "preview", &known) else {
             return preview;
         };
-        if let Some(size) = table.get("size").and_then(|node| self.word(node, "preview.size", SIZES)) {
+        if let Some(size) = table.get("size").and_then(|node| self.size(node, "preview.size")) {
             preview.size = size;
         }
         if let Some(arch) = table.get("arch").and_then(|node| self.word(node, "preview.arch", ARCHES)) {
@@ -173,6 +173,12 @@ impl Reader<'_> {
         }
         preview.health = table.get("health").and_then(|node| self.health(node));
         preview
+    }
+
+    /// A size, by its name or by one of [`Size::ALIASES`].
+    fn size(&mut self, node: &Node, path: &str) -> Option<Size> {
+        let alias = Size::ALIASES.into_iter().find(|(name, _)| node.text() == Some(*name));
+        alias.map(|(_, size)| size).or_else(|| self.word(node, path, SIZES))
     }
 
     fn expose(&mut self, node: &Node, path: &str) -> Option<Expose> {

@@ -51,6 +51,17 @@ fn version_alone_is_enough() {
     assert_eq!(Spec::default().preview.size, Size::Medium);
 }
 
+#[test]
+fn a_types_name_means_its_size_also_when_nobody_sells_it_any_more() {
+    for (name, size) in [("cx11", Size::Small), ("s-2vcpu-4gb", Size::Medium), ("t3.large", Size::Large)] {
+        let text = format!("version: 2\nbuilds: {{ web: {{ machine: {name} }} }}\npreview: {{ size: {name} }}\n");
+        let spec = parse(&text, "stagely.yaml").unwrap();
+        assert_eq!((spec.preview.size, spec.builds["web"].machine), (size, size), "{name}");
+    }
+    let [mistake] = &parse("version: 2\npreview: { size: cx51 }\n", "stagely.yaml").unwrap_err()[..] else { panic!() };
+    assert_eq!(mistake.to_string(), "stagely.yaml:2:18: preview.size: `cx51` is not one of `small`, `medium`, `large`");
+}
+
 /// Every mistake names file, line, column and key, says what was expected, and offers the nearest word.
 #[test]
 fn each_mistake_is_told_with_its_place_and_its_fix() {
