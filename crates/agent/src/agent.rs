@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use stagely_domain::clock::{Clock as _, SystemClock};
 use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
@@ -46,7 +47,7 @@ pub struct Doors {
 /// Runs until `cancel`, or until the machine must end.
 ///
 /// # Errors
-/// If the machine's own files cannot be used, or the hub refuses to enrol it.
+/// If the machine's own files cannot be used.
 pub async fn run(
     config: Config,
     mut identity: Identity,
@@ -62,8 +63,9 @@ pub async fn run(
     let granted = match resumed {
         Some(granted) => granted,
         None => match enrolled(&config, &identity, &credentials, &tasks, &cancel).await? {
-            Some(granted) => granted,
-            None => return Ok(Ended::Stopped),
+            Enrolment::Granted(granted) => granted,
+            Enrolment::Stopped => return Ok(Ended::Stopped),
+            Enrolment::Never(reason) => return Ok(over(&config, reason).await),
         },
     };
     identity.forget_token(&config.paths.identity).context("forget the enrolment token")?;
@@ -135,28 +137,37 @@ async fn serve(ingress: Ingress, tasks: TaskTracker, cancel: CancellationToken) 
     }
 }
 
-/// Asks until the hub answers; a refusal is final.
+/// How asking to be enrolled ended.
+enum Enrolment {
+    Granted(Granted),
+    Stopped,
+    /// And why: nobody can ever reach this machine, so it must not stay.
+    Never(String),
+}
+
+/// Asks until the hub answers, but not for ever; a refusal is final.
 async fn enrolled(
     config: &Config,
     identity: &Identity,
     credentials: &Credentials,
     tasks: &TaskTracker,
     cancel: &CancellationToken,
-) -> anyhow::Result<Option<Granted>> {
+) -> anyhow::Result<Enrolment> {
     let mut backoff = Backoff::new(config.timing.retry);
+    let deadline = Instant::now() + config.timing.enrolment;
     loop {
         let asked = tokio::select! {
-            () = cancel.cancelled() => return Ok(None),
+            () = cancel.cancelled() => return Ok(Enrolment::Stopped),
             asked = enrol::enrol(identity, credentials, tasks) => asked,
         };
         match asked {
             Ok(granted) => {
                 credentials.keep(&granted).context("keep the credential")?;
                 info!(machine.id = %identity.machine_id, "machine {} enrolled", identity.machine_id);
-                return Ok(Some(granted));
+                return Ok(Enrolment::Granted(granted));
             }
             Err(error @ (enrol::Error::Refused { .. } | enrol::Error::NoToken)) => {
-                return Err(error.into());
+                return Ok(Enrolment::Never(error.to_string()));
             }
             Err(error) => {
                 let error = anyhow::Error::from(error);
@@ -164,17 +175,35 @@ async fn enrolled(
             }
         }
         tokio::select! {
-            () = cancel.cancelled() => return Ok(None),
+            () = cancel.cancelled() => return Ok(Enrolment::Stopped),
+            () = tokio::time::sleep_until(deadline) => return Ok(Enrolment::Never(unenrolled(config))),
             () = tokio::time::sleep(backoff.pause()) => {}
         }
     }
+}
+
+/// Why a machine ends that nobody enrolled in time.
+#[must_use]
+pub fn unenrolled(config: &Config) -> String {
+    format!("not enrolled within {} s", config.timing.enrolment.as_secs())
+}
+
+/// Ends a machine that does nothing yet.
+pub async fn over(config: &Config, reason: String) -> Ended {
+    warn!("this machine ends: {reason}");
+    power_off(config).await;
+    Ended::MachineOver(reason)
 }
 
 /// Stops the workload, then the machine.
 async fn end_machine(machine: &Machine, reason: &str) {
     warn!("this machine ends: {reason}");
     machine.stop_workload().await;
-    match machine.config.end {
+    power_off(&machine.config).await;
+}
+
+async fn power_off(config: &Config) {
+    match config.end {
         End::Observe => info!("the machine stays on, as configured"),
         End::PowerOff => {
             // Of its own token: the work's is cancelled already.

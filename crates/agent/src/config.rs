@@ -86,6 +86,8 @@ pub struct Timing {
     pub poll: Duration,
     /// The lease of a restarted agent until the hub says otherwise.
     pub first_lease: Duration,
+    /// How long a machine may be there without being enrolled.
+    pub enrolment: Duration,
 }
 
 impl Default for Config {
@@ -115,6 +117,7 @@ impl Default for Timing {
             watch: Duration::from_secs(5),
             poll: Duration::from_millis(500),
             first_lease: Duration::from_secs(900),
+            enrolment: Duration::from_secs(600),
         }
     }
 }

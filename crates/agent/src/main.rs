@@ -87,6 +87,10 @@ async fn run(config: Config, wait: bool) -> anyhow::Result<()> {
             let host = handover::Host::default();
             let identity = tokio::select! {
                 () = cancel.cancelled() => return Ok(()),
+                // A copy of a template whose control plane died before it said whose machine this is.
+                () = tokio::time::sleep(config.timing.enrolment) => {
+                    return Ok(drop(agent::over(&config, agent::unenrolled(&config)).await));
+                }
                 identity = handover::receive(&mut stream, &config, &host) => identity?,
             };
             let woken = doors.woken.clone();

@@ -27,6 +27,27 @@ async fn a_machine_enrols_once_and_goes_on_as_itself_after_a_restart() {
     running.stop().await;
 }
 
+/// Replaces a part of the identity that the machine was given.
+fn reword(rig: &Rig, from: &str, to: &str) {
+    let path = &rig.config.paths.identity;
+    let text = std::fs::read_to_string(path).unwrap();
+    assert!(text.contains(from));
+    std::fs::write(path, text.replace(from, to)).unwrap();
+}
+
+/// Its control plane is gone, or it is not the machine that it says it is: nobody would ever end it.
+#[tokio::test]
+async fn a_machine_that_is_not_enrolled_in_time_or_is_refused_ends() {
+    let mut rig = Rig::new().await;
+    rig.config.timing.enrolment = Duration::from_millis(200);
+    reword(&rig, "one-time", "another");
+    let Ended::MachineOver(reason) = rig.start().ended().await else { panic!("it goes on") };
+    assert!(reason.contains("409 Conflict token_used: somebody else used it"), "{reason}");
+    reword(&rig, &format!(":{}", rig.hub.address.port()), ":1");
+    let Ended::MachineOver(reason) = rig.start().ended().await else { panic!("it goes on") };
+    assert_eq!(reason, "not enrolled within 0 s");
+}
+
 #[tokio::test]
 async fn facts_are_reported_again_after_a_cut_and_old_wishes_are_ignored() {
     let rig = Rig::new().await;
@@ -84,10 +105,7 @@ async fn a_lease_that_lapses_ends_the_machine() {
     let running = rig.start();
     wait_for("connected", || rig.hub.seen.lock().unwrap().connections == 1).await;
     running.stop().await;
-    let path = &rig.config.paths.identity;
-    let text = std::fs::read_to_string(path).unwrap();
-    let port = format!(":{}", rig.hub.address.port());
-    std::fs::write(path, text.replace(&port, ":1")).unwrap();
+    reword(&rig, &format!(":{}", rig.hub.address.port()), ":1");
     let running = rig.start();
     assert_eq!(running.ended().await, Ended::MachineOver("its lease lapsed".to_owned()));
 }

@@ -157,7 +157,13 @@ impl FakeHub {
         };
         assert!(head.starts_with("POST /agent/v1/enrol"), "{head}");
         let ask: serde_json::Value = serde_json::from_str(&body).unwrap();
-        assert_eq!(ask["token"], "one-time");
+        if ask["token"] != "one-time" {
+            let answer = r#"{"code":"token_used","message":"somebody else used it"}"#;
+            let head = format!("HTTP/1.1 409 Conflict\r\ncontent-length: {}\r\n\r\n", answer.len());
+            stream.write_all((head + answer).as_bytes()).await.unwrap();
+            let _ = stream.shutdown().await;
+            return;
+        }
         let csr = STANDARD.decode(ask["csr_der"].as_str().unwrap()).unwrap();
         let (certificate_pem, spki) = self.authority.sign(&csr);
         {
