@@ -57,8 +57,11 @@ enum Command {
     /// Check a `stagely.yaml`; needs no server.
     Validate {
         /// The file.
-        #[arg(default_value = stagely_domain::spec::FILE)]
+        #[arg(default_value = stagely_domain::spec::FILE, conflicts_with = "schema")]
         file: PathBuf,
+        /// Check nothing; print the file's JSON Schema, for editors.
+        #[arg(long)]
+        schema: bool,
     },
     /// How much there is of everything.
     Status,
@@ -164,7 +167,8 @@ pub(crate) enum Deliveries {
 /// Does what the command line says.
 pub async fn run(cli: Cli, out: &mut (impl Write + ?Sized), err: &mut (impl Write + ?Sized)) -> Exit {
     let outcome = match &cli.command {
-        Command::Validate { file } => validate::validate(file, out, err),
+        Command::Validate { schema: true, .. } => validate::schema(out),
+        Command::Validate { file, .. } => validate::validate(file, out, err),
         Command::Cloud(cloud::Clouds::Permissions { kind }) => cloud::permissions(*kind, out),
         Command::Cloud(cloud::Clouds::Sweep(sweep)) => cloud::sweep::sweep(sweep, out).await,
         Command::Cloud(cloud::Clouds::Conformance(asked)) => cloud::conformance::conformance(asked, out).await,

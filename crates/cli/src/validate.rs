@@ -7,6 +7,12 @@ use stagely_domain::spec;
 
 use crate::{ClientError, Exit};
 
+/// Prints what editors check the file by.
+pub(crate) fn schema(out: &mut (impl Write + ?Sized)) -> Result<Exit, ClientError> {
+    writeln!(out, "{:#}", spec::json_schema())?;
+    Ok(Exit::Done)
+}
+
 /// Prints every mistake as `file:line:column: key: message`.
 pub(crate) fn validate(
     file: &Path,

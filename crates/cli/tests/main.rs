@@ -30,6 +30,17 @@ fn a_valid_file_is_said_to_be_valid_and_mistakes_are_listed_with_their_places() 
 }
 
 #[test]
+fn the_schema_that_editors_check_the_file_by_is_printed() {
+    let (code, out, err) = stagely(&["validate", "--schema"], &[]);
+    assert_eq!((code, err.as_str()), (0, ""));
+    let schema: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
+    assert_eq!(schema["required"], serde_json::json!(["version"]));
+    let (code, _, err) = stagely(&["validate", "--schema", "stagely.yaml"], &[]);
+    assert!(code == 2 && err.contains("--schema"), "{code} {err}");
+}
+
+#[test]
 fn a_wrong_command_line_or_a_missing_setting_says_what_to_do() {
     let home = tempfile::tempdir().unwrap();
     let home = [("HOME", home.path().to_str().unwrap())];

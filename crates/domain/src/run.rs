@@ -1,6 +1,10 @@
 //! Runs: one attempt to bring one commit live.
 
+use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
+
+/// How long a run may take in all.
+pub const LIMIT: TimeDelta = TimeDelta::minutes(60);
 
 /// Why a run was begun.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]

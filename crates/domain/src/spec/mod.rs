@@ -5,6 +5,7 @@ mod decode;
 mod diagnostic;
 mod parse;
 mod resolve;
+mod schema;
 mod triggers;
 mod values;
 
@@ -27,8 +28,10 @@ pub const FILE: &str = "stagely.yaml";
 /// The whole file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(extend("required" = ["version"]))]
 pub struct Spec {
     /// Always 2.
+    #[schemars(extend("const" = 2))]
     pub version: u32,
     /// Images to build, by compose service. Empty: the compose file's `build:` sections.
     pub builds: IndexMap<String, Build>,
@@ -55,6 +58,7 @@ impl Default for Spec {
 /// One image.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(transform = schema::beside_the_fields_of_a_build)]
 pub struct Build {
     /// Directory given to the build.
     pub context: RepoPath,
@@ -63,16 +67,21 @@ pub struct Build {
     /// Stage to build; default the last.
     pub target: Option<String>,
     /// Build arguments.
+    #[schemars(schema_with = "schema::variables")]
     pub args: IndexMap<String, String>,
     /// Names of project secrets given to the build.
+    #[schemars(schema_with = "schema::texts")]
     pub secrets: Vec<String>,
     /// Compose services that use the image; default the one of this name.
+    #[schemars(schema_with = "schema::texts")]
     pub services: Vec<String>,
     /// Platforms; default the preview machine's. Several make one manifest list.
+    #[schemars(schema_with = "schema::platforms")]
     pub platforms: Vec<Platform>,
     /// Size of the builder.
+    #[schemars(schema_with = "schema::size")]
     pub machine: Size,
-    /// The longest that it may take; default 30 min.
+    /// The longest that it may take; default 30 min, at most 1 h like the whole run.
     pub timeout: Option<Duration>,
 }
 
@@ -121,26 +130,32 @@ impl Platform {
 #[serde(deny_unknown_fields, default)]
 pub struct Preview {
     /// Size of the machine.
+    #[schemars(schema_with = "schema::size")]
     pub size: Size,
     /// Processor of the machine.
     pub arch: Arch,
     /// A cloud account of the team; default the project's.
     pub provider: Option<String>,
     /// Regions, in the order in which they are tried.
+    #[schemars(schema_with = "schema::texts")]
     pub region: Vec<String>,
     /// Compose files, in order; later ones are laid over earlier ones.
+    #[schemars(schema_with = "schema::paths")]
     pub compose: Vec<RepoPath>,
     /// Ports to route; the first is the root URL. Empty: every published port of the compose file.
     pub expose: Vec<Expose>,
     /// Environment for every service that is built or named.
+    #[schemars(schema_with = "schema::variables")]
     pub env: IndexMap<String, String>,
     /// Names of project secrets.
+    #[schemars(schema_with = "schema::texts")]
     pub secrets: Vec<String>,
     /// Who may open the preview.
     pub access: Access,
     /// How long it is kept after a deploy.
     pub ttl: Duration,
     /// Idle time before it sleeps; `never` to keep it awake.
+    #[schemars(schema_with = "schema::idle_time")]
     pub sleep_after: Option<Duration>,
     /// Commands at start and stop.
     pub lifecycle: Lifecycle,
@@ -246,10 +261,12 @@ fn root_path() -> String {
 #[serde(deny_unknown_fields, default)]
 pub struct Triggers {
     /// Patterns of base branches; `*` matches any run of characters.
+    #[schemars(schema_with = "schema::texts")]
     pub branches: Vec<String>,
     /// Labels that must be there.
     pub labels: Labels,
     /// Patterns of paths of which at least one must have changed; empty for any.
+    #[schemars(schema_with = "schema::texts")]
     pub paths: Vec<String>,
     /// Whether drafts count.
     pub drafts: bool,
@@ -274,6 +291,7 @@ impl Default for Triggers {
 #[serde(deny_unknown_fields, default)]
 pub struct Labels {
     /// At least one of these; empty for no condition.
+    #[schemars(schema_with = "schema::texts")]
     pub any: Vec<String>,
 }
 
@@ -299,12 +317,13 @@ pub struct Test {
     /// The image they run in.
     pub image: Option<String>,
     /// The commands, in order.
+    #[schemars(schema_with = "schema::texts")]
     pub commands: Vec<String>,
     /// The longest that they may take; default 20 min.
     pub timeout: Option<Duration>,
 }
 
-/// The JSON Schema (draft 2020-12) of the file, for editors.
+/// The JSON Schema (draft 2020-12) of the file as it is written, for editors.
 #[must_use]
 pub fn json_schema() -> serde_json::Value {
     schemars::schema_for!(Spec).to_value()

@@ -3,16 +3,17 @@
 use indexmap::IndexMap;
 
 use crate::machine::{Arch, Size};
+use crate::run;
 use crate::spec::decode::{Reader, Table, shown};
 use crate::spec::diagnostic::Diagnostic;
 use crate::spec::{
-    Access, Build, Expose, Forks, Health, Hook, Labels, Lifecycle, Platform, Preview, Spec, Test, Triggers,
+    Access, Build, Duration, Expose, Forks, Health, Hook, Labels, Lifecycle, Platform, Preview, Spec, Test, Triggers,
 };
 use crate::yaml::{self, Node};
 
-const SIZES: &[(&str, Size)] = &[("small", Size::Small), ("medium", Size::Medium), ("large", Size::Large)];
+pub(super) const SIZES: &[(&str, Size)] = &[("small", Size::Small), ("medium", Size::Medium), ("large", Size::Large)];
 const ARCHES: &[(&str, Arch)] = &[("amd64", Arch::Amd64), ("arm64", Arch::Arm64)];
-const PLATFORMS: &[(&str, Platform)] = &[("linux/amd64", Platform::Amd64), ("linux/arm64", Platform::Arm64)];
+pub(super) const PLATFORMS: &[(&str, Platform)] = &[("linux/amd64", Platform::Amd64), ("linux/arm64", Platform::Arm64)];
 
 /// Reads `stagely.yaml`. `file` is its name in messages.
 ///
@@ -112,10 +113,20 @@ impl Reader<'_> {
                 build.platforms.extend(self.word(item, &format!("{}[{index}]", table.at("platforms")), PLATFORMS));
             }
         }
-        build.machine =
-            table.get("machine").and_then(|node| self.size(node, &table.at("machine"))).unwrap_or_default();
-        build.timeout = table.get("timeout").and_then(|node| self.duration(node, &table.at("timeout")));
+        build.machine = table.get("machine").and_then(|node| self.size(node, &table.at("machine"))).unwrap_or_default();
+        build.timeout = table.get("timeout").and_then(|node| self.build_timeout(node, &table.at("timeout")));
         build
+    }
+
+    /// A build is a part of a run, which ends after its own time.
+    fn build_timeout(&mut self, node: &Node, path: &str) -> Option<Duration> {
+        let timeout = self.duration(node, path)?;
+        let most = Duration::from_secs(run::LIMIT.num_seconds().unsigned_abs());
+        if timeout > most {
+            let message = format!("`{timeout}` is more than {most}, which is the most that a whole run may take");
+            self.wrong(node.at, path, message);
+        }
+        Some(timeout)
     }
 
     fn preview(&mut self, node: &Node) -> Preview {

@@ -1,5 +1,6 @@
 use super::{Duration, Platform, RepoPath, Spec, json_schema, parse};
 use crate::machine::Size;
+use crate::yaml::{self, Node, Value};
 
 const FULL: &str = r#"version: 2
 builds:
@@ -107,6 +108,10 @@ fn each_mistake_is_told_with_its_place_and_its_fix() {
             "stagely.yaml:2:24: builds.a.platform: `linux/arm46` is not one of `linux/amd64`, `linux/arm64` (did you mean `linux/arm64`?)",
         ),
         (
+            "version: 2\nbuilds:\n  api: { timeout: 90m }\n",
+            "stagely.yaml:3:19: builds.api.timeout: `90m` is more than 1h, which is the most that a whole run may take",
+        ),
+        (
             "version: 2\ntest: { enabled: true }\n",
             "stagely.yaml:2:7: test.image: missing: give the image in which the commands run",
         ),
@@ -140,11 +145,58 @@ fn paths_are_kept_inside_the_repository() {
 }
 
 #[test]
-fn the_json_schema_knows_every_top_level_key() {
-    let schema = json_schema();
-    let keys: Vec<&String> = schema["properties"].as_object().unwrap().keys().collect();
-    for key in ["version", "builds", "preview", "triggers", "test"] {
-        assert!(keys.iter().any(|known| *known == key), "{key}");
+fn a_build_may_take_as_long_as_a_run() {
+    let spec = parse("version: 2\nbuilds:\n  api: { timeout: 60m }\n", "stagely.yaml").unwrap();
+    assert_eq!(spec.builds["api"].timeout, Some(Duration::from_secs(3600)));
+}
+
+/// A file as an editor reads it.
+fn read(node: &Node) -> serde_json::Value {
+    match &node.value {
+        _ if node.is_null() => serde_json::Value::Null,
+        Value::Scalar { text, plain: true } => serde_json::from_str(text).unwrap_or_else(|_| text.as_str().into()),
+        Value::Scalar { text, plain: false } => text.as_str().into(),
+        Value::Sequence(items) => items.iter().map(read).collect(),
+        Value::Mapping(entries) => {
+            entries.iter().map(|(key, value)| (key.text().unwrap().to_owned(), read(value))).collect()
+        }
+    }
+}
+
+#[test]
+fn what_an_editor_says_by_the_json_schema_is_what_stagely_says() {
+    let schema = jsonschema::validator_for(&json_schema()).unwrap();
+    let refusal = |text: &str| {
+        let value = read(&yaml::parse(text).unwrap().unwrap());
+        schema.validate(&value).err().map(|error| format!("{}: {error}", error.instance_path()))
+    };
+    let good = [
+        FULL,
+        "version: 2\n",
+        "version: 2\nbuilds: { web: { platforms: [linux/amd64, linux/arm64], machine: t3.large, cache: true } }\n",
+        "version: 2\nbuilds: { web: { platforms: linux/arm64, args: { DEBUG: true, NOTHING: ~ }, services: web } }\n",
+        "version: 2\npreview: { size: cx21, region: [nbg1, fsn1], compose: [a.yml, b.yml], sleep_after: never }\n",
+        "version: 2\npreview: { env: { PORT: 8080 }, secrets: ONE }\ntriggers: { branches: main, labels: { any: go } }\n",
+        "version: 2\ntest: { commands: npm test, timeout: 20m }\n",
+    ];
+    for text in good {
+        parse(text, "stagely.yaml").unwrap();
+        assert_eq!(refusal(text), None, "{text}");
+    }
+    let bad = [
+        "builds: {}\n",
+        "version: 3\n",
+        "version: 2\npreveiw: {}\n",
+        "version: 2\nbuilds: { web: { platform: linux/sparc } }\n",
+        "version: 2\npreview: { size: cx51 }\n",
+        "version: 2\npreview: { ttl: soon }\n",
+        "version: 2\npreview: { sleep_after: ever }\n",
+        "version: 2\npreview: { env: { 2ND: x } }\n",
+        "version: 2\npreview: { expose: [{ service: web }] }\n",
+    ];
+    for text in bad {
+        parse(text, "stagely.yaml").unwrap_err();
+        assert!(refusal(text).is_some(), "{text}");
     }
 }
 

@@ -86,8 +86,6 @@ pub struct Plan {
 const STOP_GRACE: TimeDelta = TimeDelta::seconds(60);
 /// How long an agent may be silent before the environment counts as unreachable.
 const SILENCE: TimeDelta = TimeDelta::seconds(120);
-/// How long a run may take in all.
-const RUN_LIMIT: TimeDelta = TimeDelta::minutes(60);
 /// How long a preview must have been live for its lost machine to be replaced.
 const STEADY: TimeDelta = TimeDelta::minutes(5);
 /// How often a resting environment is compared with its pull request.
@@ -130,8 +128,8 @@ pub fn plan(snapshot: &Snapshot, now: DateTime<Utc>) -> Plan {
 
 /// Towards a live commit.
 fn advance(snapshot: &Snapshot, run: &Run<Resolved>, now: DateTime<Utc>) -> Plan {
-    if now - run.created_at > RUN_LIMIT {
-        let message = format!("the run took longer than {} minutes", RUN_LIMIT.num_minutes());
+    if now - run.created_at > run::LIMIT {
+        let message = format!("the run took longer than {} minutes", run::LIMIT.num_minutes());
         return fail(failure(Code::TimedOut, "deploy", message));
     }
     let Some(spec) = &run.spec else { return step(State::Queued, Op::ReadCommit) };
