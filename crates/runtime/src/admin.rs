@@ -1,4 +1,4 @@
-//! The private admin port: is the process alive, is it ready, what are its numbers.
+//! The private admin port: is the process alive, is it ready.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

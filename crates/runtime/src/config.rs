@@ -50,6 +50,12 @@ impl Peer {
             Self::Reaper => "reaper",
         }
     }
+
+    /// Whether it seals and opens what is kept sealed in the database. The others are not to have the key for that.
+    #[must_use]
+    pub const fn has_key_ring(self) -> bool {
+        matches!(self, Self::Api | Self::Orchestrator | Self::AgentHub)
+    }
 }
 
 impl fmt::Display for Peer {
@@ -62,10 +68,10 @@ impl fmt::Display for Peer {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Environment {
-    /// Readable logs, reflection, a generated encryption key is allowed.
+    /// Readable logs; `stagelyd` makes up the secrets that were not given.
     #[default]
     Development,
-    /// JSON logs, every secret must be given.
+    /// JSON logs; the secrets must be given.
     Production,
 }
 
@@ -99,6 +105,23 @@ pub struct Common {
     pub state_dir: PathBuf,
 }
 
+impl Common {
+    /// Whether these services may start with it.
+    fn check(&self, peers: &[Peer]) -> anyhow::Result<()> {
+        if self.environment == Environment::Development {
+            return Ok(());
+        }
+        let has_key = self.encryption_key.is_some() || self.encryption_keys.is_some();
+        if !has_key && peers.iter().any(|peer| peer.has_key_ring()) {
+            bail!("ENCRYPTION_KEY is not set: in production give 32 bytes in hexadecimal (openssl rand -hex 32)");
+        }
+        if self.service_token.is_none() {
+            bail!("STAGELY_SERVICE_TOKEN is not set: in production give the same long random text to every service");
+        }
+        Ok(())
+    }
+}
+
 /// How public preview URLs are written.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct PreviewUrl {
@@ -127,7 +150,7 @@ impl PreviewUrl {
 pub struct Ports {
     /// gRPC, private.
     pub grpc_listen: SocketAddr,
-    /// `/healthz`, `/readyz`, `/metrics`, private.
+    /// `/healthz` and `/readyz`, private.
     pub admin_listen: SocketAddr,
     /// How the others dial the gRPC port.
     pub grpc_url: String,
@@ -183,11 +206,25 @@ impl Settings {
     }
 }
 
-/// Reads defaults, file and environment.
+/// Reads defaults, file and environment, for a process that runs all services.
 ///
 /// # Errors
 /// Names the file or variable at fault, never a secret's value.
 pub fn load() -> anyhow::Result<Settings> {
+    load_for(&Peer::ALL)
+}
+
+/// The same for a process that runs only these.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_for(peers: &[Peer]) -> anyhow::Result<Settings> {
+    let settings = read()?;
+    settings.common.check(peers)?;
+    Ok(settings)
+}
+
+fn read() -> anyhow::Result<Settings> {
     let mut figment = Figment::new();
     for (index, peer) in Peer::ALL.into_iter().enumerate() {
         let offset = u16::try_from(index).unwrap_or_default();
@@ -232,14 +269,6 @@ pub fn load() -> anyhow::Result<Settings> {
     }
     figment = figment.join(Serialized::default("common", serde_json::json!({})));
     let common: Common = figment.extract_inner("common").context("configuration table [common]")?;
-    if common.environment == Environment::Production {
-        if common.encryption_key.is_none() && common.encryption_keys.is_none() {
-            bail!("ENCRYPTION_KEY is not set: in production give 32 bytes in hexadecimal (openssl rand -hex 32)");
-        }
-        if common.service_token.is_none() {
-            bail!("STAGELY_SERVICE_TOKEN is not set: in production give the same long random text to every service");
-        }
-    }
     Ok(Settings { common, figment })
 }
 
@@ -258,4 +287,38 @@ fn default_preview_domain() -> String {
 
 fn default_state_dir() -> PathBuf {
     PathBuf::from("/var/lib/stagely")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::{Common, Peer};
+
+    /// The services that may not start with these settings in production.
+    fn refused(settings: Value) -> Vec<Peer> {
+        let common: Common = serde_json::from_value(settings).unwrap();
+        Peer::ALL.into_iter().filter(|peer| common.check(&[*peer]).is_err()).collect()
+    }
+
+    #[test]
+    fn in_production_only_who_opens_what_is_sealed_must_have_the_key() {
+        assert_eq!(refused(json!({})), []);
+        assert_eq!(refused(json!({"environment": "production", "encryption_key": "00"})), Peer::ALL);
+        let keyless = json!({"environment": "production", "service_token": "long"});
+        assert_eq!(refused(keyless.clone()), [Peer::AgentHub, Peer::Orchestrator, Peer::Api]);
+        for key in [json!({"encryption_key": "00"}), json!({"encryption_keys": "a:00"})] {
+            let mut settings = keyless.clone();
+            settings.as_object_mut().unwrap().extend(key.as_object().unwrap().clone());
+            assert_eq!(refused(settings), []);
+        }
+    }
+
+    #[test]
+    fn a_process_that_runs_all_services_must_have_the_key_too() {
+        let common: Common =
+            serde_json::from_value(json!({"environment": "production", "service_token": "long"})).unwrap();
+        let told = common.check(&Peer::ALL).unwrap_err().to_string();
+        assert!(told.starts_with("ENCRYPTION_KEY is not set"), "{told}");
+    }
 }

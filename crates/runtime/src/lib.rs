@@ -34,7 +34,7 @@ pub trait Service: Sized + Send + 'static {
 /// The `main` of a service that runs as its own process.
 #[must_use]
 pub fn main<S: Service>() -> ExitCode {
-    let settings = match config::load() {
+    let settings = match config::load_for(&[S::PEER]) {
         Ok(settings) => settings,
         Err(error) => return fail(S::PEER, &error, 64),
     };

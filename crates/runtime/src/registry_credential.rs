@@ -1,8 +1,8 @@
 //! Passwords with which builders push and previews pull: short-lived, bound to one project, stored nowhere.
 //!
 //! A password is its own claims and an HMAC over them, so whoever holds the key can mint one and the registry
-//! token endpoint can check it without a table. The key is derived from the service token (or, without one,
-//! from the encryption key), which every service of an installation shares.
+//! token endpoint can check it without a table. The key is derived from the service token, which every service of an
+//! installation shares (without one, in development, from the encryption key).
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;

@@ -35,6 +35,8 @@ pub const SERVICES: [&str; 6] = [
     "stagely-reaper",
     "stagely-api",
 ];
+/// Those that seal and open what is kept sealed; the others run without the key for that.
+const WITH_THE_KEY: [&str; 3] = ["stagely-agent-hub", "stagely-orchestrator", "stagely-api"];
 const READY: Duration = Duration::from_secs(60);
 const DRAIN: Duration = Duration::from_secs(30);
 
@@ -125,14 +127,19 @@ impl ControlPlane {
             command.arg("up");
         } else {
             // What `stagelyd` makes up for itself, services that run alone must be given.
-            for (name, file) in [("ENCRYPTION_KEY", "encryption-key"), ("STAGELY_SERVICE_TOKEN", "service-token")] {
-                let path = self.secrets.join(file);
-                let secret = std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
-                command.env(name, secret.trim());
+            command.env("STAGELY_SERVICE_TOKEN", self.secret("service-token")?);
+            if WITH_THE_KEY.contains(&program) {
+                command.env("ENCRYPTION_KEY", self.secret("encryption-key")?);
             }
         }
         self.running.push((program, command.spawn().with_context(|| format!("start {program}"))?));
         Ok(())
+    }
+
+    fn secret(&self, file: &str) -> anyhow::Result<String> {
+        let path = self.secrets.join(file);
+        let secret = std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+        Ok(secret.trim().to_owned())
     }
 
     async fn ready(&mut self) -> anyhow::Result<()> {
