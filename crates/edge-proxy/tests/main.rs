@@ -4,3 +4,4 @@
 mod pages;
 mod proxy;
 mod rig;
+mod upgrade;

@@ -17,6 +17,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Mutex;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -129,6 +130,9 @@ impl Rig {
                             if stream.write_all(answer).await.is_err() || stream.flush().await.is_err() {
                                 return;
                             }
+                            if answer.starts_with(b"HTTP/1.1 101 ") {
+                                return echo(stream, &sink).await;
+                            }
                         }
                     }
                 });
@@ -183,6 +187,21 @@ impl Rig {
         }
         String::from_utf8_lossy(&answer).into_owned()
     }
+}
+
+/// What a machine speaks that has switched protocols: everything comes back, and `bye` is the end. What it heard is known only
+/// when either side has left.
+async fn echo(mut stream: TlsStream<TcpStream>, sink: &Mutex<Vec<u8>>) {
+    let (mut heard, mut piece) = (Vec::new(), [0; 1024]);
+    while let Ok(length @ 1..) = stream.read(&mut piece).await {
+        heard.extend_from_slice(&piece[..length]);
+        let ends = heard.ends_with(b"bye");
+        if ends || stream.write_all(&piece[..length]).await.is_err() || stream.flush().await.is_err() {
+            break;
+        }
+    }
+    let _ = stream.shutdown().await;
+    sink.lock().await.extend_from_slice(&heard);
 }
 
 /// Whether a request's head is there, and its body when that comes in chunks.
