@@ -56,7 +56,8 @@ pub(crate) enum Accounts {
         /// Replace the credentials by those on standard input, as JSON: `{"token": "…"}`.
         #[arg(long)]
         credentials_stdin: bool,
-        /// Take credentials that show none of its machines: these are gone for certain, or to be removed by hand.
+        /// Take credentials or regions that show none of its machines and golden images: these are gone for certain, or to be
+        /// removed by hand.
         #[arg(long)]
         abandon_machines: bool,
     },

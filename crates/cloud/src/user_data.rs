@@ -13,8 +13,9 @@ use crate::{CloudError, ErrorKind, Result};
 
 /// When a machine that nobody enrolled ends itself.
 pub(crate) const UNENROLLED: Duration = Duration::from_secs(600);
-/// When a machine that bakes ends itself.
-const BAKING: Duration = Duration::from_secs(1800);
+/// When a machine that bakes ends itself, whatever has become of it. From outside a failed bake then looks like one that
+/// went well, so this must be later than anybody still makes an image of it.
+pub const BAKE_DEADLINE: Duration = Duration::from_secs(2 * 3600);
 
 /// The agent's service.
 pub(crate) const AGENT_UNIT: &str = "[Unit]
@@ -89,7 +90,7 @@ systemctl start --no-block stagely-deadline.timer
 /// # Errors
 /// [`ErrorKind::Invalid`] when it is longer than `limit` bytes, or what is to be pulled is no image; nothing was sent then.
 pub(crate) fn render(request: &CreateRequest, limit: usize) -> Result<String> {
-    let after = if request.bake.is_some() { BAKING } else { UNENROLLED };
+    let after = if request.bake.is_some() { BAKE_DEADLINE } else { UNENROLLED };
     render_with_deadline(request, limit, after)
 }
 

@@ -1,5 +1,8 @@
 //! Golden images: baked, booted, replaced, removed, with something going wrong wherever something can.
 
+mod accounts;
+mod lacking;
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use stagely_cloud::{Cloud, Residue, ResidueKind};
@@ -35,8 +38,7 @@ impl Stack {
 
     /// What a member asks for who has enough of it.
     async fn drop_image(&self, id: ImageId) {
-        let team = self.image(id).await.team;
-        self.other().await.drop_image(team, id).await.unwrap();
+        self.other().await.drop_image(self.image(id).await.team, id).await.unwrap();
     }
 
     async fn image(&self, id: ImageId) -> Image {

@@ -16,8 +16,10 @@ pub struct Uses {
     pub machines: i64,
     /// Those of them that may exist at the provider.
     pub made: i64,
-    /// Golden images that the provider still has.
+    /// Golden images that were not cleared away.
     pub images: i64,
+    /// Those of them that the provider may have.
+    pub captured: i64,
     /// The repositories of projects whose machines are made in it.
     pub projects: Vec<String>,
 }
@@ -68,6 +70,8 @@ impl Tx {
             "SELECT (SELECT count(*) FROM machines WHERE account_id = $1 AND gone_at IS NULL) AS machines, \
              (SELECT count(*) FROM machines WHERE account_id = $1 AND gone_at IS NULL AND state <> 'intended') AS made, \
              (SELECT count(*) FROM images WHERE account_id = $1 AND deleted_at IS NULL) AS images, \
+             (SELECT count(*) FROM images i LEFT JOIN machines m ON m.id = i.machine_id WHERE i.account_id = $1 \
+             AND i.deleted_at IS NULL AND (i.reference IS NOT NULL OR m.provider_id IS NOT NULL)) AS captured, \
              ARRAY(SELECT repo FROM projects WHERE cloud_provider_id = $1 AND deleted_at IS NULL ORDER BY id) AS projects",
             [id.uuid().into()],
         );
@@ -76,8 +80,29 @@ impl Tx {
             machines: row.try_get("", "machines").map_err(doing)?,
             made: row.try_get("", "made").map_err(doing)?,
             images: row.try_get("", "images").map_err(doing)?,
+            captured: row.try_get("", "captured").map_err(doing)?,
             projects: row.try_get("", "projects").map_err(doing)?,
         })
+    }
+
+    /// Where the provider may have machines and golden images of an account; `None` stands for a place that is not known.
+    ///
+    /// # Errors
+    /// The database's error.
+    pub async fn list_account_places(&self, id: CloudAccountId) -> Result<Vec<Option<String>>> {
+        let doing = |source| StoreError::query("list where an account has something", source);
+        // An id may name the region before a slash, and is right where the offering is not: after a lost answer a machine may
+        // be found elsewhere. An image is where its machine was, also one that failed and is still to be cleared away.
+        let sql = "SELECT CASE WHEN m.provider_id LIKE '%/%' THEN split_part(m.provider_id, '/', 1) \
+                   ELSE m.offering->>'location' END AS place \
+                   FROM machines m WHERE m.account_id = $1 AND m.state <> 'intended' \
+                   AND (m.gone_at IS NULL OR (m.provider_id IS NOT NULL AND EXISTS \
+                   (SELECT 1 FROM images i WHERE i.machine_id = m.id AND i.deleted_at IS NULL))) \
+                   UNION SELECT jsonb_array_elements_text(locations) FROM images \
+                   WHERE account_id = $1 AND deleted_at IS NULL ORDER BY place";
+        let statement = Statement::from_sql_and_values(DbBackend::Postgres, sql, [id.uuid().into()]);
+        let rows = self.inner.query_all_raw(statement).await.map_err(doing)?;
+        rows.iter().map(|row| row.try_get("", "place").map_err(doing)).collect()
     }
 
     /// Writes name, settings and credentials over those that were read at `account.generation`; stale when somebody else

@@ -109,6 +109,20 @@ impl Store {
         rows.map_err(reading)?.into_iter().map(image).collect()
     }
 
+    /// The images of an account that were not cleared away, oldest first.
+    ///
+    /// # Errors
+    /// The database's error.
+    pub async fn list_account_images(&self, account: CloudAccountId) -> Result<Vec<Image>> {
+        let rows = images::Entity::find()
+            .filter(images::Column::AccountId.eq(account.uuid()))
+            .filter(images::Column::DeletedAt.is_null())
+            .order_by_asc(images::Column::Id)
+            .all(&self.db)
+            .await;
+        rows.map_err(reading)?.into_iter().map(image).collect()
+    }
+
     /// The image that is made of this machine.
     ///
     /// # Errors

@@ -67,7 +67,7 @@ async fn an_account_in_use_is_not_deleted_and_one_that_is_deleted_loses_its_cred
     let db = &world.db;
     db.execute("UPDATE cloud_providers SET credentials_sealed = '\\x01'").await;
     assert_eq!(world.wish_for_a_machine().await, Outcome::Written);
-    assert_eq!(world.uses().await, Uses { machines: 1, made: 0, images: 0, projects: vec!["acme/shop".to_owned()] });
+    assert_eq!(world.uses().await, Uses { machines: 1, projects: vec!["acme/shop".to_owned()], ..Uses::default() });
     assert_eq!(world.delete().await, Outcome::Stale);
     db.execute("UPDATE projects SET deleted_at = now()").await;
     assert_eq!(world.delete().await, Outcome::Stale);
@@ -96,6 +96,40 @@ async fn an_account_with_an_image_at_its_provider_is_not_deleted() {
     world.db.execute("UPDATE images SET state = 'failed', deleted_at = now()").await;
     assert_eq!(world.uses().await, Uses::default(), "a row that says why it failed holds nothing up");
     assert_eq!(world.delete().await, Outcome::Written);
+    world.db.drop_database().await;
+}
+
+#[tokio::test]
+async fn an_account_has_something_where_a_machine_or_an_image_may_be() {
+    let world = world().await;
+    let db = &world.db;
+    let places = async || db.store().begin().await.unwrap().list_account_places(world.account).await.unwrap();
+    let at = |place: &str| Some(place.to_owned());
+    assert_eq!(world.wish_for_a_machine().await, Outcome::Written);
+    assert_eq!(places().await, [], "nobody asked for it yet");
+    db.execute("UPDATE machines SET state = 'creating'").await;
+    assert_eq!(places().await, [None], "it may be anywhere");
+    db.execute("UPDATE machines SET offering = '{\"location\": \"eu-west-1b\"}', provider_id = 'i-1'").await;
+    assert_eq!(places().await, [at("eu-west-1b")]);
+    db.execute("UPDATE machines SET provider_id = 'eu-north-1/i-1'").await;
+    assert_eq!(places().await, [at("eu-north-1")], "it was found elsewhere");
+    db.execute("UPDATE machines SET state = 'gone', gone_at = now()").await;
+    assert_eq!(places().await, []);
+    let (id, team, account) = (ImageId::generate(), world.team, world.account);
+    let tx = db.store().begin().await.unwrap();
+    let new = NewImage { id, team, account, arch: Arch::Amd64, base_images: Vec::new() };
+    assert_eq!(tx.insert_image(&new).await.unwrap(), Outcome::Written);
+    tx.commit().await.unwrap();
+    assert_eq!((places().await, world.uses().await.captured), (vec![], 0), "it has no machine yet");
+    db.execute("UPDATE images SET machine_id = (SELECT id FROM machines), state = 'failed'").await;
+    assert_eq!((places().await, world.uses().await.captured), (vec![at("eu-north-1")], 1));
+    db.execute("UPDATE images SET state = 'ready', reference = 'ami-1', locations = '[\"eu-south-1\"]'").await;
+    assert_eq!(places().await, [at("eu-north-1"), at("eu-south-1")]);
+    let listed = db.store().list_account_images(world.account).await.unwrap();
+    assert_eq!(listed.iter().map(|image| image.id).collect::<Vec<_>>(), [id]);
+    db.execute("UPDATE images SET deleted_at = now()").await;
+    assert_eq!((places().await, world.uses().await.captured), (vec![], 0));
+    assert!(db.store().list_account_images(world.account).await.unwrap().is_empty());
     world.db.drop_database().await;
 }
 

@@ -1,12 +1,14 @@
 //! Cloud accounts: where machines are made. Credentials go in and never come out.
 
+mod sight;
+
 use std::collections::BTreeMap;
 
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use stagely_domain::account::{Credentials, Settings};
-use stagely_domain::id::{CloudAccountId, MachineId};
+use stagely_domain::id::{CloudAccountId, ImageId, MachineId};
 use stagely_domain::machine::{self, Provider};
 use stagely_domain::secret::Secret;
 use stagely_proto::orchestrator::VerifyAccountRequest;
@@ -21,6 +23,7 @@ use crate::auth::permission::{Admin, Caller, Viewer};
 use crate::error::{ApiError, Result, chain};
 use crate::extract::{Json, Path};
 use crate::json::Page;
+use sight::{Change, Sight};
 
 /// An account, without its credentials.
 #[derive(Debug, Serialize, schemars::JsonSchema)]
@@ -70,8 +73,8 @@ pub struct CloudAccountChange {
     pub credentials: Option<BTreeMap<String, Secret>>,
     /// The account's `generation` as it was read: the change is refused when there was another since.
     pub generation: Option<i64>,
-    /// Takes credentials, or a region, that show none of the account's machines. Those that exist all the same are never
-    /// removed by Stagely.
+    /// Takes credentials, or regions, that show none of the account's machines and golden images. Those that exist all the
+    /// same are never removed by Stagely.
     pub abandon_machines: bool,
 }
 
@@ -99,7 +102,7 @@ pub async fn create(
     check_name(&account.name)?;
     account.settings.check(account.kind).map_err(invalid)?;
     seal(&app, &mut account, new.credentials)?;
-    verify(&app, &account, Vec::new()).await?;
+    verify(&app, &account, Made::default()).await?;
     let tx = app.store.begin().await?;
     tx.insert_cloud_account(&account).await?;
     let detail = serde_json::json!({ "name": account.name, "kind": account.kind });
@@ -129,22 +132,23 @@ pub async fn change(
         return Err(changed());
     }
     let abandon_machines = wanted.abandon_machines;
-    let (account, fields) = apply(&app, before.clone(), wanted)?;
+    let (after, fields) = apply(&app, before.clone(), wanted)?;
     if fields.is_empty() {
         return Ok(axum::Json(before.into()));
     }
-    let may_move = fields.contains(&"credentials") || account.settings.region != before.settings.region;
-    let mut stays = !may_move || abandon_machines;
-    if fields != ["name"] {
-        let made = app.store.list_account_machines(id).await?;
-        let made = made.into_iter().filter(|machine| machine.state != machine::State::Intended);
-        stays |= verify(&app, &account, made.map(|machine| machine.id).collect()).await?;
-    }
-    let detail = serde_json::json!({ "name": account.name, "changed": fields, "abandon_machines": abandon_machines });
+    let shows_known = fields != ["name"] && verify(&app, &after, made(&app, id).await?).await?;
+    let sight = match (abandon_machines, shows_known || !fields.contains(&"credentials")) {
+        (true, _) => Sight::Waived,
+        (false, true) => Sight::Kept,
+        (false, false) => Sight::Lost,
+    };
+    let detail = serde_json::json!({ "name": after.name, "changed": fields, "abandon_machines": abandon_machines });
     let entry = caller.audit("cloud_account.change", "cloud_account", id, detail);
-    store(&app, caller.scope(), &account, stays, entry).await?;
+    let change = Change { before, after, sight };
+    store(&app, caller.scope(), &change, entry).await?;
     wake(&app, id).await;
-    Ok(axum::Json(tenants::CloudAccount { generation: account.generation + 1, ..account }.into()))
+    let after = change.after;
+    Ok(axum::Json(tenants::CloudAccount { generation: after.generation + 1, ..after }.into()))
 }
 
 /// `DELETE /api/v1/cloud-accounts/{id}`
@@ -193,22 +197,12 @@ fn apply(
     Ok((account, fields))
 }
 
-/// Writes what was verified, unless somebody else was faster, or its machines would be lost: `stays` says that the account
-/// still looks at the place in which they are.
-async fn store(
-    app: &App,
-    scope: &Scope,
-    account: &tenants::CloudAccount,
-    stays: bool,
-    entry: AuditEntry,
-) -> Result<()> {
+/// Writes what was verified, unless somebody else was faster, or something at the provider would be lost.
+async fn store(app: &App, scope: &Scope, change: &Change, entry: AuditEntry) -> Result<()> {
     let tx = app.store.begin().await?;
-    tx.lock_cloud_account(scope, account.id).await?;
-    let uses = tx.cloud_account_uses(account.id).await?;
-    if !stays && uses.made > 0 {
-        return Err(strange(uses.made));
-    }
-    if tx.change_cloud_account(account).await? == Outcome::Stale {
+    tx.lock_cloud_account(scope, change.after.id).await?;
+    change.check(&tx).await?;
+    if tx.change_cloud_account(&change.after).await? == Outcome::Stale {
         return Err(changed());
     }
     tx.audit(entry).await?;
@@ -238,9 +232,25 @@ async fn wake(app: &App, id: CloudAccountId) {
     }
 }
 
+/// What an account may have at its provider.
+#[derive(Default)]
+struct Made {
+    machines: Vec<MachineId>,
+    images: Vec<ImageId>,
+}
+
+async fn made(app: &App, id: CloudAccountId) -> Result<Made> {
+    let machines = app.store.list_account_machines(id).await?.into_iter();
+    let images = app.store.list_account_images(id).await?;
+    Ok(Made {
+        machines: machines.filter(|row| row.state != machine::State::Intended).map(|row| row.id).collect(),
+        images: images.iter().map(|row| row.id).collect(),
+    })
+}
+
 /// Asks the provider, through the one service that talks to clouds, whether the account works; and whether it shows one of
-/// the machines.
-async fn verify(app: &App, account: &tenants::CloudAccount, machines: Vec<MachineId>) -> Result<bool> {
+/// these machines and images.
+async fn verify(app: &App, account: &tenants::CloudAccount, made: Made) -> Result<bool> {
     let json = |value: serde_json::Result<serde_json::Value>| value.unwrap_or_default();
     let request = VerifyAccountRequest {
         account_id: account.id.to_string(),
@@ -248,11 +258,12 @@ async fn verify(app: &App, account: &tenants::CloudAccount, machines: Vec<Machin
         kind: json(serde_json::to_value(account.kind)).as_str().unwrap_or_default().to_owned(),
         settings: json(serde_json::to_value(&account.settings)).to_string(),
         credentials_sealed: account.credentials_sealed.clone().unwrap_or_default(),
-        machine_ids: machines.iter().map(MachineId::to_string).collect(),
+        machine_ids: made.machines.iter().map(MachineId::to_string).collect(),
+        image_ids: made.images.iter().map(ImageId::to_string).collect(),
     };
     let verified = app.orchestrator.clone().verify_account(request).await?.into_inner();
     match verified.problem {
-        problem if problem.is_empty() => Ok(verified.sees_machines),
+        problem if problem.is_empty() => Ok(verified.shows_known),
         detail => Err(ApiError::Unprocessable { code: "cloud_account_refused", detail }),
     }
 }
@@ -272,15 +283,6 @@ fn invalid(detail: String) -> ApiError {
 fn changed() -> ApiError {
     let detail = "somebody else changed this account meanwhile: read it again, and decide again".to_owned();
     ApiError::Conflict { code: "changed", detail }
-}
-
-fn strange(machines: i64) -> ApiError {
-    let detail = format!(
-        "the account has {machines} machines, and the provider shows none of them to the new credentials: they would run \
-         on and cost, with nobody to remove them. Use credentials of the same account and region, or destroy the \
-         environments first. Only if the machines are gone for certain, send `abandon_machines`"
-    );
-    ApiError::Conflict { code: "in_use", detail }
 }
 
 fn in_use(uses: &Uses) -> ApiError {

@@ -12,11 +12,25 @@ use crate::aws::{Aws, refusal::Refused};
 use crate::{CloudError, DeleteProgress, ErrorKind, Listing, ProviderId, Result, Vm, VmState};
 
 const DELETE: &str = "delete a machine";
+const ROUTE: &str = "find the region of an id";
 const PER_PAGE: i32 = 1000;
 /// How much of a console is worth showing.
 const CONSOLE_TAIL: usize = 8 * 1024;
 
 impl Aws {
+    /// What an id is called in this region. One that names a region is from a time when the account had several; that of
+    /// another region is an error, since what it names may be there, and cost.
+    pub(super) fn here<'i>(&self, id: &'i str) -> Result<&'i str> {
+        match id.split_once('/') {
+            None => Ok(id),
+            Some((region, rest)) if region == self.config.region => Ok(rest),
+            Some((region, _)) => {
+                let message = format!("{id} is in {region}, which is no region of the account any more: add it again");
+                Err(CloudError::new(ErrorKind::Invalid, ROUTE, message))
+            }
+        }
+    }
+
     /// Every instance that fits, ended ones too, which are shown for about an hour.
     pub(super) async fn instances(&self, doing: &'static str, filters: Vec<Filter>) -> Result<Vec<Instance>> {
         let request = self.client.ec2.describe_instances().set_filters(Some(filters)).max_results(PER_PAGE);

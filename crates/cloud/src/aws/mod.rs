@@ -208,15 +208,15 @@ impl Cloud for Aws {
     }
 
     async fn delete(&self, id: &ProviderId) -> Result<DeleteProgress> {
-        self.remove(&id.0).await
+        self.remove(self.here(&id.0)?).await
     }
 
     async fn hibernate(&self, id: &ProviderId) -> Result<SleepProgress> {
-        self.fall_asleep(&id.0).await
+        self.fall_asleep(self.here(&id.0)?).await
     }
 
     async fn wake(&self, id: &ProviderId) -> Result<Vm> {
-        self.rise(&id.0).await
+        self.rise(self.here(&id.0)?).await
     }
 
     async fn capture(&self, request: &CaptureRequest) -> Result<CaptureProgress> {
@@ -232,6 +232,6 @@ impl Cloud for Aws {
     }
 
     async fn console_tail(&self, id: &ProviderId) -> Result<Option<String>> {
-        self.console(&id.0).await
+        self.console(self.here(&id.0)?).await
     }
 }

@@ -66,7 +66,7 @@ fn a_machine_that_bakes_has_more_time_and_knows_no_secret() {
     let wanted = baking(&["debian:13-slim", "registry.example:5000/team/base@sha256:00"]);
     let text = render(&wanted, LIMIT).unwrap();
     let document = document(&text);
-    assert!(document["bootcmd"][0][2].as_str().unwrap().contains("OnActiveSec=1800\n"));
+    assert!(document["bootcmd"][0][2].as_str().unwrap().contains("OnActiveSec=7200\n"));
     assert!(!paths(&document).contains(&"/etc/stagely/agent.json"));
     for secret in ["contract-token", &wanted.machine.to_string(), "BEGIN CERTIFICATE", "hub_url"] {
         assert!(!text.contains(secret), "{secret}");
@@ -75,6 +75,17 @@ fn a_machine_that_bakes_has_more_time_and_knows_no_secret() {
     let bake = document["runcmd"][1].as_array().unwrap();
     assert_eq!(bake[4..], [Value::from("debian:13-slim"), "registry.example:5000/team/base@sha256:00".into()]);
     assert!(text.len() < LIMIT * 3 / 4, "{} bytes", text.len());
+}
+
+/// A machine that powers itself off says that its bake went well, so nothing that fails may do it.
+#[test]
+fn a_bake_powers_off_as_its_last_step_and_at_its_deadline_and_nowhere_else() {
+    let text = render(&baking(&["debian:13-slim"]), LIMIT).unwrap();
+    let count = |word: &str| text.matches(word).count();
+    assert_eq!((count("poweroff"), count("shutdown"), count("reboot"), count("halt")), (2, 0, 0, 0));
+    let first = document(&text)["bootcmd"][0][2].as_str().unwrap().to_owned();
+    assert!(first.contains("|| systemctl poweroff"), "{first}");
+    assert!(GENERALISE.contains("\nset -eu\n") && GENERALISE.ends_with("\nsystemctl poweroff\n"));
 }
 
 #[test]

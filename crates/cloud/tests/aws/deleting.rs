@@ -83,6 +83,24 @@ async fn an_id_that_nobody_shows_is_gone_at_the_second_look() {
     assert_eq!(rig.cloud.console_tail(&id).await.unwrap(), None);
 }
 
+/// Of all that it could mean, gone is what nobody would ever notice.
+#[tokio::test]
+async fn a_machine_of_a_region_that_the_account_has_not_any_more_is_not_called_gone() {
+    // Nobody is asked.
+    let cloud = provider(config("http://127.0.0.1:1"));
+    let id = ProviderId("eu-west-1/i-0123456789abcdef0".to_owned());
+    for refused in
+        [cloud.delete(&id).await.map(drop), cloud.hibernate(&id).await.map(drop), cloud.wake(&id).await.map(drop)]
+    {
+        let error = refused.unwrap_err();
+        assert!(error.kind == ErrorKind::Invalid && error.message.contains("in eu-west-1, which"), "{error}");
+    }
+    // What was never an id of a machine is none here either, by whichever of its names.
+    for none in ["4711", "eu-central-1/4711"] {
+        assert_eq!(cloud.delete(&ProviderId(none.to_owned())).await.unwrap(), DeleteProgress::Gone);
+    }
+}
+
 #[tokio::test]
 #[ignore = "needs moto: cargo xtask contract"]
 async fn what_is_not_ours_or_is_protected_stays() {

@@ -11,12 +11,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use stagely_domain::id::ImageId;
 use stagely_reconcile::{Claim, Failure, Fence, Reconciler, Step};
+use stagely_store::images::Image;
 use stagely_store::work::kind;
 use stagely_store::{Scope, StoreError};
 
 use crate::context::{Context, stored};
 use execute::{Next, execute};
-use plan::{Plan, Snapshot, plan};
+use plan::{Bootable, Plan, Snapshot, plan};
 
 /// Things done in one activation before others get their turn.
 const MAX_OPS: usize = 8;
@@ -65,7 +66,7 @@ impl Images {
         };
         let bootable = store.list_bootable_images(image.account, image.arch).await.map_err(stored(doing))?;
         let is_asked_for = store.is_image_asked_for(id).await.map_err(stored(doing))?;
-        let bootable = bootable.iter().map(|image| image.id).collect();
+        let bootable = bootable.into_iter().map(|Image { id, locations, .. }| Bootable { id, locations }).collect();
         Ok(Some(Snapshot { image, machine, bootable, is_asked_for }))
     }
 }

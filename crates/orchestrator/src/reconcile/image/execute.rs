@@ -54,6 +54,7 @@ pub async fn execute(context: &Context, fence: &Fence, snapshot: &Snapshot, op: 
             .await
         }
         Op::Remove => remove(context, fence, snapshot).await,
+        Op::Close => close(context, fence, snapshot.image.id).await,
     }
 }
 
@@ -75,7 +76,10 @@ async fn write(
 /// The smallest machine: its disk is the least, so that the image fits on all others.
 async fn ensure_machine(context: &Context, fence: &Fence, snapshot: &Snapshot) -> Result<Next, Failure> {
     let image = &snapshot.image;
-    let agent = context.agent(image.arch).await?;
+    let agent = match context.agent(image.arch).await? {
+        Ok(agent) => agent,
+        Err(lacks) => return fail(context, fence, snapshot, &failure(Code::MachineFailed, "bake", lacks)).await,
+    };
     let machine = NewMachine {
         id: MachineId::generate(),
         team: image.team,
@@ -166,9 +170,7 @@ async fn remove(context: &Context, fence: &Fence, snapshot: &Snapshot) -> Result
     let (held, mut left): (Vec<Residue>, Vec<Residue>) =
         residues.items.into_iter().filter(|residue| residue.image == Some(id)).partition(|residue| residue.hold);
     if held.is_empty() && left.is_empty() {
-        let next = cleared(context, fence, id).await?;
-        tracing::info!(image.id = %id, "{id} is gone");
-        return Ok(next);
+        return close(context, fence, id).await;
     }
     // An image before the disks that it is made of, which cannot go before it.
     left.sort_by_key(|residue| Reverse(residue.kind));
@@ -188,6 +190,8 @@ async fn remove(context: &Context, fence: &Fence, snapshot: &Snapshot) -> Result
     }
 }
 
-async fn cleared(context: &Context, fence: &Fence, id: ImageId) -> Result<Next, Failure> {
-    write(context, fence, "record that an image is gone", async |tx| tx.image_cleared(id).await).await
+async fn close(context: &Context, fence: &Fence, id: ImageId) -> Result<Next, Failure> {
+    let next = write(context, fence, "record that an image is gone", async |tx| tx.image_cleared(id).await).await?;
+    tracing::info!(image.id = %id, "{id} is gone");
+    Ok(next)
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use stagely_cloud::ProviderId;
+use stagely_cloud::catalogue::is_in;
 use stagely_domain::failure::{Code, Failure};
 use stagely_domain::id::ImageId;
 use stagely_domain::image::State;
@@ -14,6 +15,8 @@ use stagely_store::machines::Machine;
 
 use crate::failures::failure;
 
+// Invariant: both limits together end well before `stagely_cloud::BAKE_DEADLINE`, at which a failed bake powers itself off
+// as one does that went well.
 /// How long a bake may take from the placing of its machine until the image is ready.
 pub const BAKE_LIMIT: TimeDelta = TimeDelta::minutes(25);
 /// How long there may be no machine for it.
@@ -27,9 +30,26 @@ pub struct Snapshot {
     /// The machine that it is made of, gone or not.
     pub machine: Option<Machine>,
     /// What new machines of the same account and architecture may boot.
-    pub bootable: Vec<ImageId>,
+    pub bootable: Vec<Bootable>,
     /// A machine is being created with it, and the same must be asked for again.
     pub is_asked_for: bool,
+}
+
+/// An image that is ready and wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bootable {
+    pub id: ImageId,
+    /// Where machines can boot it; everywhere when it is empty.
+    pub locations: Vec<String>,
+}
+
+impl Bootable {
+    /// Whether it is newer and boots wherever the other does.
+    fn replaces(&self, other: &Self) -> bool {
+        let boots = |place: &String| self.locations.iter().any(|known| is_in(place, known));
+        let is_everywhere = self.locations.is_empty();
+        self.id > other.id && (is_everywhere || (!other.locations.is_empty() && other.locations.iter().all(boots)))
+    }
 }
 
 /// One thing to do. Each may be done twice.
@@ -47,6 +67,8 @@ pub enum Op {
     Retire(Vec<ImageId>),
     /// Remove everything of it from the provider.
     Remove,
+    /// Close its row: nothing of it was left when the provider was asked before.
+    Close,
 }
 
 /// What was decided.
@@ -83,28 +105,30 @@ fn bake(snapshot: &Snapshot, now: DateTime<Utc>) -> Plan {
         let lost = || failure(Code::MachineLost, "bake", "the machine that was to be baked was removed");
         return fail(machine.failure.clone().unwrap_or_else(lost));
     }
-    match machine.placed_at {
-        Some(placed_at) if now - placed_at > BAKE_LIMIT => {
-            let minutes = BAKE_LIMIT.num_minutes();
-            let message = format!("the machine was not baked and copied within {minutes} minutes of its placing");
-            fail(failure(Code::TimedOut, "bake", message))
-        }
-        None if now - machine.intended_at > PLACE_LIMIT => late(),
-        _ => match (&machine.provider_id, machine.state) {
-            (Some(id), machine::State::Booting) => Plan::Do(Op::Capture(ProviderId(id.clone()))),
-            _ => Plan::Wait(SOON),
-        },
+    // After an outage its placing is recorded late: it may have run, and ended itself, long before.
+    let placed_at = machine.placed_at.unwrap_or(now);
+    if placed_at - machine.intended_at > PLACE_LIMIT {
+        return late();
+    }
+    if now - placed_at > BAKE_LIMIT {
+        let minutes = BAKE_LIMIT.num_minutes();
+        let message = format!("the machine was not baked and copied within {minutes} minutes of its placing");
+        return fail(failure(Code::TimedOut, "bake", message));
+    }
+    match (&machine.provider_id, machine.state) {
+        (Some(id), machine::State::Booting) => Plan::Do(Op::Capture(ProviderId(id.clone()))),
+        _ => Plan::Wait(SOON),
     }
 }
 
-/// It can be booted: its machine goes, and so do the images before it.
+/// It can be booted: its machine goes, and so do the images that a newer one replaces.
 fn keep(snapshot: &Snapshot) -> Plan {
     if snapshot.machine.as_ref().is_some_and(|machine| machine.desired == Presence::Present) {
         return Plan::Do(Op::DropMachine);
     }
-    let newest = snapshot.bootable.iter().max();
-    let older: Vec<ImageId> = snapshot.bootable.iter().copied().filter(|id| Some(id) != newest).collect();
-    if older.is_empty() { Plan::Rest } else { Plan::Do(Op::Retire(older)) }
+    let is_replaced = |image: &&Bootable| snapshot.bootable.iter().any(|newer| newer.replaces(image));
+    let replaced: Vec<ImageId> = snapshot.bootable.iter().filter(is_replaced).map(|image| image.id).collect();
+    if replaced.is_empty() { Plan::Rest } else { Plan::Do(Op::Retire(replaced)) }
 }
 
 /// Towards nothing: first what it is made of, so that nothing of it can come after, then what is asked for with it.
@@ -118,6 +142,8 @@ fn leave(snapshot: &Snapshot) -> Plan {
     match (image.deleted_at, image.desired) {
         // A failed bake left nothing, and its row says why until it is wished away.
         (Some(_), Presence::Present) => Plan::Rest,
+        // Its account may be deleted since, and its credentials with it. What came after all is for the sweep to find.
+        (Some(_), Presence::Absent) => Plan::Do(Op::Close),
         _ if snapshot.is_asked_for => Plan::Wait(SOON),
         _ => Plan::Do(Op::Remove),
     }

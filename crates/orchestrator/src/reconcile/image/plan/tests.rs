@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use proptest::prelude::{Strategy, any, prop, proptest};
-use stagely_cloud::ProviderId;
+use stagely_cloud::{BAKE_DEADLINE, ProviderId};
 use stagely_domain::failure::Code;
 use stagely_domain::id::{CloudAccountId, ImageId, MachineId, TeamId};
 use stagely_domain::image::State;
@@ -11,7 +11,7 @@ use stagely_store::environments::{Power, Presence};
 use stagely_store::images::Image;
 use stagely_store::machines::Machine;
 
-use super::{BAKE_LIMIT, Op, PLACE_LIMIT, Plan, Snapshot, plan};
+use super::{BAKE_LIMIT, Bootable, Op, PLACE_LIMIT, Plan, Snapshot, plan};
 use crate::failures::failure;
 
 /// More than anything takes.
@@ -40,8 +40,13 @@ fn snapshot(desired: Presence, state: State, machine: Option<Machine>) -> Snapsh
         ready_at: None,
         deleted_at: None,
     };
-    let bootable = if (desired, state) == (Presence::Present, State::Ready) { vec![image.id] } else { Vec::new() };
+    let is_bootable = (desired, state) == (Presence::Present, State::Ready);
+    let bootable = if is_bootable { vec![bootable(image.id, &[])] } else { Vec::new() };
     Snapshot { image, machine, bootable, is_asked_for: false }
+}
+
+fn bootable(id: ImageId, locations: &[&str]) -> Bootable {
+    Bootable { id, locations: locations.iter().map(|place| (*place).to_owned()).collect() }
 }
 
 /// One that was placed so many minutes ago, if its state says that it was placed.
@@ -104,6 +109,27 @@ fn a_bake_goes_from_a_machine_to_an_image_and_has_a_deadline_whatever_its_machin
     assert_eq!(code(&of(Of::Booting, BAKE_LIMIT.num_minutes() + 1)), Some(Code::TimedOut));
 }
 
+/// At its own deadline a failed bake powers off like one that went well.
+#[test]
+fn a_machine_that_bakes_runs_longer_than_anybody_makes_an_image_of_it() {
+    let reserve = TimeDelta::minutes(30);
+    assert!(BAKE_DEADLINE >= (PLACE_LIMIT + BAKE_LIMIT + reserve).to_std().unwrap());
+}
+
+#[test]
+fn no_image_is_made_of_a_machine_that_is_too_old_whenever_it_was_found() {
+    let limit = (PLACE_LIMIT + BAKE_LIMIT).num_minutes();
+    for age in [limit + 1, limit + 10, 3 * limit] {
+        for (found, state) in (0..=age).flat_map(|found| machine::State::ALL.map(|state| (found, state))) {
+            let old = machine(Presence::Present, state, age);
+            let placed_at = Some(old.intended_at + TimeDelta::minutes(found));
+            let old = Machine { provider_id: Some("i-1".to_owned()), placed_at, ..old };
+            let told = plan(&snapshot(Presence::Present, State::Baking, Some(old)), now());
+            assert_eq!(code(&told), Some(Code::TimedOut), "{state:?}, found after {found} of {age} minutes");
+        }
+    }
+}
+
 #[test]
 fn a_machine_that_was_lost_or_could_not_be_had_says_why_there_is_no_image() {
     for state in machine::State::ALL {
@@ -121,11 +147,32 @@ fn only_the_newest_of_several_images_stays_whichever_was_ready_last() {
     let mut one = snapshot(Presence::Present, State::Ready, None);
     assert_eq!(plan(&one, now()), Plan::Rest);
     let newer = ImageId::generate();
-    one.bootable.push(newer);
+    one.bootable.push(bootable(newer, &[]));
     assert_eq!(plan(&one, now()), Plan::Do(Op::Retire(vec![one.image.id])));
     let mut other = snapshot(Presence::Present, State::Ready, None);
-    other.bootable.insert(0, newer);
+    other.bootable.insert(0, bootable(newer, &[]));
     assert_eq!(plan(&other, now()), Plan::Do(Op::Retire(vec![newer])));
+}
+
+#[test]
+fn an_image_goes_only_for_a_newer_one_that_boots_wherever_it_does() {
+    let retires = |older: &[&str], newer: &[&str]| {
+        let mut one = snapshot(Presence::Present, State::Ready, None);
+        one.bootable = vec![bootable(ImageId::generate(), newer), bootable(one.image.id, older)];
+        match plan(&one, now()) {
+            Plan::Do(Op::Retire(images)) => images == [one.image.id],
+            Plan::Rest => false,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert!(retires(&["fra1"], &["fra1"]) && retires(&["fra1"], &["ams3", "fra1"]) && retires(&["fra1"], &[]));
+    assert!(retires(&["eu-west-1b"], &["eu-west-1"]));
+    assert!(!retires(&["fra1"], &["ams3"]) && !retires(&["ams3", "fra1"], &["fra1"]) && !retires(&[], &["fra1"]));
+    // Not only the newest of all replaces: that of another place came between.
+    let ids: Vec<ImageId> = (0..3).map(|_| ImageId::generate()).collect();
+    let mut one = snapshot(Presence::Present, State::Ready, None);
+    one.bootable = vec![bootable(ids[2], &["ams3"]), bootable(ids[1], &["fra1"]), bootable(ids[0], &["fra1"])];
+    assert_eq!(plan(&one, now()), Plan::Do(Op::Retire(vec![ids[0]])));
 }
 
 #[test]
@@ -149,6 +196,18 @@ fn what_is_not_wanted_goes_after_its_machine_and_not_while_another_is_created_wi
     }
 }
 
+/// Its account may be deleted by then.
+#[test]
+fn the_row_of_what_was_cleared_away_is_closed_without_asking_the_provider_again() {
+    for machine in [None, Some(machine(Presence::Absent, machine::State::Gone, 1))] {
+        let mut one = snapshot(Presence::Present, State::Failed, machine);
+        one.image.deleted_at = Some(now());
+        assert_eq!(plan(&one, now()), Plan::Rest);
+        one.image.desired = Presence::Absent;
+        assert_eq!(plan(&one, now()), Plan::Do(Op::Close));
+    }
+}
+
 /// What an operation makes of the rows, if everybody does their part at once.
 fn apply(snapshot: &mut Snapshot, op: &Op) {
     let image = &mut snapshot.image;
@@ -163,22 +222,22 @@ fn apply(snapshot: &mut Snapshot, op: &Op) {
         }
         Op::Capture(_) => {
             (image.state, image.reference) = (State::Ready, Some("4711".to_owned()));
-            snapshot.bootable.push(image.id);
+            snapshot.bootable.push(Bootable { id: image.id, locations: image.locations.clone() });
             drop_it(&mut snapshot.machine);
         }
         Op::Fail(failure) => {
             (image.state, image.failure) = (State::Failed, Some((**failure).clone()));
-            snapshot.bootable.retain(|id| *id != image.id);
+            snapshot.bootable.retain(|one| one.id != image.id);
             drop_it(&mut snapshot.machine);
         }
         Op::DropMachine => drop_it(&mut snapshot.machine),
         Op::Retire(images) => {
-            snapshot.bootable.retain(|id| !images.contains(id));
+            snapshot.bootable.retain(|one| !images.contains(&one.id));
             if images.contains(&image.id) {
                 image.desired = Presence::Absent;
             }
         }
-        Op::Remove => {
+        Op::Remove | Op::Close => {
             image.deleted_at = Some(now());
             if image.desired == Presence::Absent {
                 image.state = State::Gone;
@@ -192,19 +251,26 @@ fn any_snapshot() -> impl Strategy<Value = Snapshot> {
     let machines = (presence(), prop::sample::select(machine::State::ALL.to_vec()), 0..90_i64)
         .prop_map(|(desired, state, minutes)| machine(desired, state, minutes));
     let states = prop::sample::select(State::ALL.to_vec());
-    (presence(), states, prop::option::of(machines), 0..3_usize, any::<bool>()).prop_map(
-        |(desired, state, machine, others, older)| {
-            let before: Vec<ImageId> = (0..others).map(|_| ImageId::generate()).collect();
+    let places = || prop::sample::select(vec![&[][..], &["fra1"], &["ams3"], &["ams3", "fra1"]]);
+    let (others, newer) = (prop::collection::vec(places(), 0..3), prop::option::of(places()));
+    (presence(), states, prop::option::of(machines), places(), others, newer, any::<bool>()).prop_map(
+        |(desired, state, machine, own, others, newer, cleared)| {
+            let make = |places: &[&str]| bootable(ImageId::generate(), places);
+            let before: Vec<Bootable> = others.into_iter().map(make).collect();
             let mut one = snapshot(desired, state, machine);
+            one.image.deleted_at = (cleared && state == State::Failed).then(now);
+            one.image.locations = bootable(one.image.id, own).locations;
+            one.bootable.iter_mut().for_each(|image| image.locations.clone_from(&one.image.locations));
             one.bootable.extend(before);
-            one.bootable.extend(older.then(ImageId::generate));
+            one.bootable.extend(newer.map(make));
             one
         },
     )
 }
 
 proptest! {
-    /// From wherever it begins: the machine is gone, and so is the image unless it is the newest that can be booted.
+    /// From wherever it begins: the machine is gone, and so is the image unless it is the newest that can be booted in one
+    /// of its places.
     #[test]
     fn every_image_comes_to_rest_with_nothing_but_what_is_wanted(mut one in any_snapshot()) {
         let wanted = one.image.desired;
@@ -235,7 +301,11 @@ proptest! {
         assert!(one.machine.as_ref().is_none_or(|machine| machine.desired == Presence::Absent), "{done:?}");
         match one.image.state {
             State::Baking => panic!("it rests while it is baked: {done:?}"),
-            State::Ready => assert_eq!((wanted, one.bootable.as_slice()), (Presence::Present, &[one.image.id][..])),
+            State::Ready => {
+                assert!(wanted == Presence::Present && one.bootable.iter().any(|image| image.id == one.image.id));
+                let is_replaced = |image: &Bootable| one.bootable.iter().any(|newer| newer.replaces(image));
+                assert!(!one.bootable.iter().any(is_replaced), "{:?}", one.bootable);
+            }
             State::Failed => assert!(wanted == Presence::Present && one.image.deleted_at.is_some()),
             State::Gone => assert!(one.image.deleted_at.is_some()),
         }
