@@ -37,7 +37,7 @@ pub enum ErrorKind {
 }
 
 /// A failed call. The message is for people and holds no credential.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 #[error("{doing}: {message}")]
 pub struct CloudError {
     /// What follows from it.

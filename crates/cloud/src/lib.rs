@@ -25,6 +25,7 @@ pub use request::{
     AgentConfig, AgentDownload, Bake, Capabilities, CaptureProgress, CaptureRequest, CreateRequest, Image,
 };
 pub use residue::{Residue, ResidueKind, Residues};
+pub use user_data::BAKE_DEADLINE;
 pub use vm::{Created, DeleteProgress, Listing, ProviderId, SleepProgress, Vm, VmState};
 
 use async_trait::async_trait;
@@ -49,6 +50,11 @@ pub trait Cloud: Send + Sync + 'static {
     /// What machines can be had. Empty where size and architecture say all, as on one's own metal.
     async fn catalogue(&self) -> Result<Vec<Offering>> {
         Ok(Vec::new())
+    }
+
+    /// The same, with why a part of the account could not be read, where an account has parts: what they sell is not in it.
+    async fn readable_catalogue(&self) -> Result<(Vec<Offering>, Option<CloudError>)> {
+        Ok((self.catalogue().await?, None))
     }
 
     /// Creates the machine, or finds that it was created before. Does not wait for it to boot.

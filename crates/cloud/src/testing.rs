@@ -63,6 +63,8 @@ struct Inside {
     creates: u32,
     incomplete: bool,
     offerings: Vec<Offering>,
+    /// The place of which nothing can be read.
+    unreadable: Option<String>,
     /// Names of types that there is no room for.
     full: Vec<String>,
     /// Of a type that was withdrawn, which the catalogue does not say yet.
@@ -98,6 +100,11 @@ impl FakeCloud {
     /// What it sells from now on.
     pub fn sell(&self, offerings: Vec<Offering>) {
         self.inside().offerings = offerings;
+    }
+
+    /// The place of which the catalogue cannot be read from now on, if any.
+    pub fn cut_off(&self, place: Option<&str>) {
+        self.inside().unreadable = place.map(str::to_owned);
     }
 
     /// The names of the types that there is no room for from now on.
@@ -205,7 +212,18 @@ impl Cloud for FakeCloud {
     }
 
     async fn catalogue(&self) -> Result<Vec<Offering>> {
-        self.call("read the catalogue", |inside| Ok(inside.offerings.clone()))
+        Ok(self.readable_catalogue().await?.0)
+    }
+
+    async fn readable_catalogue(&self) -> Result<(Vec<Offering>, Option<CloudError>)> {
+        const DOING: &str = "read the catalogue";
+        self.call(DOING, |inside| {
+            let mut offerings = inside.offerings.clone();
+            offerings.retain(|offering| Some(&offering.location) != inside.unreadable.as_ref());
+            let unread = inside.unreadable.as_ref();
+            let error = |place| CloudError::new(ErrorKind::Unavailable, DOING, format!("{place} does not answer"));
+            Ok((offerings, unread.map(error)))
+        })
     }
 
     async fn create(&self, request: &CreateRequest) -> Result<Created> {

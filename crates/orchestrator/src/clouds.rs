@@ -9,7 +9,7 @@ use stagely_cloud::catalogue::{candidates, is_in};
 use stagely_cloud::{Cloud, CloudError, CreateRequest, Created, ErrorKind, Offering, Vm, VmState};
 use stagely_domain::account::Credentials;
 use stagely_domain::clock::Clock;
-use stagely_domain::id::{CloudAccountId, InstallationId, MachineId};
+use stagely_domain::id::{CloudAccountId, ImageId, InstallationId, MachineId};
 use stagely_domain::machine::{Arch, Provider};
 use stagely_reconcile::{ErrorClass, Failure};
 use stagely_store::machines::Machine;
@@ -23,6 +23,8 @@ use crate::context::{clouded, stored};
 
 /// How long a provider's word on types, prices and room is believed.
 const CATALOGUE: Duration = Duration::from_secs(3600);
+/// The same, while a part of the account could not be read.
+const PART_OF_CATALOGUE: Duration = Duration::from_secs(60);
 /// How long a list of the account's machines is believed to hold those that it shows.
 const LISTING: Duration = Duration::from_secs(5);
 
@@ -45,21 +47,30 @@ pub struct Account {
     pub generation: i64,
     /// Where it may make machines, the best first; everywhere when it is empty.
     locations: Vec<String>,
-    catalogue: Mutex<Option<(Instant, Arc<Vec<Offering>>)>>,
+    catalogue: Mutex<Option<(Instant, Catalogue)>>,
     listing: Mutex<Option<(Instant, Vec<Vm>)>>,
 }
 
-/// The machines that an account has by its rows.
+/// What an account's provider sells.
+#[derive(Clone)]
+struct Catalogue {
+    offerings: Arc<Vec<Offering>>,
+    /// Why a part of the account could not be read: nothing follows from what its offerings lack.
+    unread: Option<CloudError>,
+}
+
+/// The machines and golden images that an account has by its rows.
 pub struct Known {
     pub installation: InstallationId,
     pub machines: HashSet<MachineId>,
+    pub images: HashSet<ImageId>,
 }
 
 /// What an account's provider showed of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Seen {
     /// One at least.
-    Machines,
+    Known,
     Nothing,
 }
 
@@ -110,13 +121,7 @@ impl Clouds {
         let doing = "verify a cloud account";
         let account = self.open(row)?;
         account.cloud.check_access().await.map_err(clouded(doing))?;
-        if known.machines.is_empty() {
-            return Ok(Seen::Nothing);
-        }
-        // Ids cannot be guessed: who is shown one of the machines looks at the place in which all of them are.
-        let listing = account.cloud.list(known.installation).await.map_err(clouded(doing))?;
-        let is_known = listing.vms.iter().any(|vm| known.machines.contains(&vm.machine));
-        Ok(if is_known { Seen::Machines } else { Seen::Nothing })
+        look_for(&*account.cloud, known).await.map_err(clouded(doing))
     }
 
     fn open(&self, row: &CloudAccount) -> Result<Account, Failure> {
@@ -149,7 +154,7 @@ impl Account {
         if let Some(chosen) = &machine.offering {
             return Ok(Choice::Offering(chosen.clone()));
         }
-        let mut offerings = self.offerings().await?;
+        let Catalogue { mut offerings, unread } = self.catalogue().await?;
         let mut locations = &self.locations;
         if !machine.locations.is_empty() {
             // A wish chooses among what the account allows, and replaces its order.
@@ -161,6 +166,9 @@ impl Account {
             let is_nowhere = |wish: &&String| !places.iter().any(|place| is_in(place, wish));
             if let Some(wish) = locations.iter().find(is_nowhere) {
                 let places = places.into_iter().map(str::to_owned).collect();
+                if let Some(error) = unread {
+                    return Err(error);
+                }
                 return Ok(Choice::Nowhere { wish: wish.clone(), places });
             }
         }
@@ -169,7 +177,11 @@ impl Account {
         }
         let fitting = candidates(&offerings, machine.size, machine.arch, locations);
         let untried = fitting.into_iter().find(|offering| !machine.tried.contains(&offering.to_string()));
-        Ok(untried.cloned().map_or(Choice::Nothing, Choice::Offering))
+        match (untried, unread) {
+            (Some(offering), _) => Ok(Choice::Offering(offering.clone())),
+            (None, Some(error)) => Err(error),
+            (None, None) => Ok(Choice::Nothing),
+        }
     }
 
     /// Creates a machine. When its type is refused as wrong and the catalogue, read anew, has it no more or has no room of
@@ -185,8 +197,9 @@ impl Account {
         };
         *self.catalogue.lock().await = None;
         // Without a new catalogue, the refusal is all that is known.
-        let Ok(offerings) = self.offerings().await else { return Err(error) };
-        let is_sold = offerings
+        let Ok(catalogue) = self.catalogue().await else { return Err(error) };
+        let is_sold = catalogue
+            .offerings
             .iter()
             .any(|sold| sold.available && (&sold.name, &sold.location) == (&chosen.name, &chosen.location));
         Err(if is_sold { error } else { CloudError { kind: ErrorKind::Capacity, ..error } })
@@ -205,15 +218,32 @@ impl Account {
         if shown.iter().any(|vm| vm.state == VmState::Running) { Ok(shown) } else { self.cloud.find(machine).await }
     }
 
-    async fn offerings(&self) -> Result<Arc<Vec<Offering>>, CloudError> {
-        let mut catalogue = self.catalogue.lock().await;
-        if let Some((read_at, offerings)) = &*catalogue
-            && read_at.elapsed() < CATALOGUE
+    async fn catalogue(&self) -> Result<Catalogue, CloudError> {
+        let mut known = self.catalogue.lock().await;
+        if let Some((read_at, catalogue)) = &*known
+            && read_at.elapsed() < if catalogue.unread.is_none() { CATALOGUE } else { PART_OF_CATALOGUE }
         {
-            return Ok(Arc::clone(offerings));
+            return Ok(catalogue.clone());
         }
-        let offerings = Arc::new(self.cloud.catalogue().await?);
-        *catalogue = Some((Instant::now(), Arc::clone(&offerings)));
-        Ok(offerings)
+        let (offerings, unread) = self.cloud.readable_catalogue().await?;
+        let catalogue = Catalogue { offerings: Arc::new(offerings), unread };
+        *known = Some((Instant::now(), catalogue.clone()));
+        Ok(catalogue)
     }
+}
+
+/// Ids cannot be guessed: who is shown one machine or image looks at the place in which all of them are.
+async fn look_for(cloud: &dyn Cloud, known: &Known) -> Result<Seen, CloudError> {
+    if !known.machines.is_empty() {
+        let listing = cloud.list(known.installation).await?;
+        if listing.vms.iter().any(|vm| known.machines.contains(&vm.machine)) {
+            return Ok(Seen::Known);
+        }
+    }
+    if known.images.is_empty() {
+        return Ok(Seen::Nothing);
+    }
+    let residues = cloud.list_residue(known.installation).await?;
+    let mut images = residues.items.iter().filter_map(|residue| residue.image);
+    Ok(if images.any(|image| known.images.contains(&image)) { Seen::Known } else { Seen::Nothing })
 }

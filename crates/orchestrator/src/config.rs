@@ -1,9 +1,10 @@
 //! The table `[orchestrator]`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use stagely_cloud::account::Apis;
+use stagely_domain::machine::Arch;
 use stagely_domain::secret::Secret;
 
 /// What the orchestrator is told.
@@ -14,8 +15,8 @@ pub struct Config {
     pub github: GitHub,
     /// Where machines download the agent: `{arch}` is replaced.
     pub agent_url: String,
-    /// The agent's static program for amd64, to know its checksum and to put it on seed disks.
-    pub agent_binary: PathBuf,
+    /// The same programs, to know their checksums.
+    pub agent_binaries: AgentBinaries,
     /// The `qemu` provider.
     pub qemu: Qemu,
     /// Where the clouds' APIs are, when not where their providers have them.
@@ -42,6 +43,30 @@ pub struct Config {
     /// The longest that a machine may live.
     #[serde(default = "default_lifetime_hours")]
     pub machine_lifetime_hours: i64,
+}
+
+/// Where the agent's static programs are.
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AgentBinaries {
+    /// For x86-64; it is put on the seed disks of `qemu`, too.
+    pub amd64: PathBuf,
+    /// For AArch64. Without it no such machines are made.
+    pub arm64: Option<PathBuf>,
+}
+
+impl AgentBinaries {
+    /// The program for such machines, or what must be done so that there is one.
+    pub fn of(&self, arch: Arch) -> Result<&Path, String> {
+        let path = match arch {
+            Arch::Amd64 => Some(&*self.amd64),
+            Arch::Arm64 => self.arm64.as_deref(),
+        };
+        path.ok_or_else(|| {
+            let setting = format!("`agent_binaries.{arch}` in `[orchestrator]` and `[api]`");
+            format!("there is no agent for {arch} machines: whoever runs Stagely must set {setting}")
+        })
+    }
 }
 
 /// How we are known to GitHub: a token, or an App.
@@ -97,4 +122,26 @@ fn default_api_url() -> String {
 
 fn default_git_url() -> String {
     "https://github.com".to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use serde_json::json;
+    use stagely_domain::machine::Arch;
+
+    use super::AgentBinaries;
+
+    #[test]
+    fn each_processor_has_its_own_program_or_the_setting_that_is_missing_is_named() {
+        let read = |value| serde_json::from_value::<AgentBinaries>(value).unwrap();
+        let both = read(json!({"amd64": "/agent/amd64", "arm64": "/agent/arm64"}));
+        assert_eq!(both.of(Arch::Amd64), Ok(Path::new("/agent/amd64")));
+        assert_eq!(both.of(Arch::Arm64), Ok(Path::new("/agent/arm64")));
+        let one = read(json!({"amd64": "/agent/amd64"}));
+        assert_eq!(one.of(Arch::Amd64), Ok(Path::new("/agent/amd64")));
+        let told = one.of(Arch::Arm64).unwrap_err();
+        assert!(told.contains("no agent for arm64 machines") && told.contains("`agent_binaries.arm64`"), "{told}");
+    }
 }

@@ -41,6 +41,7 @@ pub async fn bake(context: &Context, new: &NewImage) -> Result<(), Refused> {
     if let Some(why) = refusal(row.kind, account.cloud.capabilities(), new.arch) {
         return Err(Refused::Unable(why));
     }
+    context.config.agent_binaries.of(new.arch).map_err(Refused::Unable)?;
     let tx = context.store.begin().await.map_err(Refused::Store)?;
     // Nobody deletes the account meanwhile.
     match tx.lock_cloud_account(&Scope::system("bake an image"), new.account).await {

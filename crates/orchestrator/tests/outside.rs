@@ -9,7 +9,7 @@ use chrono::{DateTime, Utc};
 use stagely_cloud::testing::FakeCloud;
 use stagely_cloud::{
     Capabilities, CaptureProgress, CaptureRequest, Cloud, CloudError, CreateRequest, Created, DeleteProgress,
-    ErrorKind, Listing, Offering, ProviderId, Residue, Residues, SleepProgress, Vm,
+    ErrorKind, Image, Listing, Offering, ProviderId, Residue, Residues, SleepProgress, Vm,
 };
 use stagely_domain::id::{InstallationId, MachineId};
 use stagely_domain::machine::{Arch, Size};
@@ -30,6 +30,8 @@ pub struct GatedCloud {
     arches: Mutex<Option<&'static [Arch]>>,
     /// Whether images are there, and yet no machine can be made with one.
     pub refuses_images: AtomicBool,
+    /// The only place in which machines can boot what is made of them, if there is one.
+    bakes_in: Mutex<Option<&'static str>>,
     /// The end of every machine's console.
     pub console: Mutex<Option<String>>,
 }
@@ -43,6 +45,7 @@ impl GatedCloud {
             refuses: Mutex::default(),
             arches: Mutex::default(),
             refuses_images: AtomicBool::default(),
+            bakes_in: Mutex::default(),
             console: Mutex::default(),
         }
     }
@@ -55,6 +58,11 @@ impl GatedCloud {
     /// It has no machines with other processors any more.
     pub fn has_only(&self, arches: &'static [Arch]) {
         *self.arches.lock().unwrap_or_else(PoisonError::into_inner) = Some(arches);
+    }
+
+    /// Images that are made from now on boot only there.
+    pub fn bakes_in(&self, place: &'static str) {
+        *self.bakes_in.lock().unwrap_or_else(PoisonError::into_inner) = Some(place);
     }
 
     /// How many machines there ever were.
@@ -102,7 +110,11 @@ impl Cloud for GatedCloud {
         self.inner.prepare(size, arch).await
     }
     async fn catalogue(&self) -> stagely_cloud::Result<Vec<Offering>> {
-        self.pass("cloud catalogue", self.inner.catalogue()).await
+        Ok(self.readable_catalogue().await?.0)
+    }
+
+    async fn readable_catalogue(&self) -> stagely_cloud::Result<(Vec<Offering>, Option<CloudError>)> {
+        self.pass("cloud catalogue", self.inner.readable_catalogue()).await
     }
     async fn create(&self, request: &CreateRequest) -> stagely_cloud::Result<Created> {
         let refused = {
@@ -136,7 +148,14 @@ impl Cloud for GatedCloud {
         self.pass("cloud wake", self.inner.wake(id)).await
     }
     async fn capture(&self, request: &CaptureRequest) -> stagely_cloud::Result<CaptureProgress> {
-        self.pass("cloud capture", self.inner.capture(request)).await
+        let progress = self.pass("cloud capture", self.inner.capture(request)).await?;
+        let place = *self.bakes_in.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(match (progress, place) {
+            (CaptureProgress::Ready(image), Some(place)) => {
+                CaptureProgress::Ready(Image { locations: vec![place.to_owned()], ..image })
+            }
+            (progress, _) => progress,
+        })
     }
     async fn list_residue(&self, installation: InstallationId) -> stagely_cloud::Result<Residues> {
         self.pass("cloud list_residue", self.inner.list_residue(installation)).await

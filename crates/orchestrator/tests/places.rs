@@ -2,7 +2,7 @@
 
 use stagely_cloud::Offering;
 use stagely_domain::account::Settings;
-use stagely_domain::id::CloudAccountId;
+use stagely_domain::id::{CloudAccountId, MachineId};
 use stagely_domain::machine::{Arch, Provider};
 use stagely_domain::secret::Secret;
 use stagely_store::seal::KeyRing;
@@ -80,6 +80,21 @@ async fn a_region_that_the_account_does_not_have_fails_the_run_and_names_those_t
 }
 
 #[tokio::test]
+async fn a_region_that_cannot_be_read_is_not_said_to_be_missing() {
+    let stack = Stack::start().await;
+    stack.cloud.inner.sell(vec![offering("a", "fsn1"), offering("h", "hel1")]);
+    stack.cloud.inner.cut_off(Some("hel1"));
+    git_host::commit(&stack.branch, &[("stagely.yaml", b"version: 2\npreview:\n  region: hel1\n")]).await;
+    stack.open().await;
+    stack.says("hel1 does not answer").await;
+    stack.cloud.inner.cut_off(None);
+    stack.world.db.execute("UPDATE cloud_providers SET generation = generation + 1").await;
+    push(&stack, "version: 2\npreview:\n  region: hel1\n# Again\n").await;
+    stack.live().await;
+    end(stack).await;
+}
+
+#[tokio::test]
 async fn a_processor_that_the_account_has_not_is_refused_before_there_is_a_machine() {
     let stack = Stack::start().await;
     stack.cloud.has_only(&[Arch::Amd64]);
@@ -94,5 +109,28 @@ async fn a_processor_that_the_account_has_not_is_refused_before_there_is_a_machi
     assert_eq!(stack.world.db.text("SELECT count(*) FROM machines WHERE role = 'preview'").await, "0");
     push(&stack, "version: 2\npreview:\n  provider: nowhere\n").await;
     stack.says("no cloud account").await;
+    end(stack).await;
+}
+
+#[tokio::test]
+async fn a_processor_that_there_is_no_agent_for_is_refused_before_a_machine_is_made() {
+    let stack = Stack::start().await;
+    git_host::commit(&stack.branch, &[("stagely.yaml", b"version: 2\npreview:\n  arch: arm64\n")]).await;
+    stack.open().await;
+    stack.says("no agent for arm64 machines").await;
+    assert_eq!(stack.world.db.text("SELECT count(*) FROM machines WHERE role = 'preview'").await, "0");
+    // One that was wished for while there was an agent for it.
+    let machine = MachineId::generate();
+    let wished = format!(
+        "INSERT INTO machines (id, team_id, project_id, account_id, role, size, arch, state, expires_at) \
+         SELECT '{}', team_id, id, cloud_provider_id, 'builder', 'small', 'arm64', 'intended', now() + interval '1 hour' \
+         FROM projects",
+        machine.uuid(),
+    );
+    stack.world.db.execute(&wished).await;
+    stack.look_at(machine).await;
+    let failure = format!("SELECT failure->>'message' FROM machines WHERE id = '{}'", machine.uuid());
+    stack.wait("a refusal", async || stack.world.db.text(&failure).await.contains("`agent_binaries.arm64`")).await;
+    assert_eq!(stack.cloud.ever(), 0);
     end(stack).await;
 }

@@ -100,7 +100,7 @@ impl Stack {
         let config = serde_json::json!({
             "github": {"token": "unused"},
             "agent_url": "https://hub.test/agent/{arch}",
-            "agent_binary": concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"),
+            "agent_binaries": {"amd64": concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")},
             "qemu": {"image_dir": "/nonexistent"},
             "clouds": apis,
             "registry_host": "registry.test:5000",

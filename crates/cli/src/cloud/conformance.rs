@@ -106,23 +106,21 @@ pub(crate) async fn conformance(wanted: &Conformance, out: &mut (impl Write + ?S
     verdict(out, failed, &left)
 }
 
-/// The last lines.
+/// The last lines. An output that is closed changes nothing of what came of it.
 fn verdict(out: &mut (impl Write + ?Sized), failed: u32, left: &[String]) -> Result<Exit, ClientError> {
-    for one in left {
-        writeln!(out, "left: {one}")?;
+    if !left.is_empty() {
+        return Err(ClientError::NotThere(format!(
+            "these could not be removed and may go on costing: {}; `stagely cloud sweep` with their installation, \
+             --delete --all, removes them",
+            left.join(", ")
+        )));
     }
-    match (failed, left) {
-        (0, []) => writeln!(out, "all that was asked holds; nothing is left")?,
-        (_, []) => writeln!(out, "{failed} not ok; nothing is left")?,
-        (_, left) => {
-            let message = format!(
-                "{} could not be removed and may go on costing: `stagely cloud sweep` with its installation, --delete --all",
-                left.len()
-            );
-            return Err(ClientError::NotThere(message));
-        }
-    }
-    Ok(if failed == 0 { Exit::Done } else { Exit::Wrong })
+    let (line, exit) = match failed {
+        0 => ("all that was asked holds; nothing is left".to_owned(), Exit::Done),
+        _ => (format!("{failed} not ok; nothing is left"), Exit::Wrong),
+    };
+    writeln!(out, "{line}").ok();
+    Ok(exit)
 }
 
 fn say(out: &mut (impl Write + ?Sized), case: &Case, verdict: &str) -> std::io::Result<()> {

@@ -192,8 +192,12 @@ impl Cloud for Regions {
         Ok(())
     }
 
-    /// That of all regions. One that cannot be read is left out, as if it were full.
     async fn catalogue(&self) -> Result<Vec<Offering>> {
+        Ok(self.readable_catalogue().await?.0)
+    }
+
+    /// That of all regions. One that cannot be read is left out, as if it were full.
+    async fn readable_catalogue(&self) -> Result<(Vec<Offering>, Option<CloudError>)> {
         let (mut offerings, mut refused) = (Vec::new(), None);
         for (_, answer) in self.ask_all(|region| Box::pin(region.catalogue())).await {
             match answer {
@@ -204,7 +208,7 @@ impl Cloud for Regions {
                 }
             }
         }
-        refused.filter(|_| offerings.is_empty()).map_or(Ok(offerings), Err)
+        if offerings.is_empty() { refused.map_or(Ok((offerings, None)), Err) } else { Ok((offerings, refused)) }
     }
 
     async fn create(&self, request: &CreateRequest) -> Result<Created> {

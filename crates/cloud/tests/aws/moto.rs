@@ -1,16 +1,20 @@
-//! The double: moto's server, which others wrote. One process serves all tests; each test has an account of its own.
+//! The double: moto's server, which others wrote. A process of it answers one request at a time, so there is one for each of
+//! the tests that run at a time; each test has an account of its own at one of them.
 
 use std::process::Stdio;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::process::{Child, Command};
 use tokio::sync::OnceCell;
 
-static SERVER: OnceCell<(Child, String)> = OnceCell::const_new();
+static SERVERS: [OnceCell<(Child, String)>; 2] = [const { OnceCell::const_new() }; 2];
+static NEXT: AtomicUsize = AtomicUsize::new(0);
 
-/// Where it listens.
+/// Where the next one in turn listens.
 pub async fn url() -> &'static str {
-    let (_, url) = SERVER.get_or_init(start).await;
+    let turn = NEXT.fetch_add(1, Ordering::Relaxed) % SERVERS.len();
+    let (_, url) = SERVERS[turn].get_or_init(start).await;
     url
 }
 

@@ -69,8 +69,8 @@ pub trait Ledger: Send + Sync + 'static {
     /// Ends the credential. A machine that was never prepared has none.
     async fn revoke(&self, machine: MachineId, reason: &'static str) -> Result<(), Failure>;
 
-    /// The agent's program for such machines.
-    async fn agent(&self, arch: Arch) -> Result<AgentDownload, Failure>;
+    /// The agent's program for such machines, or why there is none.
+    async fn agent(&self, arch: Arch) -> Result<Result<AgentDownload, String>, Failure>;
 
     /// A sweep begins. The time of which the rows know nothing, if there is one.
     async fn note_sweep(&self, account: CloudAccountId, gap: TimeDelta) -> Stored<Option<Blind>>;
@@ -209,15 +209,19 @@ impl Ledger for Context {
         }
     }
 
-    async fn agent(&self, arch: Arch) -> Result<AgentDownload, Failure> {
-        let read = tokio::fs::read(&self.config.agent_binary).await;
+    async fn agent(&self, arch: Arch) -> Result<Result<AgentDownload, String>, Failure> {
+        let program = match self.config.agent_binaries.of(arch) {
+            Ok(program) => program,
+            Err(lacks) => return Ok(Err(lacks)),
+        };
+        let read = tokio::fs::read(program).await;
         let doing = "read the agent's program";
         let bytes = read.map_err(|error| Failure::new(ErrorClass::Transient, doing, error))?;
         let digest = ring::digest::digest(&ring::digest::SHA256, &bytes);
-        Ok(AgentDownload {
+        Ok(Ok(AgentDownload {
             url: self.config.agent_url.replace("{arch}", &arch.to_string()),
             sha256: digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect(),
-        })
+        }))
     }
 
     async fn note_sweep(&self, account: CloudAccountId, gap: TimeDelta) -> Stored<Option<Blind>> {

@@ -38,7 +38,8 @@ pub async fn of(
     }
 }
 
-/// Says that an account's provider makes no machines with this processor, and which others of the team do.
+/// Says why there can be no machine with this processor: the account's provider makes none, and which others of the team do;
+/// or there is no agent for it.
 pub async fn lacks(
     context: &Context,
     team: TeamId,
@@ -46,7 +47,7 @@ pub async fn lacks(
     arch: Arch,
 ) -> Result<Option<String>, Failure> {
     if context.clouds.makes(account, arch).await != Some(false) {
-        return Ok(None);
+        return Ok(context.config.agent_binaries.of(arch).err());
     }
     let accounts = context.store.list_cloud_accounts(&Scope::system(DOING)).await.map_err(stored(DOING))?;
     let (mut name, mut others) = (String::new(), Vec::new());

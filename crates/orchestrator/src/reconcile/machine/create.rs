@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use stagely_cloud::catalogue::is_in;
-use stagely_cloud::{AgentConfig, Bake, CloudError, CreateRequest, Residue};
+use stagely_cloud::{AgentConfig, AgentDownload, Bake, CloudError, CreateRequest, Residue};
 use stagely_domain::failure::Code;
 use stagely_domain::machine::{Role, State};
 use stagely_domain::offering::Offering;
@@ -29,10 +29,10 @@ const INGRESS_PORT: u16 = 7443;
 impl Work<'_> {
     pub(super) async fn create(&self) -> Result<Step, Failure> {
         let (doing, id) = ("create a machine", self.machine.id);
-        if !self.cloud.capabilities().arches.contains(&self.machine.arch) {
-            let message = format!("this cloud account has no {} machines", self.machine.arch);
-            return self.give_up(failure(Code::MachineFailed, "boot", message)).await;
-        }
+        let agent = match self.agent().await? {
+            Ok(agent) => agent,
+            Err(lacks) => return self.give_up(failure(Code::MachineFailed, "boot", lacks)).await,
+        };
         let offering = match self.account.choose(self.machine).await {
             Ok(Choice::Any) => None,
             Ok(Choice::Offering(offering)) => Some(offering),
@@ -58,7 +58,7 @@ impl Work<'_> {
         if intent == Outcome::Stale {
             return Ok(Step::Again(Duration::ZERO));
         }
-        let create = self.request(chosen, boots, prepared).await?;
+        let create = self.request(chosen, boots, prepared, agent);
         match self.account.create(&create).await {
             Ok(created) => {
                 let (provider_id, address) = (created.id.0, created.address);
@@ -71,6 +71,15 @@ impl Work<'_> {
             }
             Err(error) => self.refused(error, chosen, boots).await,
         }
+    }
+
+    /// The agent's program, or why there can be no such machine.
+    async fn agent(&self) -> Result<Result<AgentDownload, String>, Failure> {
+        let arch = self.machine.arch;
+        if !self.cloud.capabilities().arches.contains(&arch) {
+            return Ok(Err(format!("this cloud account has no {arch} machines")));
+        }
+        self.context.agent(arch).await
     }
 
     /// The provider did not make it, or did not say what it can make.
@@ -122,14 +131,15 @@ impl Work<'_> {
         Ok(boots.into_iter().find(|image| !machine.tried.contains(&image.tried())))
     }
 
-    async fn request(
+    fn request(
         &self,
         offering: Option<&Offering>,
         image: Option<&BootImage>,
         prepared: PrepareEnrolmentResponse,
-    ) -> Result<CreateRequest, Failure> {
+        agent: AgentDownload,
+    ) -> CreateRequest {
         let machine = self.machine;
-        Ok(CreateRequest {
+        CreateRequest {
             machine: machine.id,
             installation: self.context.installation(),
             environment: machine.environment,
@@ -141,7 +151,7 @@ impl Work<'_> {
             image: image.map(|image| image.reference.clone()),
             bake: self.bake.map(|image| Bake { base_images: image.base_images.clone() }),
             expires_at: machine.expires_at,
-            agent: self.context.agent(machine.arch).await?,
+            agent,
             config: AgentConfig {
                 hub_url: prepared.hub_url,
                 machine: machine.id,
@@ -150,7 +160,7 @@ impl Work<'_> {
                 role: machine.role,
                 ingress_port: INGRESS_PORT,
             },
-        })
+        }
     }
 
     /// The provider refused a machine that was to boot a golden image. That may be the image's fault: somebody removed it, or

@@ -216,8 +216,8 @@ impl Ledger for Connection {
         Ok(())
     }
 
-    async fn agent(&self, _: Arch) -> Result<AgentDownload, Failure> {
-        Ok(AgentDownload { url: String::new(), sha256: String::new() })
+    async fn agent(&self, _: Arch) -> Result<Result<AgentDownload, String>, Failure> {
+        Ok(Ok(AgentDownload { url: String::new(), sha256: String::new() }))
     }
 
     /// These rows are never those of an older database.
