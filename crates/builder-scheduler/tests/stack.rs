@@ -287,7 +287,7 @@ impl Orchestrator for Peers {
     async fn destroy(&self, _: Request<orchestrator::EnvironmentRequest>) -> Answer<orchestrator::EnvironmentResponse> {
         unused()
     }
-    async fn sleep(&self, _: Request<orchestrator::EnvironmentRequest>) -> Answer<orchestrator::EnvironmentResponse> {
+    async fn sleep(&self, _: Request<orchestrator::SleepRequest>) -> Answer<orchestrator::EnvironmentResponse> {
         unused()
     }
     async fn wake(&self, _: Request<orchestrator::EnvironmentRequest>) -> Answer<orchestrator::EnvironmentResponse> {

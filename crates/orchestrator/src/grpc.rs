@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use stagely_domain::id::{CloudAccountId, DeliveryId, EnvironmentId, MachineId, ProjectId, TeamId};
 use stagely_domain::machine::{Arch, Role, Size};
 use stagely_proto::orchestrator as wire;
@@ -41,18 +41,23 @@ impl Api for Server {
     async fn destroy(&self, request: Request<wire::EnvironmentRequest>) -> Answer<wire::EnvironmentResponse> {
         let env = self.find(&request.get_ref().environment_id, &request.get_ref().team_id).await?;
         self.change(&env, async |tx| {
-            let _ = tx.wish_absent(env.id, None, "it was removed by a member").await?;
+            let _ = tx.wish_removed(env.id, "it was removed by a member").await?;
             Ok(Outcome::Written)
         })
         .await
     }
 
-    async fn sleep(&self, request: Request<wire::EnvironmentRequest>) -> Answer<wire::EnvironmentResponse> {
-        self.power(request, Power::Asleep).await
+    async fn sleep(&self, request: Request<wire::SleepRequest>) -> Answer<wire::EnvironmentResponse> {
+        let request = request.get_ref();
+        let env = self.find(&request.environment_id, &request.team_id).await?;
+        let Some(seen) = &request.seen else { return self.power(&env, Power::Asleep).await };
+        let (generation, last) = (generation(seen.generation)?, instant(seen.last_activity_at_unix_micros)?);
+        self.change(&env, async |tx| tx.wish_idle_asleep(env.id, generation, last).await).await
     }
 
     async fn wake(&self, request: Request<wire::EnvironmentRequest>) -> Answer<wire::EnvironmentResponse> {
-        self.power(request, Power::Awake).await
+        let env = self.find(&request.get_ref().environment_id, &request.get_ref().team_id).await?;
+        self.power(&env, Power::Awake).await
     }
 
     async fn pin(&self, request: Request<wire::PinRequest>) -> Answer<wire::EnvironmentResponse> {
@@ -64,10 +69,10 @@ impl Api for Server {
 
     async fn expire(&self, request: Request<wire::ExpireRequest>) -> Answer<wire::ExpireResponse> {
         let request = request.get_ref();
-        let id: EnvironmentId = parse(&request.environment_id)?;
-        let generation = i64::try_from(request.generation).map_err(|_| Status::invalid_argument("generation"))?;
+        let (id, generation) = (parse::<EnvironmentId>(&request.environment_id)?, generation(request.generation)?);
+        let end = request.expires_at_unix_micros.map(instant).transpose()?;
         let tx = self.context.store.begin().await.map_err(refused)?;
-        let outcome = tx.wish_absent(id, Some(generation), &request.reason).await.map_err(refused)?;
+        let outcome = tx.wish_expired(id, generation, end, &request.reason).await.map_err(refused)?;
         tx.wake(kind::ENVIRONMENT, id.uuid()).await.map_err(refused)?;
         tx.commit().await.map_err(refused)?;
         Ok(Response::new(wire::ExpireResponse { applied: outcome == Outcome::Written }))
@@ -176,12 +181,13 @@ impl Api for Server {
             generation: 0,
         };
         let machines = request.machine_ids.iter().map(|id| parse(id)).collect::<Result<_, _>>()?;
-        let known = Known { installation: self.context.installation, machines };
-        let (problem, sees_machines) = match self.context.clouds.verify(&account, &known).await {
-            Ok(seen) => (String::new(), seen == Seen::Machines),
+        let images = request.image_ids.iter().map(|id| parse(id)).collect::<Result<_, _>>()?;
+        let known = Known { installation: self.context.installation, machines, images };
+        let (problem, shows_known) = match self.context.clouds.verify(&account, &known).await {
+            Ok(seen) => (String::new(), seen == Seen::Known),
             Err(failure) => (access::problem(account.kind, &failure), false),
         };
-        Ok(Response::new(wire::VerifyAccountResponse { problem, sees_machines }))
+        Ok(Response::new(wire::VerifyAccountResponse { problem, shows_known }))
     }
 
     async fn bake_image(&self, request: Request<wire::BakeImageRequest>) -> Answer<wire::BakeImageResponse> {
@@ -206,14 +212,9 @@ impl Api for Server {
 }
 
 impl Server {
-    async fn power(
-        &self,
-        request: Request<wire::EnvironmentRequest>,
-        power: Power,
-    ) -> Answer<wire::EnvironmentResponse> {
-        let env = self.find(&request.get_ref().environment_id, &request.get_ref().team_id).await?;
-        refuse_absent(&env)?;
-        self.change(&env, async |tx| {
+    async fn power(&self, env: &Environment, power: Power) -> Answer<wire::EnvironmentResponse> {
+        refuse_absent(env)?;
+        self.change(env, async |tx| {
             let _ = tx.wish_power(env.id, power).await?;
             Ok(Outcome::Written)
         })
@@ -250,6 +251,14 @@ fn refuse_absent(env: &Environment) -> Result<(), Status> {
         return Ok(());
     }
     Err(Status::failed_precondition("the environment is being removed"))
+}
+
+fn generation(number: u64) -> Result<i64, Status> {
+    i64::try_from(number).map_err(|_| Status::invalid_argument("generation"))
+}
+
+fn instant(unix_micros: i64) -> Result<DateTime<Utc>, Status> {
+    DateTime::from_timestamp_micros(unix_micros).ok_or_else(|| Status::invalid_argument("no such time"))
 }
 
 fn parse<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T, Status> {

@@ -159,7 +159,7 @@ async fn close(tx: &Tx, env: &Environment, reason: &str) -> Result<Verdict, Fail
     if env.desired == Presence::Absent {
         return Ok(Verdict { applied: false, reason: "the environment is being removed already".to_owned() });
     }
-    if tx.wish_absent(env.id, Some(env.generation), reason).await.map_err(stored(doing))? == Outcome::Stale {
+    if tx.wish_absent(env.id, env.generation, reason).await.map_err(stored(doing))? == Outcome::Stale {
         return Err(changed_meanwhile(doing));
     }
     tx.wake(kind::ENVIRONMENT, env.id.uuid()).await.map_err(stored(doing))?;

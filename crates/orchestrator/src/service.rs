@@ -56,7 +56,7 @@ impl Service for Orchestrator {
         let qemu = qemu::Config {
             state_dir: config.qemu.state_dir.clone().unwrap_or_else(|| common.state_dir.join("qemu")),
             image_dir: config.qemu.image_dir.clone(),
-            agent_binary: config.agent_binary.clone(),
+            agent_binary: config.agent_binaries.amd64.clone(),
             templates: config.qemu.templates,
         };
         let qemu = Arc::new(Qemu::new(qemu, Arc::clone(&kit.clock))?);
@@ -64,8 +64,7 @@ impl Service for Orchestrator {
             GitHub::new(&config.github.api_url, &config.github.git_url, auth(&config.github)?, Arc::clone(&kit.clock))?;
         let templates = config.qemu.templates;
         let context = open(config, kit, qemu, Arc::new(forge)).await?;
-        let server = Server { context: Arc::clone(&context), sweeps: sweeps(&context) };
-        kit.serve_grpc(GrpcRoutes::new(OrchestratorServer::new(server))).await?;
+        serve(&context, kit).await?;
         kit.health.set_ready(true);
         let owner = format!("orchestrator-{}", uuid::Uuid::now_v7().simple());
         let work = PgWork::new(context.store.clone());
@@ -132,6 +131,12 @@ pub async fn open(
         store,
         config,
     }))
+}
+
+/// Takes commands by gRPC until shutdown.
+pub async fn serve(context: &Arc<Context>, kit: &Kit) -> anyhow::Result<()> {
+    let server = Server { context: Arc::clone(context), sweeps: sweeps(context) };
+    kit.serve_grpc(GrpcRoutes::new(OrchestratorServer::new(server))).await
 }
 
 pub fn environments(context: &Arc<Context>) -> Environments {

@@ -9,7 +9,9 @@ use stagely_reconcile::Failure;
 use stagely_runtime::Kit;
 use stagely_store::Store;
 use stagely_store::images::NewImage;
+use stagely_store::tenants::CloudAccount;
 
+pub use crate::clouds::{Known, Seen};
 use crate::config::Config;
 use crate::context::Context;
 pub use crate::feeds::Scan;
@@ -33,6 +35,14 @@ impl Reconcilers {
     /// As the service's own start.
     pub async fn open(config: Config, kit: &Kit, cloud: Arc<dyn Cloud>, forge: Arc<dyn Forge>) -> anyhow::Result<Self> {
         service::open(config, kit, cloud, forge).await.map(Self)
+    }
+
+    /// Takes commands by gRPC, as the service does, until the kit's shutdown.
+    ///
+    /// # Errors
+    /// The transport's error.
+    pub async fn serve(&self, kit: &Kit) -> anyhow::Result<()> {
+        service::serve(&self.0, kit).await
     }
 
     /// The database, by this process's own connections.
@@ -75,6 +85,14 @@ impl Reconcilers {
     /// As the command's.
     pub async fn drop_image(&self, team: TeamId, id: ImageId) -> Result<(), Refused> {
         images::drop(&self.0, team, id).await
+    }
+
+    /// What is asked before an account is changed: whether it works, and whether its provider shows one of these.
+    ///
+    /// # Errors
+    /// As the command's.
+    pub async fn verify_account(&self, row: &CloudAccount, known: &Known) -> Result<Seen, Failure> {
+        self.0.clouds.verify(row, known).await
     }
 
     /// Of images.

@@ -4,9 +4,11 @@
 #![allow(clippy::unwrap_used)]
 
 mod clouds;
+mod commands;
 mod costs;
 mod credentials;
 mod edge;
+mod enrolment;
 mod faults;
 mod gate;
 mod git_host;
@@ -17,6 +19,7 @@ mod places;
 mod process;
 mod refusals;
 mod scale;
+mod scan;
 mod stack;
 mod stories;
 mod world;

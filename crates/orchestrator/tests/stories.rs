@@ -13,7 +13,6 @@ use stagely_forge::testing::Status;
 use stagely_store::environments::Power;
 use uuid::{NoContext, Timestamp, Uuid};
 
-use crate::gate::{Harm, Point};
 use crate::git_host::{self, REPO, host};
 use crate::stack::Stack;
 use crate::world::Hold;
@@ -481,49 +480,5 @@ async fn a_database_that_was_restored_does_not_take_newer_machines_for_orphans()
     assert_eq!((found.forgotten, found.orphans), (0, 1));
     assert_eq!(stack.world.db.text(blind).await, "0");
     stack.cloud.inner.power_off(made[1]);
-    stack.end().await;
-}
-
-/// A repository that delivers no webhooks, with pull requests on branches of these names.
-async fn quiet_repository(repo: &str, stagely: &[u8], branches: &[&str]) -> Vec<i64> {
-    let compose: &[u8] = b"services:\n  web: {build: ./web, ports: ['80:3000']}\n";
-    let files = [("docker-compose.yml", compose), ("stagely.yaml", stagely), ("web/Dockerfile", b"FROM scratch\n")];
-    host().create_repo(repo, &files).await;
-    let mut numbers = Vec::new();
-    for branch in branches {
-        host().commit(repo, branch, Some("main"), &[("a", branch.as_bytes())], "Change").await;
-        numbers.push(host().open_pull_request(repo, branch, "Change").await);
-    }
-    numbers
-}
-
-#[tokio::test]
-async fn a_pull_request_that_cannot_be_read_hides_no_other_from_the_scan() {
-    let stack = Stack::start().await;
-    quiet_repository("acme/quiet", b"version: 2\n", &["one", "two"]).await;
-    let mut scan = stack.scan("acme/quiet").await;
-    stack.gate.arm(Some((Point { call: "git file_at", number: 0 }, Harm::FailsBefore)));
-    let known = async || stack.world.db.text("SELECT count(*) FROM environments").await;
-    scan.look().await.unwrap();
-    assert_eq!(known().await, "1");
-    scan.look().await.unwrap();
-    assert_eq!(known().await, "2");
-    stack.end().await;
-}
-
-#[tokio::test]
-async fn a_pull_request_that_wants_no_preview_is_read_again_only_when_it_changed() {
-    let stack = Stack::start().await;
-    let stagely = b"version: 2\ntriggers: { labels: { any: [preview] } }\n";
-    let numbers = quiet_repository("acme/labelled", stagely, &["one"]).await;
-    let mut scan = stack.scan("acme/labelled").await;
-    stack.gate.arm(None);
-    for _ in 0..3 {
-        scan.look().await.unwrap();
-    }
-    assert_eq!(stack.gate.calls().iter().filter(|call| **call == "git file_at").count(), 1);
-    host().change("acme/labelled", numbers[0], |pull| pull.labels = vec!["preview".to_owned()]);
-    scan.look().await.unwrap();
-    assert_eq!(stack.world.db.text("SELECT count(*) FROM environments").await, "1");
     stack.end().await;
 }

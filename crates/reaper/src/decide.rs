@@ -7,8 +7,10 @@ use stagely_store::environments::{Environment, Power, Presence};
 /// What must happen to an environment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
+    /// Its project is gone.
+    Abandon,
     /// Its time is up.
-    Expire(&'static str),
+    Expire,
     /// Nobody visits.
     Sleep,
 }
@@ -19,13 +21,13 @@ pub fn decide(env: &Environment, project_exists: bool, now: DateTime<Utc>) -> Op
         return None;
     }
     if !project_exists {
-        return Some(Verdict::Expire("the project was deleted"));
+        return Some(Verdict::Abandon);
     }
     if env.pinned {
         return None;
     }
     if env.expires_at <= now {
-        return Some(Verdict::Expire("its time to live is over"));
+        return Some(Verdict::Expire);
     }
     let idle = env.sleep_after_secs.is_some_and(|secs| now - env.last_activity_at > TimeDelta::seconds(secs));
     (idle && env.state == State::Live && env.power == Power::Awake).then_some(Verdict::Sleep)
@@ -72,8 +74,8 @@ mod tests {
         };
         let after = |env: &Environment, exists, minutes| decide(env, exists, now + TimeDelta::minutes(minutes));
         assert_eq!(after(&live, true, 0), None);
-        assert_eq!(after(&live, true, 2), Some(Verdict::Expire("its time to live is over")));
-        assert_eq!(after(&live, false, 0), Some(Verdict::Expire("the project was deleted")));
+        assert_eq!(after(&live, true, 2), Some(Verdict::Expire));
+        assert_eq!(after(&live, false, 0), Some(Verdict::Abandon));
         let long = Environment { expires_at: now + TimeDelta::days(1), ..live.clone() };
         assert_eq!(after(&long, true, 11), Some(Verdict::Sleep));
         assert_eq!(after(&Environment { sleep_after_secs: None, ..long.clone() }, true, 11), None);

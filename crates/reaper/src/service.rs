@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use stagely_domain::clock::Clock;
 use stagely_proto::orchestrator::orchestrator_client::OrchestratorClient;
-use stagely_proto::orchestrator::{EnvironmentRequest, ExpireRequest};
+use stagely_proto::orchestrator::{ExpireRequest, Sighting, SleepRequest};
 use stagely_proto::reaper::reaper_server::{Reaper as Api, ReaperServer};
 use stagely_proto::reaper::{RunNowRequest, RunNowResponse};
 use stagely_runtime::config::Peer;
@@ -16,7 +17,7 @@ use stagely_store::environments::Environment;
 use stagely_store::{Scope, Store, StoreError};
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
 use crate::decide::{Verdict, decide};
 
@@ -78,7 +79,7 @@ impl Service for Reaper {
 }
 
 impl Round {
-    /// Decides about every environment; the number of commands given. One that fails does not stop the others.
+    /// Decides about every environment; the number of commands that took effect. One that fails does not stop the others.
     async fn run(&self) -> Result<u32, StoreError> {
         let scope = Scope::system("reap");
         self.store.ensure_partitions().await?;
@@ -91,29 +92,47 @@ impl Round {
             };
             let Some(verdict) = decide(&env, exists, self.clock.now()) else { continue };
             match self.command(&env, verdict).await {
-                Ok(()) => {
+                Ok(true) => {
                     given += 1;
                     tracing::info!(env.id = %env.id, ?verdict, "{}: {verdict:?}", env.id);
                 }
+                Ok(false) => tracing::debug!(env.id = %env.id, ?verdict, "{} changed meanwhile", env.id),
                 Err(status) => tracing::warn!(env.id = %env.id, code = ?status.code(), "{} was not told", env.id),
             }
         }
         Ok(given)
     }
 
-    async fn command(&self, env: &Environment, verdict: Verdict) -> Result<(), Status> {
-        let mut orchestrator = self.orchestrator.clone();
+    /// Whether it took effect: what changed since `env` was read wins.
+    async fn command(&self, env: &Environment, verdict: Verdict) -> Result<bool, Status> {
         match verdict {
-            Verdict::Expire(reason) => {
-                let generation = u64::try_from(env.generation).unwrap_or(0);
-                let request =
-                    ExpireRequest { environment_id: env.id.to_string(), generation, reason: reason.to_owned() };
-                orchestrator.expire(request).await.map(drop)
-            }
-            Verdict::Sleep => {
-                let request = EnvironmentRequest { environment_id: env.id.to_string(), team_id: env.team.to_string() };
-                orchestrator.sleep(request).await.map(drop)
-            }
+            Verdict::Abandon => self.expire(env, "the project was deleted", None).await,
+            Verdict::Expire => self.expire(env, "its time to live is over", Some(env.expires_at)).await,
+            Verdict::Sleep => self.sleep(env).await,
+        }
+    }
+
+    async fn expire(&self, env: &Environment, reason: &str, end: Option<DateTime<Utc>>) -> Result<bool, Status> {
+        let request = ExpireRequest {
+            environment_id: env.id.to_string(),
+            generation: env.generation.unsigned_abs(),
+            reason: reason.to_owned(),
+            expires_at_unix_micros: end.map(|end| end.timestamp_micros()),
+        };
+        Ok(self.orchestrator.clone().expire(request).await?.into_inner().applied)
+    }
+
+    async fn sleep(&self, env: &Environment) -> Result<bool, Status> {
+        let seen = Sighting {
+            generation: env.generation.unsigned_abs(),
+            last_activity_at_unix_micros: env.last_activity_at.timestamp_micros(),
+        };
+        let (environment_id, team_id) = (env.id.to_string(), env.team.to_string());
+        let request = SleepRequest { environment_id, team_id, seen: Some(seen) };
+        match self.orchestrator.clone().sleep(request).await {
+            Ok(_) => Ok(true),
+            Err(status) if status.code() == Code::Aborted => Ok(false),
+            Err(status) => Err(status),
         }
     }
 }

@@ -1,6 +1,8 @@
 //! Environments: the wish (presence, commit, power) and what was made of it. Updated by the orchestrator.
 
-use chrono::{DateTime, TimeDelta, Utc};
+mod lifetime;
+
+use chrono::{DateTime, Utc};
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder};
 use serde::{Deserialize, Serialize};
 use stagely_domain::environment::State;
@@ -232,16 +234,16 @@ impl Tx {
         Ok(Outcome::of(rows))
     }
 
-    /// Wishes the environment away. `generation` is what the decision was made on; `None` decides for any.
+    /// Wishes the environment away. `generation` is what the decision was made on.
     ///
     /// # Errors
     /// The database's error.
-    pub async fn wish_absent(&self, id: EnvironmentId, generation: Option<i64>, reason: &str) -> Result<Outcome> {
+    pub async fn wish_absent(&self, id: EnvironmentId, generation: i64, reason: &str) -> Result<Outcome> {
         let rows = self
             .run(
                 "wish an environment away",
                 "UPDATE environments SET desired = 'absent', generation = generation + 1, reason = $3, updated_at = now() \
-                 WHERE id = $1 AND desired = 'present' AND ($2::bigint IS NULL OR generation = $2)",
+                 WHERE id = $1 AND desired = 'present' AND generation = $2",
                 [id.uuid().into(), generation.into(), reason.into()],
             )
             .await?;
@@ -263,16 +265,6 @@ impl Tx {
             )
             .await?;
         Ok(Outcome::of(rows))
-    }
-
-    /// Keeps it past its TTL, or not.
-    ///
-    /// # Errors
-    /// The database's error.
-    pub async fn pin_environment(&self, id: EnvironmentId, pinned: bool) -> Result<()> {
-        let sql = "UPDATE environments SET pinned = $2, updated_at = now() WHERE id = $1";
-        self.run("pin an environment", sql, [id.uuid().into(), pinned.into()]).await?;
-        Ok(())
     }
 
     /// Records where it stands, if the wish is still the one that was worked on and this is news.
@@ -298,37 +290,6 @@ impl Tx {
             )
             .await?;
         Ok(Outcome::of(rows))
-    }
-
-    /// Takes the lifetimes of the commit's `stagely.yaml`, counted from now.
-    ///
-    /// # Errors
-    /// The database's error.
-    pub async fn renew_environment(
-        &self,
-        id: EnvironmentId,
-        ttl: TimeDelta,
-        sleep_after: Option<TimeDelta>,
-    ) -> Result<()> {
-        self.run(
-            "renew an environment",
-            "UPDATE environments SET ttl_secs = $2, sleep_after_secs = $3, expires_at = now() + make_interval(secs => $2), \
-             last_activity_at = now(), updated_at = now() WHERE id = $1",
-            [id.uuid().into(), ttl.num_seconds().into(), sleep_after.map(|after| after.num_seconds()).into()],
-        )
-        .await?;
-        Ok(())
-    }
-
-    /// Remembers that visitors were there. Never moves back.
-    ///
-    /// # Errors
-    /// The database's error.
-    pub async fn touch_environment(&self, id: EnvironmentId, at: DateTime<Utc>) -> Result<()> {
-        let sql =
-            "UPDATE environments SET last_activity_at = greatest(last_activity_at, least($2, now())) WHERE id = $1";
-        self.run("note activity", sql, [id.uuid().into(), at.into()]).await?;
-        Ok(())
     }
 }
 

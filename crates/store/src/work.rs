@@ -32,11 +32,9 @@ pub mod kind {
     pub const FLEET: &str = "fleet";
     /// A cloud account; its id.
     pub const SWEEP: &str = "sweep";
-    /// The reaper's checks; nil.
-    pub const REAP: &str = "reap";
 
     /// All of them.
-    pub const ALL: [&str; 9] = [ENVIRONMENT, MACHINE, IMAGE, ROUTE, POST, INBOX, FLEET, SWEEP, REAP];
+    pub const ALL: [&str; 8] = [ENVIRONMENT, MACHINE, IMAGE, ROUTE, POST, INBOX, FLEET, SWEEP];
 }
 
 impl Tx {

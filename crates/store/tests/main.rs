@@ -4,6 +4,7 @@
 mod accounts;
 mod costs;
 mod leases;
+mod lifetimes;
 mod migrations;
 mod queue_model;
 mod tenants;

@@ -7,7 +7,7 @@ use stagely_domain::cost::Money;
 use stagely_domain::id::{CloudAccountId, EnvironmentId, MachineId, ProjectId};
 use stagely_domain::machine::{Arch, Provider, Size};
 use stagely_domain::{environment, machine, route};
-use stagely_proto::orchestrator::{EnvironmentRequest, PinRequest};
+use stagely_proto::orchestrator::{EnvironmentRequest, PinRequest, SleepRequest};
 use stagely_store::{EnvironmentFilter, EnvironmentView, MachineView, RouteView};
 
 use super::costs::Cost;
@@ -321,7 +321,7 @@ async fn send(app: &App, caller: &Caller, id: EnvironmentId, command: Command) -
     let response = match command {
         Command::Redeploy => orchestrator.redeploy(request).await?,
         Command::Destroy => orchestrator.destroy(request).await?,
-        Command::Sleep => orchestrator.sleep(request).await?,
+        Command::Sleep => orchestrator.sleep(SleepRequest { environment_id, team_id, seen: None }).await?,
         Command::Wake => orchestrator.wake(request).await?,
         Command::Pin | Command::Unpin => orchestrator.pin(PinRequest { environment_id, team_id, pinned }).await?,
     };

@@ -11,7 +11,7 @@ use stagely_proto::orchestrator::{
     AcquireMachineRequest, AcquireMachineResponse, BakeImageRequest, BakeImageResponse, CloneAccessRequest,
     CloneAccessResponse, DropImageRequest, DropImageResponse, EnvironmentRequest, EnvironmentResponse, ExpireRequest,
     ExpireResponse, PinRequest, ReleaseMachineRequest, ReleaseMachineResponse, ReplayRequest, ReplayResponse,
-    SweepRequest, SweepResponse, VerifyAccountRequest, VerifyAccountResponse,
+    SleepRequest, SweepRequest, SweepResponse, VerifyAccountRequest, VerifyAccountResponse,
 };
 use stagely_store::seal::KeyRing;
 use stagely_store::tenants::CloudAccount;
@@ -73,7 +73,7 @@ impl Orchestrator for FakeOrchestrator {
         self.wish("destroy", request.into_inner().environment_id)
     }
 
-    async fn sleep(&self, request: Request<EnvironmentRequest>) -> Result<Response<EnvironmentResponse>, Status> {
+    async fn sleep(&self, request: Request<SleepRequest>) -> Result<Response<EnvironmentResponse>, Status> {
         self.wish("sleep", request.into_inner().environment_id)
     }
 
@@ -137,8 +137,8 @@ impl Orchestrator for FakeOrchestrator {
         Ok(Response::new(DropImageResponse {}))
     }
 
-    /// Opens what was sealed, as the orchestrator does, finds fault with the token `bad`, and shows no machine to the
-    /// token `of-strangers`.
+    /// Opens what was sealed, as the orchestrator does, finds fault with the token `bad`, and shows neither machine nor image
+    /// to the token `of-strangers`.
     async fn verify_account(
         &self,
         request: Request<VerifyAccountRequest>,
@@ -151,7 +151,7 @@ impl Orchestrator for FakeOrchestrator {
         let opened = (!sealed.is_empty()).then(|| keys.open_text(&place, &sealed).unwrap().reveal().to_owned());
         let is = |token: &str| opened.as_deref() == Some(&format!(r#"{{"token":"{token}"}}"#));
         let problem = if is("bad") { "the token is not valid".to_owned() } else { String::new() };
-        let sees_machines = !request.machine_ids.is_empty() && !is("of-strangers");
-        Ok(Response::new(VerifyAccountResponse { problem, sees_machines }))
+        let has_any = !request.machine_ids.is_empty() || !request.image_ids.is_empty();
+        Ok(Response::new(VerifyAccountResponse { problem, shows_known: has_any && !is("of-strangers") }))
     }
 }
