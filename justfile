@@ -8,7 +8,7 @@ ci:
 demo *arguments:
     cargo xtask demo {{arguments}}
 
-# Tests: all, or one of unit, integration, e2e.
+# Tests: all, or one of unit, integration, broken, e2e.
 test *suite:
     cargo xtask test {{suite}}
 

@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 use ring::digest::{SHA256, digest};
 use tokio::process::Command;
 
-use crate::{packages, say, scratch, workspace};
+use crate::{cargo, packages, say, scratch, workspace};
 
 /// The directory of the machine image, built once for its recipe.
 pub async fn image() -> anyhow::Result<PathBuf> {
@@ -49,7 +49,7 @@ pub async fn agent() -> anyhow::Result<PathBuf> {
     say("building the agent's static program");
     const TARGET: &str = "x86_64-unknown-linux-gnu";
     let directory = workspace().join("target/agent");
-    let status = Command::new("cargo")
+    let status = cargo()
         .current_dir(workspace())
         .args(["build", "--quiet", "--locked", "--profile", "agent", "--package", "stagely-agent", "--target", TARGET])
         .arg("--target-dir")
@@ -79,7 +79,7 @@ pub enum Beside {
 pub async fn stagelyd(beside: Beside) -> anyhow::Result<PathBuf> {
     say("building the control plane");
     let tests: &[&str] = if beside == Beside::Tests { &["--tests"] } else { &[] };
-    let status = Command::new("cargo")
+    let status = cargo()
         .current_dir(workspace())
         .args(["build", "--quiet", "--locked", "--workspace", "--bins"])
         .args(tests)

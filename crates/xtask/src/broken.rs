@@ -8,7 +8,7 @@ use std::process::Stdio;
 use anyhow::{Context, bail, ensure};
 use tokio::process::Command;
 
-use crate::{say, tell, workspace};
+use crate::{cargo, say, tell, workspace};
 
 /// One way to break it.
 struct Variant {
@@ -108,7 +108,8 @@ pub async fn run(environment: &[(&str, &str)]) -> anyhow::Result<()> {
         write(&text)?;
         tell(format!("broken: {} ... noticed", variant.what));
     }
-    Ok(())
+    // Cargo takes a package of the copy for the same package of the workspace; without its sources it is compiled anew.
+    std::fs::remove_dir_all(&copy).with_context(|| format!("remove {}", copy.display()))
 }
 
 /// What git knows of, as it stands in the working tree.
@@ -131,7 +132,7 @@ async fn copy_sources(copy: &Path) -> anyhow::Result<()> {
 async fn passes(copy: &Path, variant: &Variant, environment: &[(&str, &str)]) -> anyhow::Result<bool> {
     let test = variant.test;
     let cargo = |arguments: &[&str]| {
-        let mut command = Command::new("cargo");
+        let mut command = cargo();
         command.current_dir(copy).args(["test", "--locked", "--quiet"]).args(variant.suite);
         command.arg("--target-dir").arg(workspace().join("target")).args(arguments);
         command.envs(environment.iter().copied()).stdin(Stdio::null());

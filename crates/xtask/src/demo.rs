@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{bail, ensure};
 use reqwest::Method;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::time::{Instant, sleep};
 use xtask::{registry, sample};
 
@@ -12,7 +12,7 @@ use crate::artifacts::Beside;
 use crate::control_plane::Mode;
 use crate::pull_request::PullRequest;
 use crate::stack::Stack;
-use crate::{machine, say, services, tell};
+use crate::{machine, rows, say, services, tell};
 
 /// The repository of the story.
 pub const REPO: &str = "octo/guestbook";
@@ -82,7 +82,7 @@ pub async fn first_push(stack: &Stack) -> anyhow::Result<PullRequest<'_>> {
     let from_database = page.contains(sample::FIRST_ITEM) && sample::shows_version(&page, "one");
     ensure!(status == 200 && from_database, "the page is not made of the database's rows: {status} {page}");
     tell(format!("preview ready: {}", stack.url(&preview)));
-    waterfall(&pull, "first push (nothing cached)", taken).await?;
+    waterfall(&pull, "first push (machine templates are there, no image was ever built)", taken).await?;
     Ok(pull)
 }
 
@@ -116,17 +116,20 @@ pub async fn second_push(stack: &Stack, pull: &mut PullRequest<'_>) -> anyhow::R
     ensure!(sample::shows_version(&page, "two"), "the page does not show the second commit: {page}");
     ensure!(page.contains("Kept over the push"), "the data was not kept over the push: {page}");
     tell("second commit is live, with the same data");
-    waterfall(pull, "second push (template and build cache)", taken).await
+    waterfall(pull, "second push (the machine runs, builds have their cache)", taken).await
 }
 
-/// Closes the pull request; ends when nothing at all is left.
+/// Closes the pull request, which is the last one open; ends when nothing that is looked at is left.
 pub async fn last(stack: &Stack, pull: &PullRequest<'_>) -> anyhow::Result<()> {
     let preview = pull.host();
     pull.close().await;
     nothing_left(stack, pull, &preview).await?;
     let violations = stack.host.violations();
     ensure!(violations.is_empty(), "requests outside GitHub's document: {violations:?}");
-    tell("closed: no machine, no disk, no route, no image and no open row is left");
+    tell("closed: no process, directory or disk of a machine and no tag in the registry is left; the URL answers 410");
+    let tables = rows::OPEN.map(|(table, _)| table).join(", ");
+    tell(format!("closed: no open row of any team in {tables} (sweeps and the look at all routes go on)"));
+    tell("closed: every route in Redis is marked as gone and leads to no machine");
     Ok(())
 }
 
@@ -141,7 +144,7 @@ pub async fn waterfall(pull: &PullRequest<'_>, title: &str, whole: Duration) -> 
     Ok(())
 }
 
-/// Waits until no trace of the pull request is left but what it was told.
+/// Waits until no trace of any pull request is left but what each was told, and rows that are over.
 async fn nothing_left(stack: &Stack, pull: &PullRequest<'_>, preview: &str) -> anyhow::Result<()> {
     let until = Instant::now() + Duration::from_secs(300);
     loop {
@@ -156,7 +159,7 @@ async fn nothing_left(stack: &Stack, pull: &PullRequest<'_>, preview: &str) -> a
         for (repository, tags) in registry::repositories_and_tags(&stack.images)? {
             left.push(format!("images {repository}: {tags:?}"));
         }
-        left.extend(open_rows(&stack.call(Method::GET, "/status", None).await?));
+        left.extend(rows::left(&stack.services).await?);
         if !pull.comment().contains("Preview: Removed") {
             left.push("the comment does not say that it was removed".to_owned());
         }
@@ -168,17 +171,6 @@ async fn nothing_left(stack: &Stack, pull: &PullRequest<'_>, preview: &str) -> a
         }
         sleep(Duration::from_millis(500)).await;
     }
-}
-
-/// Environments, machines and builds that are not over.
-fn open_rows(counts: &Value) -> Vec<String> {
-    let mut open = Vec::new();
-    for kind in ["environments", "machines", "builds"] {
-        let Some(states) = counts[kind].as_object() else { return vec![format!("no status of {kind}")] };
-        let counted = states.iter().filter(|(_, count)| count.as_u64() != Some(0));
-        open.extend(counted.map(|(state, count)| format!("{count} {kind} {state}")));
-    }
-    open
 }
 
 fn indented(text: &str) -> String {

@@ -1,4 +1,4 @@
-//! Everything that a contributor or CI runs: `cargo xtask demo | test | up | contract | image`.
+//! Everything that a contributor or CI runs: `cargo xtask demo | test | up | bench | contract | image`.
 
 mod artifacts;
 mod bench;
@@ -9,6 +9,7 @@ mod demo;
 mod machine;
 mod packages;
 mod pull_request;
+mod rows;
 mod services;
 mod stack;
 mod stories;
@@ -19,6 +20,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use control_plane::Mode;
+use tokio::process::Command;
 
 #[derive(Parser)]
 #[command(about = "Stagely's tasks")]
@@ -116,6 +118,19 @@ fn main() -> ExitCode {
 fn workspace() -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2);
     root.unwrap_or(Path::new(".")).to_owned()
+}
+
+/// Cargo, as a person starts it. What `cargo run` tells this program of itself would be a reason to compile anew what looks at
+/// that, such as `ring`, with everything that is built on it.
+fn cargo() -> Command {
+    let mut command = Command::new("cargo");
+    for name in ["CARGO_MANIFEST_DIR", "CARGO_MANIFEST_LINKS", "CARGO_PKG_NAME"] {
+        command.env_remove(name);
+    }
+    for part in ["MAJOR", "MINOR", "PATCH", "PRE"] {
+        command.env_remove(format!("CARGO_PKG_VERSION_{part}"));
+    }
+    command
 }
 
 /// Where everything that is made here is kept: images, templates, logs.

@@ -12,7 +12,8 @@ use tokio::time::{Instant, sleep};
 use crate::packages;
 use xtask::registry::free_address;
 
-const BIN: &str = "/usr/lib/postgresql/15/bin";
+/// Where Debian has Postgres' programs, clients too.
+pub const BIN: &str = "/usr/lib/postgresql/15/bin";
 
 /// The running services.
 pub struct Services {

@@ -35,8 +35,8 @@ pub struct Stack {
     pub token: Secret,
     pub state: PathBuf,
     pub images: PathBuf,
+    pub services: Services,
     machines: Qemu,
-    services: Services,
     registries: Vec<Running>,
     control_plane: Mutex<ControlPlane>,
     shutdown: CancellationToken,
@@ -98,7 +98,7 @@ impl Stack {
             "orchestrator": {
                 "github": {"api_url": host.api_url(), "git_url": host.git_url(HOST), "token": TOKEN},
                 "agent_url": format!("http://{}/agent/v1/download/{{arch}}", at_host(api)),
-                "agent_binary": agent,
+                "agent_binaries": {"amd64": agent},
                 "qemu": {"image_dir": image},
                 "registry_host": at_host(registry),
                 "registry_ca_file": tls.join("ca.pem"),

@@ -1,14 +1,14 @@
 //! The tests, by what they need.
 
 use std::process::Stdio;
+use std::time::Instant;
 
 use anyhow::{Context, bail};
-use tokio::process::Command;
 
 use crate::services::Services;
-use crate::{Suite, broken, contract, packages, say, stories, workspace};
+use crate::{Suite, broken, cargo, contract, packages, say, stories, tell, workspace};
 
-/// Crates whose tests need nothing outside.
+/// Crates whose tests beside the code need nothing outside.
 const UNIT: &[&str] = &[
     "stagely-domain",
     "stagely-proto",
@@ -18,6 +18,9 @@ const UNIT: &[&str] = &[
     "stagely-orchestrator",
 ];
 
+/// The one test among them that does: it compares the simulation's rows with those of Postgres.
+const NEEDS_POSTGRES: &str = "rows_in_memory_change_as_rows_in_postgres_do";
+
 /// The selection of all tests. A part of the packages would compile what they need once more, with fewer features.
 pub const WHOLE: &[&str] = &["--workspace", "--lib", "--bins", "--tests"];
 
@@ -25,40 +28,53 @@ pub async fn run(suite: Option<Suite>, only: Option<&str>) -> anyhow::Result<()>
     let wanted = |one| suite.is_none_or(|suite| suite == one);
     if suite == Some(Suite::Unit) {
         let packages = UNIT.iter().flat_map(|name| ["--package", name]);
-        return cargo_test(&packages.collect::<Vec<_>>(), &[]).await;
+        let which = ["--lib", "--bins", "--", "--skip", NEEDS_POSTGRES];
+        return cargo_test(&packages.chain(which).collect::<Vec<_>>(), &[]).await;
     }
     packages::ensure(&[("/usr/sbin/dockerd", "docker.io")]).await?;
-    if wanted(Suite::Integration) || wanted(Suite::Broken) {
-        let services = Services::start().await?;
-        let environment = [
-            ("STAGELY_TEST_DATABASE_URL", services.postgres_url.as_str()),
-            ("STAGELY_TEST_REDIS_URL", services.redis_url.as_str()),
-        ];
-        let outcome = async {
-            if wanted(Suite::Integration) {
-                cargo_test(WHOLE, &environment).await?;
-            }
-            if wanted(Suite::Broken) { broken::run(&environment).await } else { Ok(()) }
-        };
-        let outcome = outcome.await;
-        services.stop().await;
-        outcome?;
+    if wanted(Suite::Integration) {
+        timed("integration", with_services(async |environment| cargo_test(WHOLE, environment).await)).await?;
     }
     if wanted(Suite::E2e) {
-        stories::run(only).await?;
+        timed("stories", stories::run(only)).await?;
         if only.is_none() {
             // Those that need a Docker engine, root or Debian's packages.
-            cargo_test(&[WHOLE, &["--", "--ignored", "docker::", "registry::"]].concat(), &[]).await?;
-            contract::with_the_tests().await?;
+            let privileged = [WHOLE, &["--", "--ignored", "docker::", "registry::"]].concat();
+            timed("privileged", cargo_test(&privileged, &[])).await?;
+            timed("contract", contract::with_the_tests()).await?;
         }
     }
+    if wanted(Suite::Broken) {
+        // Last, since what it compiles takes the place of what the others use.
+        timed("broken", with_services(async |environment| broken::run(environment).await)).await?;
+    }
+    Ok(())
+}
+
+/// Runs what needs a Postgres and a Redis, which it is told of by its environment.
+async fn with_services(run: impl AsyncFnOnce(&[(&str, &str)]) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    let services = Services::start().await?;
+    let outcome = run(&[
+        ("STAGELY_TEST_DATABASE_URL", services.postgres_url.as_str()),
+        ("STAGELY_TEST_REDIS_URL", services.redis_url.as_str()),
+    ])
+    .await;
+    services.stop().await;
+    outcome
+}
+
+/// Tells how long a part took.
+async fn timed(part: &str, run: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    let begun = Instant::now();
+    run.await?;
+    tell(format!("tests: {part} ... ok ({} s)", begun.elapsed().as_secs()));
     Ok(())
 }
 
 /// `cargo test` in the workspace; its output goes to the terminal.
 pub async fn cargo_test(arguments: &[&str], environment: &[(&str, &str)]) -> anyhow::Result<()> {
     say(format!("cargo test {}", arguments.join(" ")));
-    let mut command = Command::new("cargo");
+    let mut command = cargo();
     command.current_dir(workspace()).args(["test", "--locked"]).args(arguments);
     command.envs(environment.iter().copied()).stdin(Stdio::null());
     let status = command.status().await.context("run cargo")?;

@@ -2,11 +2,10 @@
 
 use anyhow::{Context, ensure};
 use serde::Deserialize;
-use tokio::process::Command;
 
 use super::{Promise, REPETITIONS, Samples};
 use crate::services::Services;
-use crate::{say, workspace};
+use crate::{cargo, say, workspace};
 
 /// Seconds that a sweep of the larger account may take.
 const TIME: f64 = 30.0;
@@ -49,7 +48,7 @@ pub(super) async fn measure() -> anyhow::Result<Vec<Promise>> {
 }
 
 async fn sweeps(services: &Services) -> anyhow::Result<Vec<Account>> {
-    let mut command = Command::new("cargo");
+    let mut command = cargo();
     command.current_dir(workspace()).args(["test", "--locked", "--release", "--package", "stagely-orchestrator"]);
     command.args(["--test", "main", "--", "--ignored", "--nocapture", "--test-threads=1", "scale::"]);
     command.env("STAGELY_TEST_DATABASE_URL", &services.postgres_url);
