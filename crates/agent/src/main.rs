@@ -89,7 +89,8 @@ async fn run(config: Config, wait: bool) -> anyhow::Result<()> {
                 () = cancel.cancelled() => return Ok(()),
                 // A copy of a template whose control plane died before it said whose machine this is.
                 () = tokio::time::sleep(config.timing.enrolment) => {
-                    return Ok(drop(agent::over(&config, agent::unenrolled(&config)).await));
+                    agent::over(&config, agent::unenrolled(&config)).await;
+                    return Ok(());
                 }
                 identity = handover::receive(&mut stream, &config, &host) => identity?,
             };
