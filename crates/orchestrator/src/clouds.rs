@@ -164,16 +164,13 @@ impl Account {
             locations = &machine.locations;
             let places: BTreeSet<&str> = offerings.iter().map(|offering| offering.location.as_str()).collect();
             let is_nowhere = |wish: &&String| !places.iter().any(|place| is_in(place, wish));
-            if let Some(wish) = locations.iter().find(is_nowhere) {
+            if let Some(wish) = locations.iter().find(is_nowhere).filter(|_| unread.is_none()) {
                 let places = places.into_iter().map(str::to_owned).collect();
-                if let Some(error) = unread {
-                    return Err(error);
-                }
                 return Ok(Choice::Nowhere { wish: wish.clone(), places });
             }
         }
         if offerings.is_empty() {
-            return Ok(Choice::Any);
+            return unread.map_or(Ok(Choice::Any), Err);
         }
         let fitting = candidates(&offerings, machine.size, machine.arch, locations);
         let untried = fitting.into_iter().find(|offering| !machine.tried.contains(&offering.to_string()));
@@ -202,7 +199,11 @@ impl Account {
             .offerings
             .iter()
             .any(|sold| sold.available && (&sold.name, &sold.location) == (&chosen.name, &chosen.location));
-        Err(if is_sold { error } else { CloudError { kind: ErrorKind::Capacity, ..error } })
+        Err(if is_sold || catalogue.unread.is_some() {
+            error
+        } else {
+            CloudError { kind: ErrorKind::Capacity, ..error }
+        })
     }
 
     /// What the provider shows of a machine that is to be as it is. One list serves all machines of the account, since

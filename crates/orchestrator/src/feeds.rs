@@ -196,9 +196,6 @@ impl Scan {
         if context.store.find_environment(project.id, number).await.map_err(stored(doing))?.is_some() {
             return Ok(true);
         }
-        if context.store.stays_gone(project.id, number, &pull.sha).await.map_err(stored(doing))? {
-            return Ok(false);
-        }
         let seen = pulls::look(context, repo, pull).await?;
         let tx = context.store.begin().await.map_err(stored(doing))?;
         let verdict = pulls::apply(context, &tx, project, number, seen).await?;

@@ -105,6 +105,9 @@ pub async fn apply(context: &Context, tx: &Tx, project: &Project, number: i64, s
         url: pull.url,
         sha: pull.sha,
     };
+    if pull.state == PullRequestState::Closed {
+        tx.forget_removal(project.id, number).await.map_err(stored(doing))?;
+    }
     match (pull.state, known) {
         (PullRequestState::Closed, Some(env)) => close(tx, &env, "the pull request was closed").await,
         (PullRequestState::Closed, None) => Ok(ignored("the pull request is closed")),
@@ -113,7 +116,7 @@ pub async fn apply(context: &Context, tx: &Tx, project: &Project, number: i64, s
             tx.wake_in(kind::ENVIRONMENT, env.id.uuid(), std::time::Duration::from_secs(5))
                 .await
                 .map_err(stored(doing))?;
-            Ok(ignored("the environment is being removed; it is made anew after that"))
+            Ok(ignored("the environment is being removed; what is wished after that is looked at when it is gone"))
         }
         (PullRequestState::Open, Some(env)) if refusal.is_some() => {
             close(tx, &env, refusal.as_deref().unwrap_or_default()).await
@@ -133,6 +136,11 @@ pub async fn apply(context: &Context, tx: &Tx, project: &Project, number: i64, s
             Ok(ignored("pull requests from forks need approval, which this version does not offer yet"))
         }
         (PullRequestState::Open, None) if refusal.is_some() => Ok(ignored(refusal.as_deref().unwrap_or_default())),
+        (PullRequestState::Open, None)
+            if context.store.stays_gone(project.id, number, &facts.sha).await.map_err(stored(doing))? =>
+        {
+            Ok(ignored("its environment was removed at this commit: push another, or close it and open it again"))
+        }
         (PullRequestState::Open, None) => {
             let id = EnvironmentId::generate();
             let new = NewEnvironment {

@@ -89,6 +89,18 @@ async fn a_member_redeploys_replays_a_lost_delivery_and_destroys() {
     assert_eq!(stack.cloud.ever(), 1);
     let refused = commands.redeploy(of(&env)).await.unwrap_err();
     assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
+
+    // A new title brings it back as little as the comparison with the git host does; who opens it again wants it again.
+    let edited = stack.deliver("edited").await;
+    stack.decided(edited).await;
+    stack.gone().await;
+    let closed = stack.close().await;
+    stack.decided(closed).await;
+    git_host::host().change(git_host::REPO, stack.number, |pull| pull.open = true);
+    stack.deliver("reopened").await;
+    stack.live().await;
+    stack.close().await;
+    stack.gone().await;
     stack.end().await;
 }
 

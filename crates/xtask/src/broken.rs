@@ -91,10 +91,17 @@ const VARIANTS: [Variant; 7] = [
 pub async fn run(environment: &[(&str, &str)]) -> anyhow::Result<()> {
     let copy = workspace().join("target/broken");
     copy_sources(&copy).await?;
+    let outcome = break_all(&copy, environment).await;
+    // Cargo takes a package of the copy for the same package of the workspace; without its sources it is compiled anew.
+    std::fs::remove_dir_all(&copy).with_context(|| format!("remove {}", copy.display()))?;
+    outcome
+}
+
+async fn break_all(copy: &Path, environment: &[(&str, &str)]) -> anyhow::Result<()> {
     // Whole first: a test that fails anyhow notices nothing. One after the other, so that little is compiled twice.
     let tests: BTreeMap<&str, &Variant> = VARIANTS.iter().map(|variant| (variant.test, variant)).collect();
     for variant in tests.values() {
-        ensure!(passes(&copy, variant, environment).await?, "{} fails on what is not broken", variant.test);
+        ensure!(passes(copy, variant, environment).await?, "{} fails on what is not broken", variant.test);
     }
     for variant in &VARIANTS {
         let path = copy.join(variant.file);
@@ -102,14 +109,13 @@ pub async fn run(environment: &[(&str, &str)]) -> anyhow::Result<()> {
         ensure!(text.contains(variant.right), "{} does not contain `{}` any more", variant.file, variant.right);
         let write = |text: &str| std::fs::write(&path, text).with_context(|| format!("write {}", path.display()));
         write(&text.replace(variant.right, variant.wrong))?;
-        if passes(&copy, variant, environment).await? {
+        if passes(copy, variant, environment).await? {
             bail!("no test noticed that {}", variant.what);
         }
         write(&text)?;
         tell(format!("broken: {} ... noticed", variant.what));
     }
-    // Cargo takes a package of the copy for the same package of the workspace; without its sources it is compiled anew.
-    std::fs::remove_dir_all(&copy).with_context(|| format!("remove {}", copy.display()))
+    Ok(())
 }
 
 /// What git knows of, as it stands in the working tree.

@@ -32,7 +32,7 @@ enum Breadth {
     /// Everything.
     Whole,
     /// What all tests together have time for: without a second, optimized build of everything, the emulated boots of stock
-    /// images, and [`SLOW`].
+    /// images and of machines without a template, and [`SLOW`].
     Tests,
 }
 
@@ -107,7 +107,10 @@ async fn providers(breadth: Breadth) -> anyhow::Result<()> {
     }
     cargo_test(&[WHOLE, &doubles].concat(), &environment).await?;
     // Machines have the processors to themselves.
-    let metal = ["--", "--ignored", "--test-threads=1", "--nocapture", "qemu::"];
+    let mut metal = vec!["--", "--ignored", "--test-threads=1", "--nocapture", "qemu::"];
+    if breadth == Breadth::Tests {
+        metal.extend(["--skip", "with_cold_machines"]);
+    }
     cargo_test(&[WHOLE, &metal].concat(), &environment).await
 }
 

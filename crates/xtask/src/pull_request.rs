@@ -165,7 +165,9 @@ impl<'s> PullRequest<'s> {
     /// The environment as the API tells it.
     pub async fn environment(&self) -> anyhow::Result<Option<Value>> {
         let list = self.stack.call(Method::GET, &format!("/environments?gone=true&pr={}", self.number), None).await?;
-        let Some(id) = list["items"][0]["id"].as_str() else { return Ok(None) };
+        // Another repository's pull request may have the same number.
+        let ours = list["items"].as_array().into_iter().flatten().find(|one| one["repo"] == json!(self.repo));
+        let Some(id) = ours.and_then(|one| one["id"].as_str()) else { return Ok(None) };
         self.stack.call(Method::GET, &format!("/environments/{id}"), None).await.map(Some)
     }
 

@@ -1,9 +1,9 @@
 //! The tests, by what they need.
 
 use std::process::Stdio;
-use std::time::Instant;
 
 use anyhow::{Context, bail};
+use tokio::time::Instant;
 
 use crate::services::Services;
 use crate::{Suite, broken, cargo, contract, packages, say, stories, tell, workspace};

@@ -24,7 +24,7 @@ async fn an_image_of_another_place_replaces_none_and_machines_boot_that_of_their
     let third = stack.bake().await;
     stack.baked(third).await;
     stack.image_gone(second).await;
-    assert_eq!(stack.residue_of(first), [here.clone()]);
+    assert_eq!(stack.residue_of(first), std::slice::from_ref(&here));
     let kept = format!("SELECT state || ' ' || desired FROM images WHERE id = '{}'", first.uuid());
     assert_eq!(stack.world.db.text(&kept).await, "ready present");
     assert_eq!(stack.boots().await.1, Some(here));

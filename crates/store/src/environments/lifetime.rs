@@ -95,6 +95,16 @@ impl Tx {
                    updated_at = now() WHERE id = $1 AND desired = 'present'";
         Ok(Outcome::of(self.run("wish an environment removed", sql, [id.uuid().into(), reason.into()]).await?))
     }
+
+    /// A pull request that is closed and opened again gets a preview, also when that of before was removed.
+    ///
+    /// # Errors
+    /// The database's error.
+    pub async fn forget_removal(&self, project: ProjectId, pr_number: i64) -> Result<()> {
+        let sql = "UPDATE environments SET stays_gone = false WHERE project_id = $1 AND pr_number = $2 AND stays_gone";
+        self.run("forget that an environment was removed", sql, [project.uuid().into(), pr_number.into()]).await?;
+        Ok(())
+    }
 }
 
 impl Store {
