@@ -92,6 +92,22 @@ pub(super) async fn commit(
     files: &[(&str, &[u8])],
     message: &str,
 ) -> String {
+    let mut changes = Vec::new();
+    for (name, content) in files {
+        changes.extend_from_slice(format!("M 100644 inline {name}\ndata {}\n", content.len()).as_bytes());
+        changes.extend_from_slice(content);
+        changes.push(b'\n');
+    }
+    import(root, repo, branch, from, &changes, message).await
+}
+
+/// A commit without a file.
+pub(super) async fn delete(root: &Path, repo: &str, branch: &str, from: &str, name: &str) -> String {
+    import(root, repo, branch, Some(from), format!("D {name}\n").as_bytes(), "Remove a file").await
+}
+
+/// A commit of changes as `git fast-import` takes them.
+async fn import(root: &Path, repo: &str, branch: &str, from: Option<&str>, changes: &[u8], message: &str) -> String {
     let path = directory(root, repo);
     let mut stream = format!(
         "commit refs/heads/{branch}\ncommitter Octo Cat <octo@example.com> now\ndata {}\n{message}\n",
@@ -106,11 +122,7 @@ pub(super) async fn commit(
     if let Some(parent) = parent {
         stream.extend_from_slice(format!("from {parent}^0\n").as_bytes());
     }
-    for (name, content) in files {
-        stream.extend_from_slice(format!("M 100644 inline {name}\ndata {}\n", content.len()).as_bytes());
-        stream.extend_from_slice(content);
-        stream.push(b'\n');
-    }
+    stream.extend_from_slice(changes);
     git(&path, &["fast-import", "--quiet", "--date-format=now"], &stream).await.expect("git fast-import");
     head(root, repo, branch).await
 }

@@ -49,6 +49,11 @@ impl GitHost {
         sha
     }
 
+    /// A commit without a file, on a branch that no pull request has.
+    pub async fn delete(&self, repo: &str, branch: &str, from: &str, name: &str) {
+        git::delete(self.0.directory.path(), repo, branch, from, name).await;
+    }
+
     /// Opens a pull request of `branch` against `main`.
     pub async fn open_pull_request(&self, repo: &str, branch: &str, title: &str) -> i64 {
         self.open(repo, repo, branch, title).await
