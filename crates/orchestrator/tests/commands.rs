@@ -97,10 +97,9 @@ async fn a_member_redeploys_replays_a_lost_delivery_and_destroys() {
     let closed = stack.close().await;
     stack.decided(closed).await;
     git_host::host().change(git_host::REPO, stack.number, |pull| pull.open = true);
-    stack.deliver("reopened").await;
-    stack.live().await;
-    stack.close().await;
-    stack.gone().await;
+    let opened = stack.deliver("reopened").await;
+    stack.decided(opened).await;
+    assert_ne!(stack.environment().await.id, env.id);
     stack.end().await;
 }
 
