@@ -8,8 +8,7 @@ use std::process::Stdio;
 use anyhow::{Context, ensure};
 use tokio::process::Command;
 
-use crate::services::Services;
-use crate::suites::{WHOLE, cargo_test};
+use crate::suites::{WHOLE, cargo_test, with_services};
 use crate::{artifacts, packages, say, scratch, tell, workspace};
 
 /// Clients of providers, and a server that stands for one, from PyPI.
@@ -64,16 +63,13 @@ async fn parts(breadth: Breadth, is_wanted: impl Fn(&str) -> bool) -> anyhow::Re
         self::providers(breadth).await?;
     }
     if story || first_boot {
-        let services = Services::start().await?;
-        let outcome = async {
+        with_services(async |environment| {
             if story {
-                self::story(&services).await?;
+                self::story(environment).await?;
             }
-            if first_boot { self::first_boot(&services).await } else { Ok(()) }
-        };
-        let outcome = outcome.await;
-        services.stop().await;
-        outcome?;
+            if first_boot { self::first_boot(environment).await } else { Ok(()) }
+        })
+        .await?;
     }
     // Who holds which case, as the last thing that is read.
     cargo_test(&[WHOLE, &["--", "--nocapture", TABLE]].concat(), &[]).await
@@ -115,29 +111,25 @@ async fn providers(breadth: Breadth) -> anyhow::Result<()> {
 }
 
 /// A pull request's whole life with machines at the server that stands for AWS; the other clouds' are integration tests.
-async fn story(services: &Services) -> anyhow::Result<()> {
+async fn story(services: &[(&str, &str)]) -> anyhow::Result<()> {
     let moto = moto(&clients().await?).display().to_string();
-    let environment = [
-        ("STAGELY_TEST_DATABASE_URL", services.postgres_url.as_str()),
-        ("STAGELY_TEST_REDIS_URL", services.redis_url.as_str()),
-        ("STAGELY_TEST_MOTO", moto.as_str()),
-    ];
+    let environment = [services, &[("STAGELY_TEST_MOTO", moto.as_str())]].concat();
     cargo_test(&[WHOLE, &["--", "--ignored", "clouds::"]].concat(), &environment).await
 }
 
 /// The first boot at a cloud: real machines with the user data that providers are given, over an image like theirs.
-async fn first_boot(services: &Services) -> anyhow::Result<()> {
+async fn first_boot(services: &[(&str, &str)]) -> anyhow::Result<()> {
     let (image, agent) = (artifacts::stock_image().await?, artifacts::agent().await?);
     let store = scratch().join("base-images");
     xtask::base_images::ensure(&workspace(), &scratch().join("cache"), &store).await?;
     let path = |path: &Path| path.display().to_string();
     let (image, agent, store) = (path(&image), path(&agent), path(&store));
-    let environment = [
-        ("STAGELY_TEST_DATABASE_URL", services.postgres_url.as_str()),
+    let needed = [
         ("STAGELY_TEST_STOCK_IMAGE_DIR", image.as_str()),
         ("STAGELY_TEST_AGENT", agent.as_str()),
         ("STAGELY_TEST_BASE_IMAGES", store.as_str()),
     ];
+    let environment = [services, &needed].concat();
     cargo_test(&[WHOLE, &["--", "--ignored", "--nocapture", "first_boot::"]].concat(), &environment).await
 }
 

@@ -52,7 +52,7 @@ pub async fn run(suite: Option<Suite>, only: Option<&str>) -> anyhow::Result<()>
 }
 
 /// Runs what needs a Postgres and a Redis, which it is told of by its environment.
-async fn with_services(run: impl AsyncFnOnce(&[(&str, &str)]) -> anyhow::Result<()>) -> anyhow::Result<()> {
+pub async fn with_services(run: impl AsyncFnOnce(&[(&str, &str)]) -> anyhow::Result<()>) -> anyhow::Result<()> {
     let services = Services::start().await?;
     let outcome = run(&[
         ("STAGELY_TEST_DATABASE_URL", services.postgres_url.as_str()),
