@@ -1,5 +1,5 @@
-//! `debian:13-slim`, made of Debian's packages where Docker Hub cannot be reached, and put into the store of the
-//! registry that stands in for it. Made once and kept; made anew when the recipe or the mirror changes.
+//! `debian:13-slim` and `busybox:1`, made of Debian's packages where Docker Hub cannot be reached, and put into the
+//! store of the registry that stands in for it. Made once and kept; made anew when the recipe or the mirror changes.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -15,11 +15,22 @@ use tokio::time::timeout;
 
 use crate::registry;
 
-/// The repository, as Docker Hub calls it.
-const REPOSITORY: &str = "library/debian";
+/// What an image is called, and how its files come to be.
+pub struct Base {
+    /// As Docker Hub calls it.
+    repository: &'static str,
+    tags: &'static [&'static str],
+    /// The script's name, below `deploy/base-images`.
+    recipe: &'static str,
+    shell: &'static str,
+}
 
-/// The names of the one image in it.
-const TAGS: [&str; 2] = ["13-slim", "trixie-slim"];
+/// `debian:13-slim`, which is also `debian:trixie-slim`.
+pub const DEBIAN: Base =
+    Base { repository: "library/debian", tags: &["13-slim", "trixie-slim"], recipe: "debian.sh", shell: "bash" };
+
+/// `busybox:1`: one static program of 2 MB.
+pub const BUSYBOX: Base = Base { repository: "library/busybox", tags: &["1"], recipe: "busybox.sh", shell: "sh" };
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
@@ -30,6 +41,7 @@ const STEP: Duration = Duration::from_secs(900);
 
 /// An image's three parts, as a registry takes them.
 pub struct Image {
+    base: &'static Base,
     layer: Vec<u8>,
     config: Vec<u8>,
     manifest: Vec<u8>,
@@ -39,7 +51,7 @@ impl Image {
     /// An image of this machine's architecture with one layer: a tar file compressed with gzip, and the digest
     /// of what it was before.
     #[must_use]
-    pub fn of_layer(layer: Vec<u8>, diff_id: &str) -> Self {
+    pub fn of_layer(base: &'static Base, layer: Vec<u8>, diff_id: &str) -> Self {
         let architecture = match std::env::consts::ARCH {
             "aarch64" => "arm64",
             _ => "amd64",
@@ -49,10 +61,10 @@ impl Image {
             "os": "linux",
             "config": {
                 "Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],
-                "Cmd": ["bash"],
+                "Cmd": [base.shell],
             },
             "rootfs": {"type": "layers", "diff_ids": [diff_id]},
-            "history": [{"created_by": "deploy/base-images/debian.sh"}],
+            "history": [{"created_by": format!("deploy/base-images/{}", base.recipe)}],
         });
         let config = config.to_string().into_bytes();
         let part = |kind: &str, bytes: &[u8]| json!({"mediaType": kind, "digest": sha256(bytes), "size": bytes.len()});
@@ -62,7 +74,7 @@ impl Image {
             "config": part(CONFIG, &config),
             "layers": [part(LAYER, &layer)],
         });
-        Self { layer, config, manifest: manifest.to_string().into_bytes() }
+        Self { base, layer, config, manifest: manifest.to_string().into_bytes() }
     }
 
     /// Puts the image into the store of a registry that does not run, unless it is there. `scratch` takes files
@@ -72,7 +84,8 @@ impl Image {
     /// When the registry cannot be started or refuses.
     pub async fn put(&self, store: &Path, scratch: &Path) -> anyhow::Result<()> {
         let wanted = sha256(&self.manifest);
-        if TAGS.iter().all(|tag| registry::find_digest(store, REPOSITORY, tag).as_ref() == Some(&wanted)) {
+        let Base { repository, tags, .. } = self.base;
+        if tags.iter().all(|tag| registry::find_digest(store, repository, tag).as_ref() == Some(&wanted)) {
             return Ok(());
         }
         let (running, address) = registry::start_for_filling(store, scratch).await?;
@@ -88,19 +101,23 @@ impl Image {
 /// # Errors
 /// When a program is missing or fails; the message says which, and what to install.
 pub async fn ensure(workspace: &Path, cache: &Path, store: &Path) -> anyhow::Result<()> {
-    let directory = ensure_made(workspace, cache).await?;
-    let layer = std::fs::read(directory.join("layer.tar.gz")).context("read the base image's layer")?;
-    let diff_id = std::fs::read_to_string(directory.join("diff-id")).context("read the base image's digest")?;
-    Image::of_layer(layer, &diff_id).put(store, cache).await
+    for base in [&DEBIAN, &BUSYBOX] {
+        let directory = ensure_made(base, workspace, cache).await?;
+        let layer = std::fs::read(directory.join("layer.tar.gz")).context("read a base image's layer")?;
+        let diff_id = std::fs::read_to_string(directory.join("diff-id")).context("read a base image's digest")?;
+        Image::of_layer(base, layer, &diff_id).put(store, cache).await?;
+    }
+    Ok(())
 }
 
 /// Makes the image unless it is in the cache; answers its directory.
-async fn ensure_made(workspace: &Path, cache: &Path) -> anyhow::Result<PathBuf> {
-    let recipe = workspace.join("deploy/base-images/debian.sh");
+async fn ensure_made(base: &Base, workspace: &Path, cache: &Path) -> anyhow::Result<PathBuf> {
+    let recipe = workspace.join("deploy/base-images").join(base.recipe);
     let script = std::fs::read(&recipe).with_context(|| format!("read {}", recipe.display()))?;
     let mirror = debian_mirror().await?;
     let key = sha256(&[script.as_slice(), mirror.as_bytes(), std::env::consts::ARCH.as_bytes()].join(&b'\0'));
-    let directory = cache.join(format!("debian-13-slim-{}", &key["sha256:".len()..][..16]));
+    let name = base.repository.replace('/', "-");
+    let directory = cache.join(format!("{name}-{}", &key["sha256:".len()..][..16]));
     if directory.is_dir() {
         return Ok(directory);
     }
@@ -144,34 +161,37 @@ async fn run(command: &mut Command, hint: &str) -> anyhow::Result<()> {
 }
 
 /// Puts an image into a registry that asks for no credential (the distribution specification, "Push").
-async fn push(base: &str, image: &Image) -> anyhow::Result<()> {
+async fn push(registry: &str, image: &Image) -> anyhow::Result<()> {
     // An error means that the process has chosen its provider already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let client = Client::builder().timeout(Duration::from_secs(60)).build().context("set up the registry client")?;
+    let Base { repository: name, tags, .. } = image.base;
+    let repository = format!("{registry}/v2/{name}");
     for bytes in [&image.layer, &image.config] {
-        push_blob(&client, base, bytes).await?;
+        push_blob(&client, &repository, bytes).await?;
     }
-    for tag in TAGS {
-        let url = format!("{base}/v2/{REPOSITORY}/manifests/{tag}");
-        let request = client.put(url).header(CONTENT_TYPE, MANIFEST).body(image.manifest.clone());
-        let answer = request.send().await.with_context(|| format!("push {REPOSITORY}:{tag}"))?;
-        expect(StatusCode::CREATED, answer).await.with_context(|| format!("push {REPOSITORY}:{tag}"))?;
+    for tag in *tags {
+        let request = client.put(format!("{repository}/manifests/{tag}"));
+        let request = request.header(CONTENT_TYPE, MANIFEST).body(image.manifest.clone());
+        let answer = request.send().await.with_context(|| format!("push {name}:{tag}"))?;
+        expect(StatusCode::CREATED, answer).await.with_context(|| format!("push {name}:{tag}"))?;
     }
     Ok(())
 }
 
-async fn push_blob(client: &Client, base: &str, bytes: &[u8]) -> anyhow::Result<()> {
+/// `repository` is its address at the registry.
+async fn push_blob(client: &Client, repository: &str, bytes: &[u8]) -> anyhow::Result<()> {
     let doing = "push a layer of a base image";
     let digest = sha256(bytes);
-    let found = client.head(format!("{base}/v2/{REPOSITORY}/blobs/{digest}")).send().await.context(doing)?;
+    let found = client.head(format!("{repository}/blobs/{digest}")).send().await.context(doing)?;
     if found.status() == StatusCode::OK {
         return Ok(());
     }
-    let opened = client.post(format!("{base}/v2/{REPOSITORY}/blobs/uploads/")).send().await.context(doing)?;
+    let opened = client.post(format!("{repository}/blobs/uploads/")).send().await.context(doing)?;
     let opened = expect(StatusCode::ACCEPTED, opened).await.context(doing)?;
     let location =
         opened.headers().get(LOCATION).and_then(|value| value.to_str().ok()).context("no place to upload to")?;
-    let mut url = Url::parse(base)?.join(location).context("the place to upload to")?;
+    let mut url = Url::parse(repository)?.join(location).context("the place to upload to")?;
     url.query_pairs_mut().append_pair("digest", &digest);
     let answer = client.put(url).body(bytes.to_vec()).send().await.context(doing)?;
     expect(StatusCode::CREATED, answer).await.context(doing).map(drop)

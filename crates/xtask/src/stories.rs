@@ -77,7 +77,7 @@ impl Told<'_> {
     }
 }
 
-/// One service in Perl, which is part of Debian's smallest image, in place of the sample's three.
+/// One service, of Docker's smallest image, in place of the sample's three.
 struct Little {
     compose: String,
     stagely: Option<String>,
@@ -90,35 +90,21 @@ impl Default for Little {
         Self {
             compose: "services:\n  web:\n    build: ./little\n    ports: [\"8080:8080\"]\n    init: true\n".to_owned(),
             stagely: Some("version: 2\npreview: { size: small }\n".to_owned()),
-            dockerfile: "FROM debian:13-slim\nCOPY server.pl version.txt /\nCMD [\"perl\", \"/server.pl\"]\n"
-                .to_owned(),
+            dockerfile:
+                "FROM busybox:1\nCOPY index.html /www/\nCMD [\"httpd\", \"-f\", \"-p\", \"8080\", \"-h\", \"/www\"]\n"
+                    .to_owned(),
             version: "1".to_owned(),
         }
     }
 }
 
-const SERVER: &str = r#"use strict;
-use IO::Socket::INET;
-$SIG{TERM} = sub { exit 0 };
-open my $file, '<', '/version.txt' or die;
-chomp(my $version = <$file>);
-my $server = IO::Socket::INET->new(LocalPort => 8080, Listen => 16, ReuseAddr => 1) or die "port 8080: $!";
-print "listening\n";
-while (my $visitor = $server->accept) {
-    while (my $line = <$visitor>) { last if $line =~ /^\r?\n$/ }
-    my $page = "little version $version";
-    print $visitor "HTTP/1.1 200 OK\r\nContent-Length: " . length($page) . "\r\nConnection: close\r\n\r\n$page";
-    close $visitor;
-}
-"#;
-
 impl Little {
     fn files(&self) -> Files {
+        let page = page(&self.version);
         let files = [
             ("docker-compose.yml", self.compose.as_str()),
             ("little/Dockerfile", self.dockerfile.as_str()),
-            ("little/server.pl", SERVER),
-            ("little/version.txt", self.version.as_str()),
+            ("little/index.html", page.as_str()),
         ];
         let stagely = self.stagely.as_deref().map(|text| ("stagely.yaml", text));
         files.into_iter().chain(stagely).map(|(name, text)| (name.to_owned(), text.as_bytes().to_vec())).collect()
@@ -133,10 +119,14 @@ impl Little {
     }
 }
 
+fn page(version: &str) -> String {
+    format!("little version {version}")
+}
+
 /// The little page at `host` is of `version`.
 async fn shows(stack: &Stack, host: &str, version: &str) -> anyhow::Result<()> {
-    let (status, page) = stack.visit(host, "/").await?;
-    ensure!(status == 200 && page == format!("little version {version}"), "the page answers {status}: {page}");
+    let (status, shown) = stack.visit(host, "/").await?;
+    ensure!(status == 200 && shown == page(version), "the page answers {status}: {shown}");
     Ok(())
 }
 
@@ -205,7 +195,7 @@ async fn labels(stack: &Stack) -> anyhow::Result<()> {
 }
 
 async fn broken_image(stack: &Stack) -> anyhow::Result<()> {
-    let dockerfile = "FROM debian:13-slim\nRUN echo one step before the end && exit 7\n".to_owned();
+    let dockerfile = "FROM busybox:1\nRUN echo one step before the end && exit 7\n".to_owned();
     let little = Little { dockerfile, ..Little::default() };
     let words = ["build_failed", "service ` web `", "exit code", "one step before the end"];
     fails(stack, "broken-image", &little.files(), &words).await
@@ -226,7 +216,7 @@ async fn failing_hook(stack: &Stack) -> anyhow::Result<()> {
 preview:
   size: small
   lifecycle:
-    on_start: [{ service: web, command: \"perl -e 'print qq(no such table\\n); exit 3'\" }]
+    on_start: [{ service: web, command: \"echo no such table; exit 3\" }]
 ",
     );
     let words = ["hook_failed", "service ` web `", "exit code 3", "no such table"];
@@ -282,7 +272,7 @@ async fn sleep_and_wake(stack: &Stack) -> anyhow::Result<()> {
 const SLOW: Duration = Duration::from_secs(240);
 
 fn slow_image() -> String {
-    format!("FROM debian:13-slim\nRUN sleep {}\nCOPY server.pl version.txt /\n", SLOW.as_secs())
+    format!("FROM busybox:1\nRUN sleep {}\nCOPY index.html /www/\n", SLOW.as_secs())
 }
 
 async fn close_during(stack: &Stack, phase: &str) -> anyhow::Result<()> {
