@@ -5,6 +5,7 @@
 
 mod clouds;
 mod commands;
+mod comments;
 mod costs;
 mod credentials;
 mod edge;

@@ -330,8 +330,8 @@ impl Stack {
     }
 
     pub async fn hostname(&self) -> String {
-        let sql = "SELECT max(preview_hash) FROM environments WHERE pr_number = ";
-        let hash = self.world.db.text(&format!("{sql}{}", self.number)).await;
+        let sql = "SELECT preview_hash FROM environments WHERE pr_number = ";
+        let hash = self.world.db.text(&format!("{sql}{} ORDER BY id DESC LIMIT 1", self.number)).await;
         format!("{hash}.preview.localhost")
     }
 

@@ -148,6 +148,21 @@ impl Store {
         found.map(environment).transpose()
     }
 
+    /// Whether the pull request got another environment after this one.
+    ///
+    /// # Errors
+    /// The database's error.
+    pub async fn has_successor(&self, env: &Environment) -> Result<bool> {
+        let newer = environments::Entity::find()
+            .filter(environments::Column::ProjectId.eq(env.project.uuid()))
+            .filter(environments::Column::PrNumber.eq(env.pr.number))
+            .filter(environments::Column::Id.gt(env.id.uuid()))
+            .one(&self.db)
+            .await
+            .map_err(reading)?;
+        Ok(newer.is_some())
+    }
+
     /// Every environment that is not gone, oldest first. For sweeps; `scope` limits it to a team.
     ///
     /// # Errors
@@ -163,7 +178,7 @@ impl Store {
 }
 
 impl Tx {
-    /// Adds an environment at generation 1.
+    /// Adds an environment at generation 1. The pull request's comment, if it has one, is its from now on.
     ///
     /// # Errors
     /// The database's error; a second live one for the same pull request is refused by it.
@@ -186,6 +201,15 @@ impl Tx {
                 new.pr.sha.clone().into(),
                 new.ttl_secs.into(),
             ],
+        )
+        .await?;
+        self.run(
+            "take over a pull request's comment",
+            "UPDATE pr_posts SET env_id = $1 WHERE id = (SELECT post.id FROM pr_posts post \
+             JOIN environments earlier ON earlier.id = post.env_id \
+             WHERE post.kind = 'comment' AND earlier.project_id = $2 AND earlier.pr_number = $3 \
+             ORDER BY earlier.id DESC LIMIT 1)",
+            [new.id.uuid().into(), new.project.uuid().into(), new.pr.number.into()],
         )
         .await?;
         Ok(())

@@ -12,7 +12,7 @@ use crate::{Result, Store, StoreError, Tx, word};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
-    /// The one comment, edited in place.
+    /// The one comment of the pull request, edited in place; its next environment takes it over.
     Comment,
     /// A check run of a commit.
     Check,
@@ -97,12 +97,13 @@ impl Tx {
         row.map(|row| row.try_get("", "id").map(PrPostId::from_uuid)).transpose().map_err(writing)
     }
 
-    /// Records what the git host shows now.
+    /// Records what the git host shows now, or with no id that it need not show this any more.
     ///
     /// # Errors
     /// The database's error.
-    pub async fn posted(&self, id: PrPostId, seq: i64, remote_id: &str) -> Result<()> {
-        let sql = "UPDATE pr_posts SET posted_seq = greatest(posted_seq, $2), remote_id = $3, last_error = NULL WHERE id = $1";
+    pub async fn posted(&self, id: PrPostId, seq: i64, remote_id: Option<&str>) -> Result<()> {
+        let sql = "UPDATE pr_posts SET posted_seq = greatest(posted_seq, $2), remote_id = coalesce($3, remote_id), \
+                   last_error = NULL WHERE id = $1";
         self.run("record a post", sql, [id.uuid().into(), seq.into(), remote_id.into()]).await?;
         Ok(())
     }

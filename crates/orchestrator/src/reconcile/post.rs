@@ -37,18 +37,20 @@ impl Reconciler for Posts {
         let (forge, known) = (&context.forge, post.remote_id.as_deref());
         let malformed = |error: serde_json::Error| Failure::new(ErrorClass::Permanent, doing, error);
         let outcome = match post.kind {
+            // A late word of an earlier environment is not put over what is said of the present one.
+            Kind::Comment if context.store.has_successor(&env).await.map_err(stored(doing))? => Ok(None),
             Kind::Comment => {
                 let wanted: Comment = serde_json::from_value(post.wanted).map_err(malformed)?;
-                let marker = format!("<!-- stagely:{} -->", env.id);
-                forge.ensure_comment(&repo, env.pr.number, &marker, known, &wanted.body).await
+                let marker = format!("<!-- stagely:{} -->", env.project);
+                forge.ensure_comment(&repo, env.pr.number, &marker, known, &wanted.body).await.map(Some)
             }
             Kind::Check => {
                 let wanted: Check = serde_json::from_value(post.wanted).map_err(malformed)?;
-                forge.ensure_check(&repo, &post.sha, known, &wanted).await
+                forge.ensure_check(&repo, &post.sha, known, &wanted).await.map(Some)
             }
             Kind::Deployment => {
                 let wanted: Deployment = serde_json::from_value(post.wanted).map_err(malformed)?;
-                forge.ensure_deployment(&repo, &post.sha, known, &wanted).await
+                forge.ensure_deployment(&repo, &post.sha, known, &wanted).await.map(Some)
             }
         };
         let remote = match outcome {
@@ -61,7 +63,7 @@ impl Reconciler for Posts {
             Err(error) => return Err(hosted(doing)(error)),
         };
         let tx = context.store.fenced(&claim.fence).await.map_err(stored(doing))?;
-        tx.posted(id, post.wanted_seq, &remote).await.map_err(stored(doing))?;
+        tx.posted(id, post.wanted_seq, remote.as_deref()).await.map_err(stored(doing))?;
         tx.commit().await.map_err(stored(doing))?;
         Ok(Step::Done)
     }

@@ -1,0 +1,78 @@
+//! The one comment of a pull request.
+
+use stagely_domain::id::{EnvironmentId, ProjectId};
+use stagely_store::work::kind;
+
+use crate::git_host::{REPO, host};
+use crate::stack::Stack;
+
+impl Stack {
+    /// Closed and opened again; the environment of before.
+    async fn reopen(&self) -> EnvironmentId {
+        let store = self.world.db.store();
+        let before = store.find_environment(self.world.project, self.number).await.unwrap().unwrap();
+        self.close().await;
+        self.gone().await;
+        host().change(REPO, self.number, |pull| pull.open = true);
+        self.deliver("reopened").await;
+        before.id
+    }
+
+    fn comment_ids(&self) -> Vec<u64> {
+        host().comments(REPO, self.number).iter().map(|comment| comment.id).collect()
+    }
+}
+
+#[tokio::test]
+async fn a_pull_request_that_is_opened_again_keeps_its_one_comment() {
+    let stack = Stack::start().await;
+    stack.open().await;
+    stack.live().await;
+    let first = stack.comment_ids();
+    stack.reopen().await;
+    stack.live().await;
+    assert_eq!(stack.comment_ids(), first);
+    stack.reopen().await;
+    // The answer to what was posted got lost.
+    stack.world.db.execute("UPDATE pr_posts SET remote_id = NULL").await;
+    stack.live().await;
+    assert_eq!(stack.comment_ids(), first);
+    stack.close().await;
+    stack.gone().await;
+    assert_eq!(stack.comment_ids(), first);
+    stack.end().await;
+}
+
+#[tokio::test]
+async fn a_late_word_of_an_earlier_environment_does_not_hide_the_present_one() {
+    let stack = Stack::start().await;
+    stack.open().await;
+    stack.live().await;
+    let earlier = stack.reopen().await;
+    stack.live().await;
+    let tx = stack.world.db.store().begin().await.unwrap();
+    tx.wake(kind::ENVIRONMENT, earlier.uuid()).await.unwrap();
+    tx.commit().await.unwrap();
+    let settled = "SELECT count(*) FROM pr_posts WHERE kind = 'comment' AND posted_seq = wanted_seq";
+    stack.wait("the late word", async || stack.world.db.text(settled).await == "2").await;
+    assert!(stack.comment().contains("Preview: Live"), "{}", stack.comment());
+    stack.close().await;
+    stack.gone().await;
+    stack.end().await;
+}
+
+#[tokio::test]
+async fn another_projects_comment_on_the_same_pull_request_is_left_alone() {
+    let stack = Stack::start().await;
+    let theirs = format!("<!-- stagely:{} -->\nPreview: Live", ProjectId::generate());
+    let id = host().add_comment(REPO, stack.number, "stagely", &theirs);
+    stack.open().await;
+    let both = || host().comments(REPO, stack.number);
+    stack.wait("a comment of its own", async || both().len() == 2).await;
+    assert!(both().iter().any(|comment| comment.id == id && comment.body == theirs));
+    host().delete_comment(REPO, id);
+    stack.live().await;
+    stack.close().await;
+    stack.gone().await;
+    stack.end().await;
+}
