@@ -31,9 +31,6 @@ pub struct Config {
     pub mirror_url: String,
     /// Where the public edge answers, for the proof request: `ip:port`.
     pub edge_address: std::net::SocketAddr,
-    /// Where people read more: the dashboard's or API's public URL.
-    #[serde(default)]
-    pub public_url: String,
     /// Connections to the database.
     #[serde(default = "default_connections")]
     pub database_connections: u32,
@@ -131,7 +128,24 @@ mod tests {
     use serde_json::json;
     use stagely_domain::machine::Arch;
 
-    use super::AgentBinaries;
+    use super::{AgentBinaries, Config};
+
+    #[test]
+    fn a_setting_that_is_not_known_any_more_is_refused_by_its_name() {
+        let config = json!({
+            "github": {"token": "t"},
+            "agent_url": "https://stagely.test/{arch}",
+            "agent_binaries": {"amd64": "/agent"},
+            "qemu": {"image_dir": "/image"},
+            "registry_host": "registry.test:5000",
+            "edge_address": "127.0.0.1:8443",
+        });
+        assert!(serde_json::from_value::<Config>(config.clone()).is_ok());
+        let mut older = config;
+        older["public_url"] = json!("https://stagely.test");
+        let told = serde_json::from_value::<Config>(older).err().unwrap().to_string();
+        assert!(told.contains("unknown field `public_url`"), "{told}");
+    }
 
     #[test]
     fn each_processor_has_its_own_program_or_the_setting_that_is_missing_is_named() {
