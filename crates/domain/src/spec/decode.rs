@@ -76,7 +76,7 @@ impl Reader<'_> {
                 self.wrong(node.at, path, format!("{what} must not have control characters"));
                 None
             }
-            Value::Scalar { text, .. } if !text.is_empty() => Some(text.clone()),
+            Value::Scalar { text, .. } if !text.is_empty() && !node.is_null() => Some(text.clone()),
             Value::Scalar { .. } => {
                 self.wrong(node.at, path, format!("expected {what}, found nothing"));
                 None

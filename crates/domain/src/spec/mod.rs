@@ -18,6 +18,7 @@ pub use values::{Duration, RepoPath};
 
 use indexmap::IndexMap;
 use schemars::JsonSchema;
+use schemars::transform::{RecursiveTransform, Transform};
 use serde::{Deserialize, Serialize};
 
 use crate::machine::{Arch, Size};
@@ -31,7 +32,7 @@ pub const FILE: &str = "stagely.yaml";
 #[schemars(extend("required" = ["version"]))]
 pub struct Spec {
     /// Always 2.
-    #[schemars(extend("const" = 2))]
+    #[schemars(schema_with = "schema::version")]
     pub version: u32,
     /// Images to build, by compose service. Empty: the compose file's `build:` sections.
     pub builds: IndexMap<String, Build>,
@@ -203,6 +204,7 @@ pub struct Expose {
     /// The compose service.
     pub service: String,
     /// The port inside its container.
+    #[schemars(schema_with = "schema::port")]
     pub port: u16,
     /// A host of its own: `<host>--<hash>.<domain>`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -246,6 +248,7 @@ pub struct Health {
     pub path: String,
     /// The port; default the service's first exposed one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::port")]
     pub port: Option<u16>,
     /// How long everything may take to get healthy; default 5 min.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -269,6 +272,7 @@ pub struct Triggers {
     #[schemars(schema_with = "schema::texts")]
     pub paths: Vec<String>,
     /// Whether drafts count.
+    #[schemars(schema_with = "schema::flag")]
     pub drafts: bool,
     /// Pull requests from forks.
     pub forks: Forks,
@@ -313,6 +317,7 @@ pub enum Forks {
 #[serde(deny_unknown_fields, default)]
 pub struct Test {
     /// Whether they run.
+    #[schemars(schema_with = "schema::flag")]
     pub enabled: bool,
     /// The image they run in.
     pub image: Option<String>,
@@ -326,7 +331,9 @@ pub struct Test {
 /// The JSON Schema (draft 2020-12) of the file as it is written, for editors.
 #[must_use]
 pub fn json_schema() -> serde_json::Value {
-    schemars::schema_for!(Spec).to_value()
+    let mut schema = schemars::schema_for!(Spec);
+    RecursiveTransform(schema::as_written).transform(&mut schema);
+    schema.to_value()
 }
 
 #[cfg(test)]

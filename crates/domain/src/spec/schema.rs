@@ -1,8 +1,8 @@
 //! How `stagely.yaml` may be written where that is more than how it is kept, for its JSON Schema: one thing in place of a
-//! list, other names of a size, numbers as values of variables.
+//! list, other names of a size, numbers with and without quotes, nothing where a default counts.
 
 use schemars::{Schema, SchemaGenerator, json_schema};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::machine::Size;
 use crate::spec::parse::{PLATFORMS, SIZES};
@@ -37,6 +37,57 @@ pub(super) fn variables(_: &mut SchemaGenerator) -> Schema {
         "propertyNames": {"pattern": "^[A-Za-z_][A-Za-z0-9_]*$"},
         "additionalProperties": {"type": ["string", "number", "boolean", "null"]}
     })
+}
+
+pub(super) fn version(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"enum": [2, "2"]})
+}
+
+pub(super) fn flag(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"enum": [true, false, "true", "false"]})
+}
+
+pub(super) fn port(_: &mut SchemaGenerator) -> Schema {
+    let quoted = r"^\+?0*([1-9]\d{0,3}|[1-5]\d{4}|6[0-4]\d{3}|65[0-4]\d{2}|655[0-2]\d|6553[0-5])$";
+    json_schema!({"anyOf": [{"type": "integer", "minimum": 1, "maximum": 65535}, {"type": "string", "pattern": quoted}]})
+}
+
+/// What holds wherever something is written: a key that need not be there may stand without a value, and any single value
+/// is a text.
+pub(super) fn as_written(schema: &mut Schema) {
+    let is_free = ["pattern", "enum", "const"].iter().all(|key| schema.get(key).is_none());
+    if let Some(types) = schema.get_mut("type").filter(|_| is_free) {
+        let mut list = types.as_array().cloned().unwrap_or_else(|| vec![types.clone()]);
+        if list.contains(&json!("string")) {
+            list.extend([json!("number"), json!("boolean")]);
+            *types = list.into();
+        }
+    }
+    let required = schema.get("required").and_then(Value::as_array).cloned().unwrap_or_default();
+    let Some(Value::Object(properties)) = schema.get_mut("properties") else { return };
+    for (name, property) in properties {
+        if let Value::Object(property) = property
+            && !required.contains(&json!(name))
+        {
+            allow_nothing(property);
+        }
+    }
+}
+
+fn allow_nothing(property: &mut Map<String, Value>) {
+    let null = json!({"type": "null"});
+    if let Some(reference) = property.remove("$ref") {
+        property.insert("anyOf".to_owned(), json!([{"$ref": reference}, null]));
+        return;
+    }
+    for (key, nothing) in [("type", json!("null")), ("enum", Value::Null), ("anyOf", null)] {
+        let Some(allowed) = property.get_mut(key) else { continue };
+        let mut list = allowed.as_array().cloned().unwrap_or_else(|| vec![allowed.clone()]);
+        if !list.contains(&nothing) {
+            list.push(nothing);
+        }
+        *allowed = list.into();
+    }
 }
 
 /// Keys of a build that are kept in another field, or not at all.

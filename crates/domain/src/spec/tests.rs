@@ -178,6 +178,13 @@ fn what_an_editor_says_by_the_json_schema_is_what_stagely_says() {
         "version: 2\npreview: { size: cx21, region: [nbg1, fsn1], compose: [a.yml, b.yml], sleep_after: never }\n",
         "version: 2\npreview: { env: { PORT: 8080 }, secrets: ONE }\ntriggers: { branches: main, labels: { any: go } }\n",
         "version: 2\ntest: { commands: npm test, timeout: 20m }\n",
+        "version: 2\nbuilds:\npreview:\ntriggers:\ntest:\n",
+        "version: '2'\npreview: { size: ~, arch: null, compose: , expose: , ttl: , sleep_after: , lifecycle: , health: }\n",
+        "version: 2\nbuilds: { web: { context: , platform: , machine: , args: , cache: } }\ntriggers: { labels: , drafts: , forks: }\n",
+        "version: 2\npreview: { expose: [{ service: web, port: '80', host: , path: }] }\n",
+        "version: 2\npreview: { health: { service: web, path: , port: '065535' }, lifecycle: { on_start: } }\n",
+        "version: 2\ntriggers: { drafts: 'false', branches: [1.0, 2024], labels: { any: } }\n",
+        "version: 2\ntest: { enabled: 'true', image: web, commands: [true] }\n",
     ];
     for text in good {
         parse(text, "stagely.yaml").unwrap();
@@ -193,6 +200,17 @@ fn what_an_editor_says_by_the_json_schema_is_what_stagely_says() {
         "version: 2\npreview: { sleep_after: ever }\n",
         "version: 2\npreview: { env: { 2ND: x } }\n",
         "version: 2\npreview: { expose: [{ service: web }] }\n",
+        "version: ~\n",
+        "version: 2\nbuilds: { web: }\n",
+        "version: 2\npreview: { region: [~] }\n",
+        "version: 2\npreview: { expose: [~] }\n",
+        "version: 2\npreview: { expose: [{ service: , port: 80 }] }\n",
+        "version: 2\npreview: { expose: [{ service: web, port: }] }\n",
+        "version: 2\npreview: { expose: [{ service: web, port: '65536' }] }\n",
+        "version: 2\npreview: { expose: [{ service: web, port: 0 }] }\n",
+        "version: 2\npreview: { ttl: 5 }\n",
+        "version: 2\npreview: 'no'\n",
+        "version: 2\ntriggers: { drafts: 'no' }\n",
     ];
     for text in bad {
         parse(text, "stagely.yaml").unwrap_err();
