@@ -55,7 +55,7 @@ pub(super) fn port(_: &mut SchemaGenerator) -> Schema {
 /// What holds wherever something is written: a key that need not be there may stand without a value, and any single value
 /// is a text.
 pub(super) fn as_written(schema: &mut Schema) {
-    let is_free = ["pattern", "enum", "const"].iter().all(|key| schema.get(key).is_none());
+    let is_free = ["pattern", "enum", "const"].iter().all(|key| schema.get(*key).is_none());
     if let Some(types) = schema.get_mut("type").filter(|_| is_free) {
         let mut list = types.as_array().cloned().unwrap_or_else(|| vec![types.clone()]);
         if list.contains(&json!("string")) {
