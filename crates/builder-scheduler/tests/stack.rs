@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use chrono::TimeDelta;
-use stagely_builder_scheduler::{BuilderScheduler, Config};
+use stagely_builder_scheduler::Config;
 use stagely_domain::build::{Job, State};
 use stagely_domain::id::{BuildJobId, CloudAccountId, EnvironmentId, MachineId, ProjectId, RunId, TeamId};
 use stagely_domain::machine::{Arch, Role, Size};
@@ -17,7 +17,6 @@ use stagely_proto::agent::desired::Spec;
 use stagely_proto::hub::hub_server::{Hub, HubServer};
 use stagely_proto::orchestrator::orchestrator_server::{Orchestrator, OrchestratorServer};
 use stagely_proto::{hub, orchestrator};
-use stagely_runtime::{Kit, Peer, Service};
 use stagely_store::agents::{BuildFact, Observed, SealedWish, Wished};
 use stagely_store::builds::{BuildJob, NewBuildJob};
 use stagely_store::environments::{NewEnvironment, PullRequest};
@@ -31,9 +30,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status};
 
-const DEADLINE: Duration = Duration::from_secs(20);
+use crate::gate::{Answer, Gate};
+use crate::process::{self, Setup};
 
-type Answer<T> = Result<Response<T>, Status>;
+const DEADLINE: Duration = Duration::from_secs(20);
 
 /// What the doubles remember.
 #[derive(Default)]
@@ -48,6 +48,7 @@ pub struct World {
 struct Peers {
     db: Arc<TestDb>,
     world: Arc<Mutex<World>>,
+    gate: Arc<Gate>,
     team: TeamId,
     account: CloudAccountId,
 }
@@ -59,6 +60,8 @@ pub struct Stack {
     pub team: TeamId,
     pub env: EnvironmentId,
     pub run: RunId,
+    pub gate: Arc<Gate>,
+    tracker: TaskTracker,
     shutdown: CancellationToken,
 }
 
@@ -70,6 +73,11 @@ impl Drop for Stack {
 
 impl Stack {
     pub async fn start(config: Config) -> Self {
+        Self::start_behind(Gate::default(), config).await
+    }
+
+    /// The same with one of the scheduler's calls harmed.
+    pub async fn start_behind(gate: Gate, config: Config) -> Self {
         let db = Arc::new(TestDb::new().await);
         let team = db.team("acme").await;
         let account = db.qemu_account(team).await;
@@ -91,9 +99,10 @@ impl Stack {
         tx.commit().await.unwrap();
 
         let world = Arc::new(Mutex::new(World::default()));
-        let peers = Peers { db: Arc::clone(&db), world: Arc::clone(&world), team, account };
-        let shutdown = CancellationToken::new();
-        let peer = serve(peers, shutdown.clone()).await;
+        let gate = Arc::new(gate);
+        let peers = Peers { db: Arc::clone(&db), world: Arc::clone(&world), gate: Arc::clone(&gate), team, account };
+        let (tracker, shutdown) = (TaskTracker::new(), CancellationToken::new());
+        let peer = serve(peers, &tracker, shutdown.clone()).await;
         let mut settings = stagely_runtime::config::load().unwrap();
         settings.common.database_url = Some(Secret::new(db.url()));
         settings.common.encryption_key = Some(Secret::new("ab".repeat(32)));
@@ -103,10 +112,16 @@ impl Stack {
             });
             settings = settings.with(&format!("ports.{name}"), ports);
         }
-        let kit = Kit::bind(&settings, Peer::BuilderScheduler, shutdown.clone()).await.unwrap();
-        let service = BuilderScheduler::build(config, &kit).await.unwrap();
-        TaskTracker::new().spawn(service.run(shutdown.clone()));
-        Self { db, world, project, team, env, run, shutdown }
+        let setup = Setup { settings, config, gate: Arc::clone(&gate) };
+        tracker.spawn(process::supervise(setup, Arc::clone(&db), shutdown.clone()));
+        Self { db, world, project, team, env, run, gate, tracker, shutdown }
+    }
+
+    /// Ends everything, in order.
+    pub async fn end(self) {
+        self.shutdown.cancel();
+        self.tracker.close();
+        self.tracker.wait().await;
     }
 
     pub async fn ask(&self, target: &str) -> BuildJobId {
@@ -206,14 +221,14 @@ pub async fn wait_for<F: Future<Output = bool>>(what: &str, mut check: impl FnMu
     assert!(tokio::time::timeout(DEADLINE, wait).await.is_ok(), "waited in vain for {what}");
 }
 
-async fn serve(peers: Peers, shutdown: CancellationToken) -> SocketAddr {
+async fn serve(peers: Peers, tracker: &TaskTracker, shutdown: CancellationToken) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let server = tonic::transport::Server::builder()
         .add_service(OrchestratorServer::new(peers.clone()))
         .add_service(HubServer::new(peers))
         .serve_with_incoming_shutdown(TcpListenerStream::new(listener), shutdown.cancelled_owned());
-    TaskTracker::new().spawn(server);
+    tracker.spawn(server);
     address
 }
 
@@ -221,13 +236,11 @@ fn unused<T>() -> Answer<T> {
     Err(Status::unimplemented("the scheduler does not call this"))
 }
 
-#[tonic::async_trait]
-impl Orchestrator for Peers {
-    async fn acquire_machine(
-        &self,
-        request: Request<orchestrator::AcquireMachineRequest>,
+impl Peers {
+    async fn acquire(
+        self,
+        request: orchestrator::AcquireMachineRequest,
     ) -> Answer<orchestrator::AcquireMachineResponse> {
-        let request = request.into_inner();
         let machine: MachineId = request.machine_id.parse().unwrap();
         let tx = self.db.store().begin().await.unwrap();
         let new = NewMachine {
@@ -254,11 +267,11 @@ impl Orchestrator for Peers {
         Ok(Response::new(orchestrator::AcquireMachineResponse { state: "intended".to_owned() }))
     }
 
-    async fn release_machine(
-        &self,
-        request: Request<orchestrator::ReleaseMachineRequest>,
+    async fn release(
+        self,
+        request: orchestrator::ReleaseMachineRequest,
     ) -> Answer<orchestrator::ReleaseMachineResponse> {
-        let machine: MachineId = request.into_inner().machine_id.parse().unwrap();
+        let machine: MachineId = request.machine_id.parse().unwrap();
         let tx = self.db.store().begin().await.unwrap();
         let _ = tx.drop_machine(machine, None).await.unwrap();
         tx.commit().await.unwrap();
@@ -266,16 +279,48 @@ impl Orchestrator for Peers {
         Ok(Response::new(orchestrator::ReleaseMachineResponse {}))
     }
 
+    async fn send(self, request: hub::SetDesiredRequest) -> Answer<hub::SetDesiredResponse> {
+        let machine: MachineId = request.machine_id.parse().unwrap();
+        let desired = request.desired.unwrap();
+        let Some(Spec::Builder(builder)) = desired.spec else { return Err(Status::invalid_argument("no builder")) };
+        let tx = self.db.store().begin().await.unwrap();
+        let wish = SealedWish { generation: desired.generation, sealed: vec![1] };
+        let accepted = tx.set_wish(machine, &wish).await.unwrap() == Wished::Written;
+        tx.commit().await.unwrap();
+        if accepted {
+            self.world.lock().unwrap().wishes.insert(machine, (desired.generation, builder));
+        }
+        Ok(Response::new(hub::SetDesiredResponse { accepted }))
+    }
+}
+
+#[tonic::async_trait]
+impl Orchestrator for Peers {
+    async fn acquire_machine(
+        &self,
+        request: Request<orchestrator::AcquireMachineRequest>,
+    ) -> Answer<orchestrator::AcquireMachineResponse> {
+        self.gate.pass("acquire", self.clone().acquire(request.into_inner())).await
+    }
+
+    async fn release_machine(
+        &self,
+        request: Request<orchestrator::ReleaseMachineRequest>,
+    ) -> Answer<orchestrator::ReleaseMachineResponse> {
+        self.gate.pass("release", self.clone().release(request.into_inner())).await
+    }
+
     async fn clone_access(
         &self,
         _: Request<orchestrator::CloneAccessRequest>,
     ) -> Answer<orchestrator::CloneAccessResponse> {
-        Ok(Response::new(orchestrator::CloneAccessResponse {
+        let access = orchestrator::CloneAccessResponse {
             url: "https://git.test/acme/shop.git".to_owned(),
             username: "x-access-token".to_owned(),
             token: "clone-token".to_owned(),
             expires_at_unix: 0,
-        }))
+        };
+        self.gate.pass("clone access", async move { Ok(Response::new(access)) }).await
     }
 
     async fn redeploy(
@@ -322,18 +367,7 @@ impl Orchestrator for Peers {
 #[tonic::async_trait]
 impl Hub for Peers {
     async fn set_desired(&self, request: Request<hub::SetDesiredRequest>) -> Answer<hub::SetDesiredResponse> {
-        let request = request.into_inner();
-        let machine: MachineId = request.machine_id.parse().unwrap();
-        let desired = request.desired.unwrap();
-        let Some(Spec::Builder(builder)) = desired.spec else { return Err(Status::invalid_argument("no builder")) };
-        let tx = self.db.store().begin().await.unwrap();
-        let wish = SealedWish { generation: desired.generation, sealed: vec![1] };
-        let accepted = tx.set_wish(machine, &wish).await.unwrap() == Wished::Written;
-        tx.commit().await.unwrap();
-        if accepted {
-            self.world.lock().unwrap().wishes.insert(machine, (desired.generation, builder));
-        }
-        Ok(Response::new(hub::SetDesiredResponse { accepted }))
+        self.gate.pass("send", self.clone().send(request.into_inner())).await
     }
 
     async fn prepare_enrolment(
