@@ -1,12 +1,16 @@
 //! The same story, with something going wrong at every place where something can.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use futures::future::join_all;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::costs;
 use crate::gate::{Harm, Point};
+use crate::process;
 use crate::stack::Stack;
 
 /// Stacks at the same time, for one test.
@@ -18,6 +22,10 @@ const STRIDE: usize = 40;
 /// Machines of which not every second was paid for, once.
 const MISCOUNTED: &str = "SELECT count(*) FROM machines m WHERE ceil(extract(epoch FROM gone_at - placed_at)) IS DISTINCT FROM \
     (SELECT sum(extract(epoch FROM to_at - from_at)) FROM cost_entries WHERE machine_id = m.id)";
+
+/// Cuts some of the orchestrator's connections, whatever they are at; how many.
+const CUT: &str = "SELECT count(pg_terminate_backend(pid)) FROM (SELECT pid FROM pg_stat_activity \
+    WHERE datname = current_database() AND application_name = 'orchestrator' ORDER BY random() LIMIT 2) AS unlucky";
 
 /// Opened, live, closed, gone: with one machine, which is paid for once, whatever happens.
 async fn tell(stack: &Stack) {
@@ -109,6 +117,61 @@ async fn every_activation_may_be_dropped_at_every_await() {
     let broken = broken.into_inner();
     println!("{broken} activations dropped, leaked 0, killed 0, lost 0");
     assert!(broken > STRIDE, "{broken} awaits are too few to prove anything");
+}
+
+#[tokio::test]
+async fn a_process_that_freezes_over_a_create_comes_back_to_find_its_work_done() {
+    let stack = Stack::start().await;
+    stack.gate.arm(Some((Point { call: "cloud create", number: 0 }, Harm::Freezes)));
+    stack.open().await;
+    stack.gate.waits().await;
+    let stop = CancellationToken::new();
+    let other = process::start(Arc::clone(&stack.setup), "other".to_owned(), stop.clone());
+    stack.live().await;
+    stack.gate.go_on();
+    stop.cancel();
+    other.await.unwrap();
+    stack.world.bury("other".to_owned());
+    // The rest is done by the one that was frozen.
+    stack.live().await;
+    stack.close().await;
+    stack.gone().await;
+    assert_eq!(stack.cloud.ever(), 1);
+    stack.end().await;
+}
+
+/// How long a storm lasts: short in an ordinary run, `STORM_SECS=60` for one that is worth more.
+#[expect(clippy::disallowed_methods, reason = "tests are configured by the environment")]
+fn storm() -> Duration {
+    let told = std::env::var("STORM_SECS").ok();
+    Duration::from_secs(told.map_or(10, |secs| secs.parse().expect("STORM_SECS is a number")))
+}
+
+#[tokio::test]
+async fn its_connections_may_be_cut_all_the_time() {
+    let mut stack = Stack::start().await;
+    // Once without, so that the process is up.
+    tell(&stack).await;
+    let (until, mut cut, mut told) = (Instant::now() + storm(), 0, 0);
+    while Instant::now() < until {
+        stack.next().await;
+        let cutting = async {
+            loop {
+                cut += stack.world.db.text(CUT).await.parse::<u32>().unwrap();
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::select! {
+            () = tell(&stack) => told += 1,
+            () = cutting => {}
+        }
+    }
+    println!("{cut} connections cut during {told} pull requests, leaked 0, killed 0, lost 0");
+    assert!(cut > 50, "{cut} are too few to prove anything");
+    // And it goes on as if nothing had been.
+    stack.next().await;
+    tell(&stack).await;
+    stack.end().await;
 }
 
 /// The calls up to the moment when it is live.

@@ -3,8 +3,10 @@
 use std::future::pending;
 use std::pin::pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 /// What happens to one call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,7 +21,11 @@ pub enum Harm {
     DiesAfter,
     /// It takes effect, and the answer comes only when the test says so.
     Waits,
+    /// It takes effect, and its caller's whole process stands still, as by SIGSTOP, until the test says so or for twice a lease.
+    Freezes,
 }
+
+const FREEZE: Duration = Duration::from_secs(12);
 
 /// One call: the so many-th of that name, counted from 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -134,6 +140,21 @@ impl Gate {
                 self.until(|inside| !inside.waits).await;
                 answer
             }
+            Some(Harm::Freezes) => {
+                let answer = effect.await;
+                self.begin_to_wait();
+                self.changed.notify_waiters();
+                self.freeze();
+                answer
+            }
+        }
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "a stopped process lets nothing else go on")]
+    fn freeze(&self) {
+        let until = Instant::now() + FREEZE;
+        while self.inside().waits && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(10));
         }
     }
 

@@ -41,8 +41,8 @@ pub struct Stack {
     pub breaks: Arc<Breaks>,
     pub branch: String,
     pub number: i64,
+    pub setup: Arc<Setup>,
     cache: Cache,
-    setup: Arc<Setup>,
     tracker: TaskTracker,
     shutdown: CancellationToken,
 }
@@ -88,7 +88,10 @@ impl Stack {
         let cache = Cache::connect(&redis_url(), &prefix).await.unwrap();
         let edge = edge::serve(cache.clone(), Arc::clone(&world.cloud), &tracker, shutdown.clone()).await;
         let mut settings = stagely_runtime::config::load().unwrap();
-        settings.common.database_url = Some(Secret::new(world.db.url()));
+        // Named, so that its connections can be told from those of the world.
+        let joint = if world.db.url().contains('?') { '&' } else { '?' };
+        let database = format!("{}{joint}application_name=orchestrator", world.db.url());
+        settings.common.database_url = Some(Secret::new(database));
         settings.common.redis_url = Some(Secret::new(redis_url()));
         settings.common.encryption_key = Some(Secret::new(clouds::KEY.repeat(32)));
         for name in ["orchestrator", "agent_hub"] {
