@@ -14,8 +14,8 @@ use crate::{cargo, say, tell, workspace};
 struct Variant {
     what: &'static str,
     file: &'static str,
-    right: &'static str,
-    wrong: &'static str,
+    /// What is right, and what stands in its place.
+    changes: &'static [(&'static str, &'static str)],
     /// Where the test is that must notice.
     suite: &'static [&'static str],
     test: &'static str,
@@ -28,64 +28,75 @@ const ORCHESTRATOR: &[&str] = &["-p", "stagely-orchestrator", "-p", "stagely-sta
 const SIMULATION: &str = "reconcile::simulation::\
                           after_all_that_can_go_wrong_the_cloud_holds_what_the_rows_intend_and_cost_no_more";
 
-const VARIANTS: [Variant; 7] = [
+const VARIANTS: [Variant; 8] = [
     Variant {
         what: "a holder whose lease lapsed may still finish",
         file: "crates/store/src/work.rs",
-        right: "epoch = $3",
-        wrong: "epoch >= $3",
+        changes: &[("epoch = $3", "epoch >= $3")],
         suite: STORE,
         test: "work::a_lease_keeps_others_away_until_it_lapses_and_the_stale_holder_is_refused",
     },
     Variant {
         what: "a holder whose lease lapsed may still write",
         file: "crates/store/src/tx.rs",
-        right: "epoch = $3 FOR UPDATE",
-        wrong: "epoch >= $3 FOR UPDATE",
+        changes: &[("epoch = $3 FOR UPDATE", "epoch >= $3 FOR UPDATE")],
         suite: STORE,
         test: "leases::a_zombie_writes_nothing_with_the_fence_and_would_without",
     },
     Variant {
         what: "the fence is not held until the commit",
         file: "crates/store/src/tx.rs",
-        right: "epoch = $3 FOR UPDATE",
-        wrong: "epoch = $3",
+        changes: &[("epoch = $3 FOR UPDATE", "epoch = $3")],
         suite: STORE,
         test: "leases::a_holder_that_is_writing_is_not_overtaken_between_fence_and_commit",
     },
     Variant {
         what: "leases lapse by a clock that is ahead",
         file: "crates/store/src/work.rs",
-        right: "AND lease_until <= now()",
-        wrong: "AND lease_until <= now() + interval '1 minute'",
+        changes: &[("AND lease_until <= now()", "AND lease_until <= now() + interval '1 minute'")],
         suite: STORE,
         test: "work::a_lease_keeps_others_away_until_it_lapses_and_the_stale_holder_is_refused",
     },
     Variant {
         what: "a create is not written down before it is sent",
         file: "crates/orchestrator/src/reconcile/machine/create.rs",
-        right: "Outcome::Written => tx.machine_creating(id, CREATE_LIMIT, chosen, boots).await",
-        wrong: "Outcome::Written => Ok(Outcome::Written)",
+        changes: &[(
+            "Outcome::Written => tx.machine_creating(id, CREATE_LIMIT, chosen, boots).await",
+            "Outcome::Written => Ok(Outcome::Written)",
+        )],
         suite: ORCHESTRATOR,
         test: SIMULATION,
     },
     Variant {
         what: "a create that may still land is not waited for",
         file: "crates/orchestrator/src/reconcile/machine.rs",
-        right: "deadline > self.context.now()",
-        wrong: "deadline < machine.intended_at",
+        changes: &[("deadline > self.context.now()", "deadline < machine.intended_at")],
         suite: ORCHESTRATOR,
         test: SIMULATION,
     },
     Variant {
         what: "a sweep leaves what landed after its row was closed",
         file: "crates/orchestrator/src/reconcile/sweep/decide.rs",
-        right: "Claim::Closed => Verdict::Remove",
-        wrong: "Claim::Closed => Verdict::Keep",
+        changes: &[("Claim::Closed => Verdict::Remove", "Claim::Closed => Verdict::Keep")],
         suite: ORCHESTRATOR,
         test: SIMULATION,
     },
+    // Either alone does no harm: the one makes good the other.
+    Variant {
+        what: "a sweep reads the rows before the cloud's list, and asks for no row by its id",
+        file: "crates/orchestrator/src/reconcile/sweep.rs",
+        changes: &[(LIST, ""), (ROWS, ROWS_THEN_LIST), (ROW_BY_ID, NO_ROW)],
+        suite: ORCHESTRATOR,
+        test: "reconcile::simulation::cases::what_is_made_while_the_cloud_lists_is_no_orphan",
+    },
 ];
+
+const LIST: &str = "let listing = cloud.list(context.installation()).await.map_err(clouded(doing))?;";
+const ROWS: &str = "let rows = context.list_account_machines(account).await.map_err(stored(doing))?;";
+const ROWS_THEN_LIST: &str = "let rows = context.list_account_machines(account).await.map_err(stored(doing))?;
+        let listing = cloud.list(context.installation()).await.map_err(clouded(doing))?;";
+const ROW_BY_ID: &str = "self.context.get_machine(machine).await";
+const NO_ROW: &str = "Err::<Machine, _>(StoreError::NotFound(\"machine\"))";
 
 /// Breaks it in each way; fails when a test does not notice. `environment` is what the tests need.
 pub async fn run(environment: &[(&str, &str)]) -> anyhow::Result<()> {
@@ -106,9 +117,13 @@ async fn break_all(copy: &Path, environment: &[(&str, &str)]) -> anyhow::Result<
     for variant in &VARIANTS {
         let path = copy.join(variant.file);
         let text = std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
-        ensure!(text.contains(variant.right), "{} does not contain `{}` any more", variant.file, variant.right);
+        let mut broken = text.clone();
+        for (right, wrong) in variant.changes {
+            ensure!(text.contains(right), "{} does not contain `{right}` any more", variant.file);
+            broken = broken.replace(right, wrong);
+        }
         let write = |text: &str| std::fs::write(&path, text).with_context(|| format!("write {}", path.display()));
-        write(&text.replace(variant.right, variant.wrong))?;
+        write(&broken)?;
         if passes(copy, variant, environment).await? {
             bail!("no test noticed that {}", variant.what);
         }

@@ -110,6 +110,21 @@ async fn what_no_row_knows_is_marked_first_and_removed_later_and_never_on_a_part
     assert!(alive(&life, id).is_empty());
 }
 
+/// What the cloud lists has its row by then, since the rows are read after the list.
+#[tokio::test(start_paused = true)]
+async fn what_is_made_while_the_cloud_lists_is_no_orphan() {
+    let (life, id) = quiet();
+    let (cloud, process) = (&life.rows.cloud, Process::start(&life));
+    cloud.behave(Habits { latency: TimeDelta::minutes(2), ..Habits::default() });
+    let (found, ()) = tokio::join!(process.sweep(), async {
+        cloud.behave(Habits::default());
+        life.happen(&insert(id, DAY));
+        process.run(Instant::now() + Duration::from_secs(1)).await;
+    });
+    let found = found.unwrap();
+    assert_eq!((found.seen, found.orphans), (1, 0));
+}
+
 /// Case 24: by a person's word it stays, with a row that was closed, and without any.
 #[tokio::test(start_paused = true)]
 async fn what_a_person_holds_stays_until_it_is_let_go() {

@@ -16,7 +16,7 @@ use super::rows::Connection;
 use crate::clouds::Account;
 use crate::reconcile::ledger::Ledger;
 use crate::reconcile::machine::Machines;
-use crate::reconcile::sweep::{self, Sweeps};
+use crate::reconcile::sweep::{self, Findings, Sweeps};
 
 /// More than any life has.
 const MOST_ACTIVATIONS: u64 = 50_000;
@@ -65,21 +65,21 @@ impl<'l> Process<'l> {
     }
 
     /// One sweep beside the queue.
-    pub async fn sweep(&self) -> Result<(), Failure> {
+    pub async fn sweep(&self) -> Result<Findings, Failure> {
         let account = CloudAccountId::from_uuid(self.life.account);
         let findings = self.sweeps.sweep(account).await.map_err(Failure::never_parks)?;
         self.removed.fetch_add(findings.removed.into(), Ordering::Relaxed);
         if !findings.complete {
             self.life.rows.inside().queue.trouble((kind::SWEEP, self.life.account), Instant::now());
         }
-        Ok(())
+        Ok(findings)
     }
 
     async fn activate(&self, claim: &Claim) -> Result<Step, Failure> {
         let activations = self.life.activations.fetch_add(1, Ordering::Relaxed);
         assert!(activations < MOST_ACTIVATIONS, "it never comes to rest: {claim:?}");
         match claim.fence.kind {
-            kind::SWEEP => self.sweep().await.map(|()| Step::Again(sweep::EVERY)),
+            kind::SWEEP => self.sweep().await.map(|_| Step::Again(sweep::EVERY)),
             _ => self.machines.reconcile(claim).await,
         }
     }
