@@ -83,7 +83,7 @@ impl Service for Orchestrator {
         self.tracker.spawn(wake_all(Arc::clone(context), shutdown.clone()));
         let workers = TaskTracker::new();
         workers.spawn(self.worker(environments(context), 16).run(shutdown.clone()));
-        workers.spawn(self.worker(Images(Arc::clone(context)), 2).run(shutdown.clone()));
+        workers.spawn(self.worker(Images(context.clone()), 2).run(shutdown.clone()));
         workers.spawn(self.worker(Inbox(Arc::clone(context)), 8).run(shutdown.clone()));
         workers.spawn(self.worker(Machines(context.clone()), 16).run(shutdown.clone()));
         workers.spawn(self.worker(Posts(Arc::clone(context)), 8).run(shutdown.clone()));

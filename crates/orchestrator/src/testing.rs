@@ -98,7 +98,7 @@ impl Reconcilers {
     /// Of images.
     #[must_use]
     pub fn images(&self) -> Images {
-        Images(Arc::clone(&self.0))
+        Images(self.0.clone())
     }
 
     /// Of deliveries.

@@ -13,16 +13,16 @@ use stagely_domain::id::ImageId;
 use stagely_reconcile::{Claim, Failure, Fence, Reconciler, Step};
 use stagely_store::images::Image;
 use stagely_store::work::kind;
-use stagely_store::{Scope, StoreError};
 
-use crate::context::{Context, stored};
+use crate::context::stored;
+use crate::reconcile::ledger::Ledger;
 use execute::{Next, execute};
 use plan::{Bootable, Plan, Snapshot, plan};
 
 /// Things done in one activation before others get their turn.
 const MAX_OPS: usize = 8;
 
-pub struct Images(pub Arc<Context>);
+pub struct Images(pub Arc<dyn Ledger>);
 
 #[async_trait]
 impl Reconciler for Images {
@@ -39,13 +39,13 @@ impl Images {
     async fn bring(&self, id: ImageId, fence: &Fence) -> Result<Step, Failure> {
         for _ in 0..MAX_OPS {
             let Some(snapshot) = self.look(id).await? else { return Ok(Step::Done) };
-            let op = match plan(&snapshot, self.0.clock.now()) {
+            let op = match plan(&snapshot, self.0.now()) {
                 Plan::Do(op) => op,
                 Plan::Wait(after) => return Ok(Step::Again(after)),
                 Plan::Rest => return Ok(Step::Done),
             };
             tracing::debug!(image.id = %id, ?op, "next for {id}");
-            if let Next::Wait(after) = execute(&self.0, fence, &snapshot, &op).await? {
+            if let Next::Wait(after) = execute(&*self.0, fence, &snapshot, &op).await? {
                 return Ok(Step::Again(after));
             }
         }
@@ -54,18 +54,14 @@ impl Images {
 
     /// Everything that a decision is made on; nothing when there is no such image.
     async fn look(&self, id: ImageId) -> Result<Option<Snapshot>, Failure> {
-        let (doing, store) = ("read an image", &self.0.store);
-        let image = match store.get_image(&Scope::system(doing), id).await {
-            Ok(image) => image,
-            Err(StoreError::NotFound(_)) => return Ok(None),
-            Err(error) => return Err(stored(doing)(error)),
-        };
+        let (doing, rows) = ("read an image", &self.0);
+        let Some(image) = rows.find_image(id).await.map_err(stored(doing))? else { return Ok(None) };
         let machine = match image.machine {
-            Some(machine) => Some(store.get_machine(machine).await.map_err(stored(doing))?),
+            Some(machine) => Some(rows.get_machine(machine).await.map_err(stored(doing))?),
             None => None,
         };
-        let bootable = store.list_bootable_images(image.account, image.arch).await.map_err(stored(doing))?;
-        let is_asked_for = store.is_image_asked_for(id).await.map_err(stored(doing))?;
+        let bootable = rows.list_bootable_images(image.account, image.arch).await.map_err(stored(doing))?;
+        let is_asked_for = rows.is_image_asked_for(id).await.map_err(stored(doing))?;
         let bootable = bootable.into_iter().map(|Image { id, locations, .. }| Bootable { id, locations }).collect();
         Ok(Some(Snapshot { image, machine, bootable, is_asked_for }))
     }

@@ -1,4 +1,4 @@
-//! What the reconciler of machines and the sweep need beside a cloud: the rows, the agents' credentials and the time.
+//! What the reconcilers of machines and images and the sweep need beside a cloud: the rows, the agents' credentials and the time.
 //! In service these are Postgres and the hub; in a simulation they are memory, so that thousands of lives of machines
 //! are lived by the code that runs in service.
 
@@ -16,7 +16,7 @@ use stagely_reconcile::{ErrorClass, Failure, Fence};
 use stagely_store::agents::Agent;
 use stagely_store::environments::Outcome;
 use stagely_store::images::Image;
-use stagely_store::machines::{BootImage, Machine};
+use stagely_store::machines::{BootImage, Machine, NewMachine};
 use stagely_store::sweeps::Blind;
 use stagely_store::{Result as Stored, Scope, StoreError, Tx};
 use uuid::Uuid;
@@ -53,6 +53,9 @@ pub trait Ledger: Send + Sync + 'static {
 
     /// What new machines of an account may boot, newest first.
     async fn list_bootable_images(&self, account: CloudAccountId, arch: Arch) -> Stored<Vec<Image>>;
+
+    /// Whether a machine is being created with it, so that the same must be asked for again.
+    async fn is_image_asked_for(&self, id: ImageId) -> Stored<bool>;
 
     async fn begin(&self) -> Stored<Writing>;
 
@@ -123,7 +126,16 @@ pub trait Changes: Send + Sync {
 
     async fn machine_image_refused(&self, id: MachineId, image: &BootImage) -> Stored<Outcome>;
 
+    /// Wishes for the machine that an image is to be made of. What is stale must not be committed.
+    async fn bake_image(&self, id: ImageId, machine: &NewMachine, agent_sha256: &str) -> Stored<Outcome>;
+
+    async fn image_ready(&self, id: ImageId, reference: &str, locations: &[String]) -> Stored<Outcome>;
+
     async fn fail_image(&self, id: ImageId, failure: &RunFailure) -> Stored<Outcome>;
+
+    async fn wish_image_absent(&self, id: ImageId) -> Stored<Outcome>;
+
+    async fn image_cleared(&self, id: ImageId) -> Stored<Outcome>;
 
     async fn machine_placed(&self, id: MachineId, provider_id: &str, address: Option<&str>) -> Stored<Outcome>;
 
@@ -182,6 +194,10 @@ impl Ledger for Context {
 
     async fn list_bootable_images(&self, account: CloudAccountId, arch: Arch) -> Stored<Vec<Image>> {
         self.store.list_bootable_images(account, arch).await
+    }
+
+    async fn is_image_asked_for(&self, id: ImageId) -> Stored<bool> {
+        self.store.is_image_asked_for(id).await
     }
 
     async fn begin(&self) -> Stored<Writing> {
@@ -265,8 +281,24 @@ impl Changes for Tx {
         self.machine_image_refused(id, image).await
     }
 
+    async fn bake_image(&self, id: ImageId, machine: &NewMachine, agent_sha256: &str) -> Stored<Outcome> {
+        self.bake_image(id, machine, agent_sha256).await
+    }
+
+    async fn image_ready(&self, id: ImageId, reference: &str, locations: &[String]) -> Stored<Outcome> {
+        self.image_ready(id, reference, locations).await
+    }
+
     async fn fail_image(&self, id: ImageId, failure: &RunFailure) -> Stored<Outcome> {
         self.fail_image(id, failure).await
+    }
+
+    async fn wish_image_absent(&self, id: ImageId) -> Stored<Outcome> {
+        self.wish_image_absent(id).await
+    }
+
+    async fn image_cleared(&self, id: ImageId) -> Stored<Outcome> {
+        self.image_cleared(id).await
     }
 
     async fn machine_placed(&self, id: MachineId, provider_id: &str, address: Option<&str>) -> Stored<Outcome> {

@@ -1,5 +1,5 @@
-//! Thousands of lives of machines, each decided by one seed: the reconciler of machines and the sweep as they run in
-//! service, on rows in memory and a simulated cloud, with wishes, people, crashes between any two steps and lost
+//! Thousands of lives of machines and golden images, each decided by one seed: their reconcilers and the sweep as they run
+//! in service, on rows in memory and a simulated cloud, with wishes, people, crashes between any two steps and lost
 //! answers. In the end the cloud must hold what the rows intend, and nothing may have cost longer than it had to.
 //!
 //! A seed that fails is printed; `SEED=… cargo test -p stagely-orchestrator --lib simulation` lives it again.
@@ -60,12 +60,14 @@ fn after_all_that_can_go_wrong_the_cloud_holds_what_the_rows_intend_and_cost_no_
     // A simulation in which nothing goes wrong proves nothing.
     let per_life = |count: u64| count / seeds.max(1);
     assert!(per_life(sum.machines) >= 2 && per_life(sum.faults) >= 2 && sum.deaths > seeds / 4, "{sum:?}");
+    assert!(sum.images > seeds / 4, "{sum:?}");
 }
 
 /// What a life was worth.
 #[derive(Debug, Default, Clone)]
 pub struct Told {
     machines: u64,
+    images: u64,
     activations: u64,
     faults: u64,
     deaths: u64,
@@ -75,8 +77,8 @@ pub struct Told {
 
 impl fmt::Display for Told {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { machines, activations, faults, deaths, twins, swept } = self;
-        write!(f, "{machines} machines, {activations} activations, {faults} calls spoiled, ")?;
+        let Self { machines, images, activations, faults, deaths, twins, swept } = self;
+        write!(f, "{machines} machines, {images} images, {activations} activations, {faults} calls spoiled, ")?;
         write!(f, "{deaths} processes killed, {twins} twins, {swept} swept")
     }
 }
@@ -84,6 +86,7 @@ impl fmt::Display for Told {
 impl Told {
     fn add(&mut self, other: &Self) {
         self.machines += other.machines;
+        self.images += other.images;
         self.activations += other.activations;
         self.faults += other.faults;
         self.deaths += other.deaths;

@@ -11,15 +11,14 @@ use stagely_domain::failure::{Code, Failure as RunFailure};
 use stagely_domain::id::{ImageId, MachineId};
 use stagely_domain::machine::{Role, Size};
 use stagely_reconcile::{Failure, Fence};
-use stagely_store::Tx;
 use stagely_store::environments::Outcome;
 use stagely_store::machines::NewMachine;
 use stagely_store::work::kind;
 
 use super::plan::{Op, Snapshot};
-use crate::context::{Context, clouded, stored};
+use crate::context::{clouded, stored};
 use crate::failures::failure;
-use crate::reconcile::ledger::Ledger;
+use crate::reconcile::ledger::{Ledger, Writing};
 
 /// After this a machine that bakes is past its end, whoever is left to remove it.
 const LIFETIME: TimeDelta = TimeDelta::hours(2);
@@ -32,7 +31,7 @@ pub enum Next {
     Wait(Duration),
 }
 
-pub async fn execute(context: &Context, fence: &Fence, snapshot: &Snapshot, op: &Op) -> Result<Next, Failure> {
+pub async fn execute(context: &dyn Ledger, fence: &Fence, snapshot: &Snapshot, op: &Op) -> Result<Next, Failure> {
     match op {
         Op::EnsureMachine => ensure_machine(context, fence, snapshot).await,
         Op::Capture(machine) => capture(context, fence, snapshot, machine).await,
@@ -60,12 +59,12 @@ pub async fn execute(context: &Context, fence: &Fence, snapshot: &Snapshot, op: 
 
 /// One short transaction behind the fence. What is stale is not committed, and looked at again.
 async fn write(
-    context: &Context,
+    context: &dyn Ledger,
     fence: &Fence,
     doing: &'static str,
-    change: impl AsyncFnOnce(&Tx) -> stagely_store::Result<Outcome>,
+    change: impl AsyncFnOnce(&Writing) -> stagely_store::Result<Outcome>,
 ) -> Result<Next, Failure> {
-    let tx = context.store.fenced(fence).await.map_err(stored(doing))?;
+    let tx = context.fenced(fence).await.map_err(stored(doing))?;
     if change(&tx).await.map_err(stored(doing))? == Outcome::Stale {
         return Ok(Next::Wait(Duration::ZERO));
     }
@@ -74,7 +73,7 @@ async fn write(
 }
 
 /// The smallest machine: its disk is the least, so that the image fits on all others.
-async fn ensure_machine(context: &Context, fence: &Fence, snapshot: &Snapshot) -> Result<Next, Failure> {
+async fn ensure_machine(context: &dyn Ledger, fence: &Fence, snapshot: &Snapshot) -> Result<Next, Failure> {
     let image = &snapshot.image;
     let agent = match context.agent(image.arch).await? {
         Ok(agent) => agent,
@@ -100,10 +99,15 @@ async fn ensure_machine(context: &Context, fence: &Fence, snapshot: &Snapshot) -
     .await
 }
 
-async fn capture(context: &Context, fence: &Fence, snapshot: &Snapshot, machine: &ProviderId) -> Result<Next, Failure> {
+async fn capture(
+    context: &dyn Ledger,
+    fence: &Fence,
+    snapshot: &Snapshot,
+    machine: &ProviderId,
+) -> Result<Next, Failure> {
     let (doing, id) = ("make an image of a machine", snapshot.image.id);
     let account = context.account(snapshot.image.account).await?;
-    let request = CaptureRequest { image: id, installation: context.installation, machine: machine.clone() };
+    let request = CaptureRequest { image: id, installation: context.installation(), machine: machine.clone() };
     match account.cloud.capture(&request).await {
         Ok(CaptureProgress::InProgress) => Ok(Next::Wait(Duration::from_secs(10))),
         Ok(CaptureProgress::Ready(Captured { reference, locations })) => {
@@ -133,7 +137,7 @@ fn is_final(error: &CloudError) -> bool {
 }
 
 /// With the end of the machine's console, as long as there is one.
-async fn fail(context: &Context, fence: &Fence, snapshot: &Snapshot, why: &RunFailure) -> Result<Next, Failure> {
+async fn fail(context: &dyn Ledger, fence: &Fence, snapshot: &Snapshot, why: &RunFailure) -> Result<Next, Failure> {
     let (id, mut why) = (snapshot.image.id, why.clone());
     let provider = snapshot.machine.as_ref().and_then(|machine| machine.provider_id.clone());
     if let Some(provider) = provider
@@ -152,7 +156,7 @@ async fn fail(context: &Context, fence: &Fence, snapshot: &Snapshot, why: &RunFa
     Ok(next)
 }
 
-async fn drop_machine(tx: &Tx, snapshot: &Snapshot) -> stagely_store::Result<()> {
+async fn drop_machine(tx: &Writing, snapshot: &Snapshot) -> stagely_store::Result<()> {
     let Some(machine) = &snapshot.machine else { return Ok(()) };
     let _ = tx.drop_machine(machine.id, None).await?;
     tx.wake(kind::MACHINE, machine.id.uuid()).await
@@ -160,10 +164,10 @@ async fn drop_machine(tx: &Tx, snapshot: &Snapshot) -> stagely_store::Result<()>
 
 /// Everything with the image's tag: its parts, and what a lost answer made twice. It is gone when a complete list shows
 /// nothing more of it.
-async fn remove(context: &Context, fence: &Fence, snapshot: &Snapshot) -> Result<Next, Failure> {
+async fn remove(context: &dyn Ledger, fence: &Fence, snapshot: &Snapshot) -> Result<Next, Failure> {
     let (doing, id) = ("remove an image", snapshot.image.id);
     let account = context.account(snapshot.image.account).await?;
-    let residues = account.cloud.list_residue(context.installation).await.map_err(clouded(doing))?;
+    let residues = account.cloud.list_residue(context.installation()).await.map_err(clouded(doing))?;
     if !residues.complete {
         return Ok(Next::Wait(Duration::from_secs(30)));
     }
@@ -190,7 +194,7 @@ async fn remove(context: &Context, fence: &Fence, snapshot: &Snapshot) -> Result
     }
 }
 
-async fn close(context: &Context, fence: &Fence, id: ImageId) -> Result<Next, Failure> {
+async fn close(context: &dyn Ledger, fence: &Fence, id: ImageId) -> Result<Next, Failure> {
     let next = write(context, fence, "record that an image is gone", async |tx| tx.image_cleared(id).await).await?;
     tracing::info!(image.id = %id, "{id} is gone");
     Ok(next)

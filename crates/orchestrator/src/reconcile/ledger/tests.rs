@@ -5,8 +5,9 @@ use stagely_cloud::testing::Chance;
 use stagely_domain::failure::Code;
 use stagely_domain::id::{CloudAccountId, ImageId, MachineId, ProjectId, TeamId};
 use stagely_domain::machine::{Arch, Role, Size, State};
+use stagely_store::Scope;
 use stagely_store::environments::{Outcome, Power};
-use stagely_store::images::NewImage;
+use stagely_store::images::{Image, NewImage};
 use stagely_store::machines::{BootImage, Machine, NewMachine};
 use stagely_store::testing::TestDb;
 use uuid::Uuid;
@@ -59,13 +60,10 @@ async fn rows_in_memory_change_as_rows_in_postgres_do() {
     let team = db.team("acme").await;
     let account = db.qemu_account(team).await;
     let project = db.project(team, "acme/shop", Some(account)).await;
-    let image = ready_image(&db, (team, account)).await;
     let mut chance = Chance::new(3);
     let life = Life::quiet(&mut chance, false);
-    let memory = Connection {
-        rows: Arc::clone(&life.rows),
-        account: Arc::new(Account::new(life.rows.cloud.clone(), Vec::new())),
-    };
+    let image = ready_image(&db, &life, (team, account)).await;
+    let memory = memory(&life);
     let mut written = 0;
     for _ in 0..MACHINES {
         let id = new_machine(&db, &life, (team, project, account.uuid())).await;
@@ -92,30 +90,109 @@ async fn rows_in_memory_change_as_rows_in_postgres_do() {
     assert!(written > MACHINES * CHANGES / 5, "{written} changes that took place are too few to prove anything");
 }
 
-async fn ready_image(db: &TestDb, (team, account): (TeamId, CloudAccountId)) -> BootImage {
-    let (id, reference) = (ImageId::generate(), "4711".to_owned());
+/// The same of an image.
+fn image_facts(row: &Image) -> String {
+    let Image { agent_sha256, desired, generation, state, machine, reference, locations, failure, .. } = row;
+    let times = [row.ready_at, row.deleted_at].map(|at| at.is_some());
+    let made = format!("{machine:?} {agent_sha256:?} {reference:?} {locations:?}");
+    format!("{state:?} {desired:?} {generation} {made} {failure:?} {times:?}")
+}
+
+async fn change_image(tx: &Writing, id: ImageId, machine: &NewMachine, chance: &mut Chance) -> Stored<Outcome> {
+    let places = if chance.happens(500) { Vec::new() } else { vec!["a".to_owned()] };
+    match chance.below(6) {
+        0 | 1 => tx.bake_image(id, machine, "5ha").await,
+        2 => tx.image_ready(id, "4711", &places).await,
+        3 => tx.fail_image(id, &failure(Code::MachineLost, "bake", "it is gone")).await,
+        4 => tx.wish_image_absent(id).await,
+        _ => tx.image_cleared(id).await,
+    }
+}
+
+#[tokio::test]
+async fn images_in_memory_change_as_images_in_postgres_do() {
+    let db = TestDb::new().await;
+    let team = db.team("acme").await;
+    let account = db.qemu_account(team).await;
+    let mut chance = Chance::new(4);
+    let life = Life::quiet(&mut chance, false);
+    let (memory, scope) = (memory(&life), Scope::system("look at an image in a test"));
+    let mut written = 0;
+    for _ in 0..MACHINES {
+        let id = new_image(&db, &life, (team, account)).await;
+        for _ in 0..CHANGES / 2 {
+            let machine = NewMachine { project: None, role: Role::Bake, ..wanted(team, account) };
+            let mut same = chance.clone();
+            let real = Writing::new(db.store().begin().await.unwrap());
+            let outcome = change_image(&real, id, &machine, &mut chance).await.unwrap();
+            let simulated = memory.begin().await.unwrap();
+            assert_eq!(change_image(&simulated, id, &machine, &mut same).await.unwrap(), outcome);
+            // What is stale is not committed.
+            if outcome == Outcome::Written {
+                real.commit().await.unwrap();
+                simulated.commit().await.unwrap();
+                written += 1;
+            }
+            let real = db.store().get_image(&scope, id).await.unwrap();
+            let simulated = memory.find_image(id).await.unwrap().unwrap();
+            assert_eq!(image_facts(&real), image_facts(&simulated));
+            if let Some(machine) = real.machine {
+                let (real, simulated) = (db.store().get_machine(machine).await, memory.get_machine(machine).await);
+                assert_eq!(facts(&real.unwrap()), facts(&simulated.unwrap()));
+            }
+            let of = |images: Vec<Image>| images.into_iter().map(|image| image.id).collect::<Vec<_>>();
+            let real = of(db.store().list_bootable_images(account, Arch::Amd64).await.unwrap());
+            assert_eq!(real, of(memory.list_bootable_images(account, Arch::Amd64).await.unwrap()));
+        }
+    }
+    assert!(written > MACHINES * 2, "{written} changes that took place are too few to prove anything");
+}
+
+fn memory(life: &Life) -> Connection {
+    let account = Arc::new(Account::new(life.rows.cloud.clone(), Vec::new()));
+    Connection { rows: Arc::clone(&life.rows), account }
+}
+
+/// An image that is wished for, in Postgres and in memory.
+async fn new_image(db: &TestDb, life: &Life, (team, account): (TeamId, CloudAccountId)) -> ImageId {
+    let id = ImageId::generate();
     let new = NewImage { id, team, account, arch: Arch::Amd64, base_images: Vec::new() };
     let tx = db.store().begin().await.unwrap();
     assert_eq!(tx.insert_image(&new).await.unwrap(), Outcome::Written);
-    assert_eq!(tx.image_ready(id, &reference, &[]).await.unwrap(), Outcome::Written);
     tx.commit().await.unwrap();
+    let row = db.store().get_image(&Scope::system("copy an image in a test"), id).await.unwrap();
+    life.rows.insert_image(row);
+    id
+}
+
+async fn ready_image(db: &TestDb, life: &Life, (team, account): (TeamId, CloudAccountId)) -> BootImage {
+    let (id, reference) = (new_image(db, life, (team, account)).await, "4711".to_owned());
+    let (real, simulated) = (db.store().begin().await.unwrap(), memory(life).begin().await.unwrap());
+    assert_eq!(real.image_ready(id, &reference, &[]).await.unwrap(), Outcome::Written);
+    assert_eq!(simulated.image_ready(id, &reference, &[]).await.unwrap(), Outcome::Written);
+    real.commit().await.unwrap();
+    simulated.commit().await.unwrap();
     BootImage { id, reference }
 }
 
-async fn new_machine(db: &TestDb, life: &Life, (team, project, account): (TeamId, ProjectId, Uuid)) -> MachineId {
-    let id = MachineId::generate();
-    let new = NewMachine {
-        id,
+fn wanted(team: TeamId, account: CloudAccountId) -> NewMachine {
+    NewMachine {
+        id: MachineId::generate(),
         team,
-        project: Some(project),
+        project: None,
         environment: None,
-        account: CloudAccountId::from_uuid(account),
+        account,
         role: Role::Builder,
         size: Size::Small,
         arch: Arch::Amd64,
         locations: Vec::new(),
         lifetime: TimeDelta::hours(1),
-    };
+    }
+}
+
+async fn new_machine(db: &TestDb, life: &Life, (team, project, account): (TeamId, ProjectId, Uuid)) -> MachineId {
+    let new = NewMachine { project: Some(project), ..wanted(team, CloudAccountId::from_uuid(account)) };
+    let id = new.id;
     let tx = db.store().begin().await.unwrap();
     assert_eq!(tx.insert_machine(&new).await.unwrap(), Outcome::Written);
     tx.commit().await.unwrap();

@@ -72,6 +72,44 @@ async fn a_process_that_dies_at_any_point_leaves_one_machine_or_none_and_none_un
     }
 }
 
+/// The same for a golden image, wished away soon, late or never.
+#[tokio::test(start_paused = true)]
+async fn a_bake_whose_process_dies_at_any_point_leaves_one_image_or_none_and_no_machine() {
+    for dropped_after in [None, Some(1), Some(6)] {
+        let mut point = 0;
+        loop {
+            let (life, _) = quiet();
+            let minute = TimeDelta::minutes(1);
+            life.rows.cloud.change(|habits| (habits.bakes_in, habits.images_in) = (minute, minute));
+            life.rows.doom.strike_after(point);
+            let image = story::image(minute, &mut Chance::new(9));
+            life.happen(&Event::Bake(image));
+            pass(&life, dropped_after.unwrap_or(6)).await;
+            if dropped_after.is_some() {
+                life.happen(&Event::DropImage(image));
+                pass(&life, 2).await;
+            }
+            let died = life.died();
+            life.calm().await;
+            life.two_sweeps().await;
+            if let Err(wrong) = life.judge() {
+                panic!("killed at point {point}, dropped after {dropped_after:?}: {wrong}");
+            }
+            let (pictures, records) = (life.rows.cloud.pictures(), life.rows.cloud.records());
+            let left = pictures.iter().filter(|picture| picture.is_alive()).count();
+            assert_eq!(left, usize::from(dropped_after.is_none()), "killed at point {point} of {dropped_after:?}");
+            let machines = records.iter().filter(|record| !life.foreign.contains(&record.id));
+            assert!(pictures.len() <= 1 && machines.clone().count() <= 1, "killed at point {point}");
+            assert!(machines.into_iter().all(|record| !record.is_alive()), "killed at point {point}");
+            if died == 0 {
+                assert!(point > 20, "{point} points are too few to prove anything");
+                break;
+            }
+            point += 1;
+        }
+    }
+}
+
 /// Case 33: the process is gone, its request is not, and its row is closed when the machine comes.
 #[tokio::test(start_paused = true)]
 async fn a_machine_that_lands_after_its_row_was_closed_is_swept_away() {

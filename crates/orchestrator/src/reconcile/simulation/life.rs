@@ -18,10 +18,12 @@ use uuid::Uuid;
 use super::process::Process;
 use super::rows::{self, Rows};
 use super::story::{self, Event};
+use crate::reconcile::image::plan::BAKE_LIMIT;
 use crate::reconcile::sweep::decide::GRACE;
 
 /// How long all is well before the sweeps: a machine that never boots is given up by then.
 const CALM: Duration = Duration::from_secs(15 * 60);
+const MINUTE: Duration = Duration::from_secs(60);
 
 /// tokio's clock, as a date.
 pub struct VirtualClock {
@@ -133,19 +135,26 @@ impl Life {
         self.restart(Instant::now());
         let process = Process::start(self);
         while cloud.has_landings() {
-            process.run(Instant::now() + Duration::from_secs(60)).await;
+            process.run(Instant::now() + MINUTE).await;
         }
         process.run(Instant::now() + CALM).await;
+        // What bakes in vain is given up later.
+        let end = Instant::now() + BAKE_LIMIT.to_std().unwrap_or_default();
+        while Instant::now() < end && self.has_work_on_images() {
+            process.run(Instant::now() + MINUTE).await;
+        }
     }
 
     /// As often as it takes to remove what is too much for two.
     pub async fn two_sweeps(&self) {
         self.restart(Instant::now());
         let process = Process::start(self);
-        let more = self.rows.cloud.records().iter().filter(|record| record.is_alive()).count() / 5;
-        for _ in 0..2 + more {
+        let cloud = &self.rows.cloud;
+        let more = cloud.records().iter().filter(|record| record.is_alive()).count() / 5;
+        let images = cloud.pictures().iter().filter(|picture| picture.is_alive()).count() / 5;
+        for _ in 0..2 + more + images {
             process.sweep().await.expect("a sweep in the calm");
-            process.run(Instant::now() + GRACE.to_std().unwrap_or_default() + Duration::from_secs(60)).await;
+            process.run(Instant::now() + GRACE.to_std().unwrap_or_default() + MINUTE).await;
         }
         self.note(&process);
     }
@@ -199,6 +208,13 @@ impl Life {
         inside.queue.put_off((kind::SWEEP, self.account));
         let ids: Vec<Uuid> = inside.machines.keys().map(|id| id.uuid()).collect();
         ids.into_iter().for_each(|id| inside.queue.wake((kind::MACHINE, id)));
+        let images: Vec<Uuid> = inside.images.keys().map(|id| id.uuid()).collect();
+        images.into_iter().for_each(|id| inside.queue.wake((kind::IMAGE, id)));
+    }
+
+    fn has_work_on_images(&self) -> bool {
+        let inside = self.rows.inside();
+        inside.images.values().any(|image| inside.has_work_on(image))
     }
 
     pub fn happen(&self, event: &Event) {
@@ -217,6 +233,8 @@ impl Life {
             }
             Event::End(id) => self.rows.cloud.end(id),
             Event::Plant(id) => drop(self.rows.cloud.plant(Some(story::tags(id, self.rows.installation, now)))),
+            Event::Bake(id) => self.rows.insert_image(rows::wished(id, self.account, now)),
+            Event::DropImage(id) => self.rows.drop_image(id),
         }
         self.wished.notify_one();
     }

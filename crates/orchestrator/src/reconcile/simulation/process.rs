@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep_until};
 use super::life::Life;
 use super::rows::Connection;
 use crate::clouds::Account;
+use crate::reconcile::image::Images;
 use crate::reconcile::ledger::Ledger;
 use crate::reconcile::machine::Machines;
 use crate::reconcile::sweep::{self, Findings, Sweeps};
@@ -23,6 +24,7 @@ const MOST_ACTIVATIONS: u64 = 50_000;
 
 pub struct Process<'l> {
     life: &'l Life,
+    images: Images,
     machines: Machines,
     sweeps: Sweeps,
     pub removed: AtomicU64,
@@ -35,6 +37,7 @@ impl<'l> Process<'l> {
         let ledger: Arc<dyn Ledger> = Arc::new(Connection { rows: Arc::clone(&life.rows), account });
         Self {
             life,
+            images: Images(Arc::clone(&ledger)),
             machines: Machines(Arc::clone(&ledger)),
             sweeps: Sweeps { context: ledger, memory: Arc::default() },
             removed: AtomicU64::new(0),
@@ -80,6 +83,7 @@ impl<'l> Process<'l> {
         assert!(activations < MOST_ACTIVATIONS, "it never comes to rest: {claim:?}");
         match claim.fence.kind {
             kind::SWEEP => self.sweep().await.map(|_| Step::Again(sweep::EVERY)),
+            kind::IMAGE => self.images.reconcile(claim).await,
             _ => self.machines.reconcile(claim).await,
         }
     }

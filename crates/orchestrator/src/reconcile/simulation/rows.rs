@@ -10,6 +10,7 @@ use stagely_cloud::testing::Doom;
 use stagely_cloud::testing::sim::{Record, SimCloud};
 use stagely_domain::clock::Clock;
 use stagely_domain::id::{CloudAccountId, ImageId, InstallationId, MachineId};
+use stagely_domain::image;
 use stagely_domain::machine::{Arch, Role, State};
 use stagely_proto::hub::PrepareEnrolmentResponse;
 use stagely_reconcile::{Failure, Fence};
@@ -56,6 +57,7 @@ pub struct Rows {
 #[derive(Default)]
 pub struct Inside {
     pub machines: BTreeMap<MachineId, Machine>,
+    pub images: BTreeMap<ImageId, Image>,
     pub queue: Queue,
     pub fortunes: BTreeMap<MachineId, Fortune>,
     pub log: Vec<(DateTime<Utc>, MachineId, Intent)>,
@@ -98,6 +100,35 @@ impl Rows {
         inside.queue.wake((kind::MACHINE, machine.id.uuid()));
         inside.fortunes.insert(machine.id, fortune);
         inside.machines.insert(machine.id, machine);
+    }
+
+    /// What a member wishes for: a golden image.
+    pub fn insert_image(&self, image: Image) {
+        let mut inside = self.inside();
+        inside.queue.wake((kind::IMAGE, image.id.uuid()));
+        inside.images.insert(image.id, image);
+    }
+
+    /// The same member has enough of it.
+    pub fn drop_image(&self, id: ImageId) {
+        let mut inside = self.inside();
+        if let Some(image) = inside.images.get_mut(&id).filter(|image| image.desired == Presence::Present) {
+            (image.desired, image.generation) = (Presence::Absent, image.generation + 1);
+            inside.queue.wake((kind::IMAGE, id.uuid()));
+        }
+    }
+}
+
+impl Inside {
+    /// Whether something is still to be done for an image.
+    pub fn has_work_on(&self, image: &Image) -> bool {
+        let machine = image.machine.and_then(|id| self.machines.get(&id));
+        let is_at_rest = match (image.desired, image.state) {
+            (Presence::Present, image::State::Ready) => true,
+            (Presence::Present, image::State::Failed) => image.deleted_at.is_some(),
+            (_, state) => state == image::State::Gone,
+        };
+        !is_at_rest || machine.is_some_and(|machine| machine.gone_at.is_none())
     }
 }
 
@@ -178,17 +209,30 @@ impl Ledger for Connection {
         }))
     }
 
-    /// Nobody bakes here.
-    async fn find_image(&self, _: ImageId) -> Stored<Option<Image>> {
-        Ok(None)
+    async fn find_image(&self, id: ImageId) -> Stored<Option<Image>> {
+        self.rows.doom.point().await;
+        Ok(self.rows.inside().images.get(&id).cloned())
     }
 
-    async fn find_bake(&self, _: MachineId) -> Stored<Option<Image>> {
-        Ok(None)
+    async fn find_bake(&self, machine: MachineId) -> Stored<Option<Image>> {
+        self.rows.doom.point().await;
+        Ok(self.rows.inside().images.values().find(|image| image.machine == Some(machine)).cloned())
     }
 
-    async fn list_bootable_images(&self, _: CloudAccountId, _: Arch) -> Stored<Vec<Image>> {
-        Ok(Vec::new())
+    async fn list_bootable_images(&self, _: CloudAccountId, arch: Arch) -> Stored<Vec<Image>> {
+        self.rows.doom.point().await;
+        let inside = self.rows.inside();
+        let is_bootable =
+            |image: &&Image| (image.arch, image.state, image.desired) == (arch, image::State::Ready, Presence::Present);
+        Ok(inside.images.values().rev().filter(is_bootable).cloned().collect())
+    }
+
+    async fn is_image_asked_for(&self, id: ImageId) -> Stored<bool> {
+        self.rows.doom.point().await;
+        let asks = |machine: &Machine| {
+            machine.state == State::Creating && machine.image.as_ref().is_some_and(|image| image.id == id)
+        };
+        Ok(self.rows.inside().machines.values().any(asks))
     }
 
     async fn begin(&self) -> Stored<Writing> {
@@ -268,5 +312,28 @@ pub fn intended(id: MachineId, ids: [Uuid; 4], expires_at: DateTime<Utc>, now: D
         enrolled_at: None,
         drop_at: None,
         gone_at: None,
+    }
+}
+
+/// An image that was just wished for.
+pub fn wished(id: ImageId, account: Uuid, now: DateTime<Utc>) -> Image {
+    use stagely_domain::id::TeamId;
+    Image {
+        id,
+        team: TeamId::from_uuid(Uuid::from_u128(1)),
+        account: CloudAccountId::from_uuid(account),
+        arch: Arch::Amd64,
+        base_images: Vec::new(),
+        agent_sha256: None,
+        desired: Presence::Present,
+        generation: 1,
+        state: image::State::Baking,
+        machine: None,
+        reference: None,
+        locations: Vec::new(),
+        failure: None,
+        created_at: now,
+        ready_at: None,
+        deleted_at: None,
     }
 }

@@ -4,7 +4,7 @@ use chrono::TimeDelta;
 use stagely_cloud::testing::Chance;
 use stagely_cloud::testing::sim::{Habits, Tags};
 use stagely_cloud::{Offering, Price};
-use stagely_domain::id::{InstallationId, MachineId};
+use stagely_domain::id::{ImageId, InstallationId, MachineId};
 use stagely_domain::machine::Arch;
 use uuid::Uuid;
 
@@ -24,6 +24,10 @@ pub enum Event {
     End(MachineId),
     /// A machine with our tags that no row knows: a backup was restored, perhaps.
     Plant(MachineId),
+    /// A member wishes for a golden image.
+    Bake(ImageId),
+    /// The same has enough of it.
+    DropImage(ImageId),
 }
 
 /// Everything, in the order in which it happens.
@@ -64,6 +68,14 @@ pub fn tell(chance: &mut Chance) -> Vec<(TimeDelta, Event)> {
             story.push((at + chance.span(TimeDelta::minutes(8)), Event::Hold(id, true)));
         }
     }
+    for _ in 0..chance.below(3) {
+        let at = chance.span(storm / 2);
+        let id = image(at, chance);
+        story.push((at, Event::Bake(id)));
+        if chance.happens(400) {
+            story.push((at + chance.span(storm), Event::DropImage(id)));
+        }
+    }
     // What would come after the storm comes at its end.
     story.iter_mut().for_each(|(at, _)| *at = (*at).min(storm));
     story.sort_by_key(|(at, _)| *at);
@@ -79,6 +91,8 @@ pub fn habits(chance: &mut Chance) -> Habits {
         fades_after: seconds(&[0, 10, 90]),
         deletes_in: seconds(&[0, 5, 30]),
         sleeps_in: seconds(&[0, 0, 15]),
+        bakes_in: seconds(&[0, 60, 300]),
+        images_in: seconds(&[0, 60, 300]),
         late_by: seconds(&[10, 170, 1200]),
         ..Habits::default()
     };
@@ -90,6 +104,7 @@ pub fn habits(chance: &mut Chance) -> Habits {
         overlooks_young: *chance.pick(&[0, 300]),
         ends_itself: *chance.pick(&[0, 0, 200]),
         leaves_disk: *chance.pick(&[0, 300]),
+        bakes_in_vain: *chance.pick(&[0, 0, 300]),
         per_minute: *chance.pick(&[None, None, None, Some(30)]),
         quota: *chance.pick(&[None, None, None, Some(5)]),
         power_off_deletes: chance.happens(500),
@@ -124,4 +139,10 @@ pub fn tags(machine: MachineId, installation: InstallationId, now: chrono::DateT
 
 pub fn machine(chance: &mut Chance) -> MachineId {
     MachineId::from_uuid(Uuid::from_u128(chance.draw_wide()))
+}
+
+/// As in service, a later image has a greater id.
+pub fn image(at: TimeDelta, chance: &mut Chance) -> ImageId {
+    let begun = u128::try_from(at.num_milliseconds()).unwrap_or_default();
+    ImageId::from_uuid(Uuid::from_u128(begun << 80 | u128::from(chance.draw())))
 }

@@ -1,4 +1,5 @@
-//! A transaction on the rows in memory, with what the statements in `stagely_store::machines` do to them.
+//! A transaction on the rows in memory, with what the statements in `stagely_store::machines` and
+//! `stagely_store::images` do to them.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -7,15 +8,17 @@ use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, Utc};
 use stagely_domain::failure::Failure as RunFailure;
 use stagely_domain::id::{CloudAccountId, ImageId, MachineId};
+use stagely_domain::image;
 use stagely_domain::machine::State;
 use stagely_domain::offering::Offering;
 use stagely_store::environments::{Outcome, Presence};
-use stagely_store::machines::{BootImage, Machine};
+use stagely_store::images::Image;
+use stagely_store::machines::{BootImage, Machine, NewMachine};
 use stagely_store::work::kind;
 use stagely_store::{Result as Stored, StoreError};
 use uuid::Uuid;
 
-use super::rows::{Intent, Rows};
+use super::rows::{Intent, Rows, intended};
 use crate::reconcile::ledger::Changes;
 
 /// A copy of the rows, until its commit.
@@ -24,12 +27,20 @@ pub struct Transaction {
     changed: Mutex<Copy>,
 }
 
-type Copy = (BTreeMap<MachineId, Machine>, Vec<(DateTime<Utc>, MachineId, Intent)>, Vec<(&'static str, Uuid)>);
+struct Copy {
+    machines: BTreeMap<MachineId, Machine>,
+    images: BTreeMap<ImageId, Image>,
+    log: Vec<(DateTime<Utc>, MachineId, Intent)>,
+    wakes: Vec<(&'static str, Uuid)>,
+}
 
 impl Transaction {
     pub fn of(rows: Arc<Rows>) -> Self {
-        let changed = Mutex::new((rows.inside().machines.clone(), Vec::new(), Vec::new()));
-        Self { rows, changed }
+        let (machines, images) = {
+            let inside = rows.inside();
+            (inside.machines.clone(), inside.images.clone())
+        };
+        Self { rows, changed: Mutex::new(Copy { machines, images, log: Vec::new(), wakes: Vec::new() }) }
     }
 
     fn update(
@@ -39,13 +50,41 @@ impl Transaction {
         change: impl FnOnce(&mut Machine, DateTime<Utc>),
     ) -> Outcome {
         let now = self.rows.clock.now();
-        match self.changed().0.get_mut(&id).filter(|machine| is_meant(machine)) {
+        match self.changed().machines.get_mut(&id).filter(|machine| is_meant(machine)) {
             Some(machine) => {
                 change(machine, now);
                 Outcome::Written
             }
             None => Outcome::Stale,
         }
+    }
+
+    fn update_image(
+        &self,
+        id: ImageId,
+        is_meant: impl FnOnce(&Image) -> bool,
+        change: impl FnOnce(&mut Image, DateTime<Utc>),
+    ) -> Outcome {
+        let now = self.rows.clock.now();
+        match self.changed().images.get_mut(&id).filter(|image| is_meant(image)) {
+            Some(image) => {
+                change(image, now);
+                Outcome::Written
+            }
+            None => Outcome::Stale,
+        }
+    }
+
+    /// Whether a machine may be created with this image: it can be booted, or was named before by a create under way.
+    fn holds_image(&self, id: ImageId, machine: MachineId) -> bool {
+        let changed = self.changed();
+        let names = |machine: &Machine| {
+            machine.state == State::Creating && machine.image.as_ref().is_some_and(|image| image.id == id)
+        };
+        changed.images.get(&id).is_some_and(|image| {
+            (image.state, image.desired) == (image::State::Ready, Presence::Present)
+                || changed.machines.get(&machine).is_some_and(names)
+        })
     }
 
     fn refused_with(&self, id: MachineId, tried: String) -> Outcome {
@@ -68,7 +107,6 @@ impl Changes for Transaction {
         Ok(Outcome::Written)
     }
 
-    /// Every image that is named is there to be booted.
     async fn machine_creating(
         &self,
         id: MachineId,
@@ -76,6 +114,9 @@ impl Changes for Transaction {
         offering: Option<&Offering>,
         image: Option<&BootImage>,
     ) -> Stored<Outcome> {
+        if image.is_some_and(|image| !self.holds_image(image.id, id)) {
+            return Ok(Outcome::Stale);
+        }
         Ok(self.update(id, is_to_be_made, |machine, now| {
             machine.state = State::Creating;
             (machine.create_deadline, machine.absent_seen_at) = (Some(now + limit), None);
@@ -95,8 +136,60 @@ impl Changes for Transaction {
         Ok(self.refused_with(id, image.tried()))
     }
 
-    async fn fail_image(&self, _: ImageId, _: &RunFailure) -> Stored<Outcome> {
-        Ok(Outcome::Stale)
+    async fn bake_image(&self, id: ImageId, new: &NewMachine, agent_sha256: &str) -> Stored<Outcome> {
+        let is_meant = |image: &Image| image.machine.is_none() && is_baking(image);
+        let outcome = self.update_image(id, is_meant, |image, _| {
+            (image.machine, image.agent_sha256) = (Some(new.id), Some(agent_sha256.to_owned()));
+        });
+        let now = self.rows.clock.now();
+        let ids = [new.team.uuid(), Uuid::nil(), Uuid::nil(), new.account.uuid()];
+        let machine = Machine {
+            project: new.project,
+            environment: new.environment,
+            role: new.role,
+            size: new.size,
+            arch: new.arch,
+            locations: new.locations.clone(),
+            ..intended(new.id, ids, now + new.lifetime, now)
+        };
+        let mut changed = self.changed();
+        changed.machines.insert(new.id, machine);
+        changed.log.push((now, new.id, Intent::Awake));
+        Ok(outcome)
+    }
+
+    async fn image_ready(&self, id: ImageId, reference: &str, locations: &[String]) -> Stored<Outcome> {
+        Ok(self.update_image(id, is_baking, |image, now| {
+            (image.state, image.ready_at) = (image::State::Ready, Some(now));
+            (image.reference, image.locations) = (Some(reference.to_owned()), locations.to_vec());
+        }))
+    }
+
+    async fn fail_image(&self, id: ImageId, failure: &RunFailure) -> Stored<Outcome> {
+        let is_meant = |image: &Image| matches!(image.state, image::State::Baking | image::State::Ready);
+        Ok(self.update_image(id, is_meant, |image, _| {
+            (image.state, image.failure) = (image::State::Failed, Some(failure.clone()));
+        }))
+    }
+
+    async fn wish_image_absent(&self, id: ImageId) -> Stored<Outcome> {
+        let is_meant = |image: &Image| image.desired == Presence::Present;
+        Ok(self.update_image(id, is_meant, |image, _| {
+            (image.desired, image.generation) = (Presence::Absent, image.generation + 1);
+        }))
+    }
+
+    async fn image_cleared(&self, id: ImageId) -> Stored<Outcome> {
+        let is_meant = |image: &Image| {
+            let is_unwanted = image.desired == Presence::Absent || image.state == image::State::Failed;
+            is_unwanted && image.state != image::State::Gone
+        };
+        Ok(self.update_image(id, is_meant, |image, now| {
+            image.deleted_at = image.deleted_at.or(Some(now));
+            if image.desired == Presence::Absent {
+                image.state = image::State::Gone;
+            }
+        }))
     }
 
     async fn machine_placed(&self, id: MachineId, provider_id: &str, address: Option<&str>) -> Stored<Outcome> {
@@ -148,13 +241,13 @@ impl Changes for Transaction {
             },
         );
         if outcome == Outcome::Written {
-            self.changed().1.push((self.rows.clock.now(), id, Intent::Absent));
+            self.changed().log.push((self.rows.clock.now(), id, Intent::Absent));
         }
         Ok(outcome)
     }
 
     async fn wake(&self, kind: &'static str, key: Uuid) -> Stored<()> {
-        self.changed().2.push((kind, key));
+        self.changed().wakes.push((kind, key));
         Ok(())
     }
 
@@ -163,9 +256,11 @@ impl Changes for Transaction {
         {
             let mut changed = self.changed();
             let mut inside = self.rows.inside();
-            inside.machines = std::mem::take(&mut changed.0);
-            inside.log.append(&mut changed.1);
-            for (kind, key) in changed.2.drain(..).filter(|(kind, _)| [kind::MACHINE, kind::SWEEP].contains(kind)) {
+            inside.machines = std::mem::take(&mut changed.machines);
+            inside.images = std::mem::take(&mut changed.images);
+            inside.log.append(&mut changed.log);
+            let lived = [kind::IMAGE, kind::MACHINE, kind::SWEEP];
+            for (kind, key) in changed.wakes.drain(..).filter(|(kind, _)| lived.contains(kind)) {
                 inside.queue.wake((kind, key));
             }
         }
@@ -176,4 +271,8 @@ impl Changes for Transaction {
 
 fn is_to_be_made(machine: &Machine) -> bool {
     machine.desired == Presence::Present && matches!(machine.state, State::Intended | State::Creating)
+}
+
+fn is_baking(image: &Image) -> bool {
+    (image.desired, image.state) == (Presence::Present, image::State::Baking)
 }

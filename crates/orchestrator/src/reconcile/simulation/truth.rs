@@ -5,12 +5,14 @@ use std::fmt::Write as _;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use stagely_cloud::VmState;
-use stagely_cloud::testing::sim::{Billing, Record};
+use stagely_cloud::testing::sim::{Billing, Picture, Record};
 use stagely_domain::clock::Clock;
 use stagely_domain::failure::Code;
 use stagely_domain::id::MachineId;
+use stagely_domain::image;
 use stagely_domain::machine::State;
 use stagely_store::environments::{Power, Presence};
+use stagely_store::images::Image;
 use stagely_store::machines::Machine;
 use stagely_store::work::kind;
 
@@ -36,6 +38,7 @@ impl Life {
         let mut wrong = judge.strangers();
         wrong.extend(judge.rows());
         wrong.extend(judge.machines());
+        wrong.extend(judge.images(&self.rows.cloud.pictures()));
         let mut bound = 0;
         for record in &records {
             wrong.extend(judge.cost(record, &mut bound));
@@ -123,6 +126,29 @@ impl Judge<'_> {
             let held = record.held_since.zip(record.ended);
             if record.was_deleted && held.is_some_and(|(held, ended)| ended - held > UNDER_WAY) {
                 wrong.push(format!("{} of {} was deleted and a person held it", record.id, tags.machine));
+            }
+        }
+        wrong
+    }
+
+    /// Each image is as its row says, and there is none beside them.
+    fn images(&self, pictures: &[Picture]) -> Vec<String> {
+        let mut wrong = Vec::new();
+        let can_be_booted = |row: &Image| (row.desired, row.state) == (Presence::Present, image::State::Ready);
+        for row in self.inside.images.values() {
+            if self.inside.has_work_on(row) {
+                wrong.push(format!("{} is wanted {:?}, and is {:?} all the time", row.id, row.desired, row.state));
+            }
+            let is_it = |picture: &&Picture| picture.is_alive() && row.reference.as_ref() == Some(&picture.reference);
+            if can_be_booted(row) && !pictures.iter().any(|picture| is_it(&picture)) {
+                wrong.push(format!("{} is to be booted as {:?}, and is not there", row.id, row.reference));
+            }
+        }
+        for picture in pictures.iter().filter(|picture| picture.is_alive()) {
+            let row = self.inside.images.get(&picture.image);
+            let meant = row.filter(|row| can_be_booted(row)).and_then(|row| row.reference.as_ref());
+            if meant != Some(&picture.reference) {
+                wrong.push(format!("{} of {} is at the cloud and nothing wants it", picture.reference, picture.image));
             }
         }
         wrong
@@ -223,8 +249,11 @@ impl Judge<'_> {
     /// The last moment by `at` until which its row or the sweep was kept from its work.
     fn last_trouble(&self, record: &Record, at: DateTime<Utc>) -> Option<DateTime<Utc>> {
         let at = self.life.clock.instant(at);
-        let of_row = record.tags.as_ref().map(|tags| (kind::MACHINE, tags.machine.uuid()));
-        let keys = of_row.into_iter().chain([(kind::SWEEP, self.life.account)]);
+        let machine = record.tags.as_ref().map(|tags| tags.machine);
+        let bake = self.inside.images.values().find(|image| image.machine.is_some() && image.machine == machine);
+        let of_rows = machine.map(|id| (kind::MACHINE, id.uuid())).into_iter();
+        let of_rows = of_rows.chain(bake.map(|image| (kind::IMAGE, image.id.uuid())));
+        let keys = of_rows.chain([(kind::SWEEP, self.life.account)]);
         keys.filter_map(|key| self.inside.queue.last_trouble(key, at)).max().map(|at| self.life.clock.date(at))
     }
 
@@ -256,6 +285,7 @@ impl Judge<'_> {
         }
         Told {
             machines: count.values().sum(),
+            images: self.life.rows.cloud.pictures().len() as u64,
             activations: self.life.activations.load(Relaxed),
             faults: self.life.rows.cloud.faults().into(),
             deaths: self.life.deaths.load(Relaxed),
@@ -272,8 +302,14 @@ impl Judge<'_> {
         for row in self.inside.machines.values() {
             let _ = write!(text, "\nrow {row:?}");
         }
+        for row in self.inside.images.values() {
+            let _ = write!(text, "\nrow {row:?}");
+        }
         for record in self.records {
             let _ = write!(text, "\nrecord {record:?}");
+        }
+        for picture in self.life.rows.cloud.pictures() {
+            let _ = write!(text, "\nimage {picture:?}");
         }
         text
     }
