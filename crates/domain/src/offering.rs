@@ -29,12 +29,17 @@ impl std::fmt::Display for Offering {
     }
 }
 
-/// Where a machine was made and what had no room for it before, in words; none when neither is known. Among what was tried
-/// are golden images, too, as `image img_…`: no place lacked room for those.
+/// What had no room, among all that was tried for a machine. Golden images are there, too, as `image img_…`: no place lacked
+/// room for those.
+#[must_use]
+pub fn full(tried: &[String]) -> Vec<&str> {
+    tried.iter().map(String::as_str).filter(|tried| !tried.starts_with("image ")).collect()
+}
+
+/// Where a machine was made and what had no room for it before, in words; none when neither is known.
 #[must_use]
 pub fn story(made: Option<&Offering>, tried: &[String]) -> Option<String> {
-    let full: Vec<&str> = tried.iter().map(String::as_str).filter(|tried| !tried.starts_with("image ")).collect();
-    let full = full.join(", ");
+    let full = full(tried).join(", ");
     match (made, full.as_str()) {
         (None, "") => None,
         (Some(made), "") => Some(made.to_string()),

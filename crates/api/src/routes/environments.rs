@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use stagely_domain::cost::Money;
 use stagely_domain::id::{CloudAccountId, EnvironmentId, MachineId, ProjectId};
 use stagely_domain::machine::{Arch, Provider, Size};
-use stagely_domain::{environment, machine, route};
+use stagely_domain::{environment, machine, offering, route};
 use stagely_proto::orchestrator::{EnvironmentRequest, PinRequest, SleepRequest};
 use stagely_store::{EnvironmentFilter, EnvironmentView, MachineView, RouteView};
 
@@ -368,7 +368,7 @@ fn show_machine(row: MachineView) -> Machine {
         arch: row.arch,
         kind,
         location,
-        tried: row.tried,
+        tried: offering::full(&row.tried).into_iter().map(str::to_owned).collect(),
         state: row.state,
         intended_at: row.intended_at.into(),
         enrolled_at: row.enrolled_at.map(Timestamp),

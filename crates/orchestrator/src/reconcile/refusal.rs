@@ -2,6 +2,7 @@
 
 use stagely_cloud::{CloudError, ErrorKind};
 use stagely_domain::failure::{Code, Failure as RunFailure};
+use stagely_domain::offering;
 use stagely_store::machines::Machine;
 
 use crate::failures::failure;
@@ -59,7 +60,7 @@ pub fn told(error: &CloudError) -> RunFailure {
 /// What the run is told when no type in no place had room.
 pub fn no_room(machine: &Machine) -> RunFailure {
     let (size, arch) = (machine.size, machine.arch);
-    let message = match machine.tried.as_slice() {
+    let message = match offering::full(&machine.tried).as_slice() {
         [] if machine.locations.is_empty() => {
             format!("this cloud account has no {size} {arch} machines in its locations")
         }
@@ -106,9 +107,27 @@ const fn advice(kind: ErrorKind) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use chrono::{DateTime, Utc};
     use stagely_cloud::{CloudError, ErrorKind};
+    use stagely_domain::id::MachineId;
+    use stagely_store::machines::Machine;
+    use uuid::Uuid;
 
-    use super::{Consequence, may_be_the_images, of, told};
+    use super::{Consequence, may_be_the_images, no_room, of, told};
+    use crate::reconcile::simulation::rows::intended;
+
+    #[test]
+    fn of_what_was_tried_only_places_are_said_to_be_full() {
+        let now = DateTime::<Utc>::UNIX_EPOCH;
+        let machine = |tried: &[&str]| Machine {
+            tried: tried.iter().map(|tried| (*tried).to_owned()).collect(),
+            ..intended(MachineId::generate(), [Uuid::nil(); 4], now, now)
+        };
+        let told = |tried| no_room(&machine(tried)).message;
+        let both = told(&["a in nbg1", "image img_01", "b in hel1"]);
+        assert_eq!(both, "the cloud has no room for a small amd64 machine; tried a in nbg1, b in hel1");
+        assert_eq!(told(&["image img_01"]), "this cloud account has no small amd64 machines in its locations");
+    }
 
     #[test]
     fn each_kind_of_refusal_has_its_consequence() {
