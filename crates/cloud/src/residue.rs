@@ -26,12 +26,17 @@ pub struct Residue {
 
 impl Residue {
     /// Whether it is the image that [`crate::CreateRequest::image`] names so, and not a part of it, nor a twin that a lost
-    /// answer made.
+    /// answer made. Either may name its region, as it does when the account has several or had several.
     #[must_use]
     pub fn is_image(&self, reference: &str) -> bool {
-        let id = self.id.rsplit_once('/').map_or(&*self.id, |(_, id)| id);
-        self.kind == ResidueKind::Image && self.image.is_some() && (id == reference || self.id == reference)
+        let (id, name) = (plain(&self.id), plain(reference));
+        let is_named = id == reference || self.id == name || self.id == reference;
+        self.kind == ResidueKind::Image && self.image.is_some() && is_named
     }
+}
+
+fn plain(id: &str) -> &str {
+    id.rsplit_once('/').map_or(id, |(_, id)| id)
 }
 
 /// The kinds that providers bill or count.
@@ -87,5 +92,34 @@ impl Residues {
             }
             None => Ok(Self { items, complete: true }),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{ImageId, InstallationId, Residue, ResidueKind};
+
+    #[test]
+    fn an_image_is_known_by_its_name_with_its_region_and_without() {
+        let of = |id: &str| Residue {
+            kind: ResidueKind::Image,
+            id: id.to_owned(),
+            installation: InstallationId::generate(),
+            machine: None,
+            image: Some(ImageId::generate()),
+            created_at: None,
+            hold: false,
+        };
+        for (id, reference, expected) in [
+            ("ami-1", "ami-1", true),
+            ("eu-west-1/ami-1", "eu-west-1/ami-1", true),
+            ("eu-west-1/ami-1", "ami-1", true),
+            ("ami-1", "eu-west-1/ami-1", true),
+            ("ami-2", "eu-west-1/ami-1", false),
+            ("us-east-1/ami-1", "eu-west-1/ami-1", false),
+        ] {
+            assert_eq!(of(id).is_image(reference), expected, "{id} {reference}");
+        }
+        assert!(!Residue { kind: ResidueKind::Snapshot, ..of("ami-1") }.is_image("ami-1"));
     }
 }

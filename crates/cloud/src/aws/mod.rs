@@ -196,7 +196,8 @@ impl Cloud for Aws {
     }
 
     async fn create(&self, request: &CreateRequest) -> Result<Created> {
-        self.place(request).await
+        let image = request.image.as_deref().map(|image| self.here(image).map(str::to_owned)).transpose()?;
+        self.place(&CreateRequest { image, ..request.clone() }).await
     }
 
     async fn find(&self, machine: MachineId) -> Result<Vec<Vm>> {
@@ -220,7 +221,8 @@ impl Cloud for Aws {
     }
 
     async fn capture(&self, request: &CaptureRequest) -> Result<CaptureProgress> {
-        self.image_of(request).await
+        let machine = ProviderId(self.here(&request.machine.0)?.to_owned());
+        self.image_of(&CaptureRequest { machine, ..request.clone() }).await
     }
 
     async fn list_residue(&self, installation: InstallationId) -> Result<Residues> {
@@ -228,7 +230,8 @@ impl Cloud for Aws {
     }
 
     async fn delete_residue(&self, residue: &Residue) -> Result<DeleteProgress> {
-        self.remove_leftover(residue).await
+        let id = self.here(&residue.id)?.to_owned();
+        self.remove_leftover(&Residue { id, ..residue.clone() }).await
     }
 
     async fn console_tail(&self, id: &ProviderId) -> Result<Option<String>> {

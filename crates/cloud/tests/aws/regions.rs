@@ -2,13 +2,19 @@
 
 use std::sync::Arc;
 
-use stagely_cloud::aws::Regions;
+use stagely_cloud::account::{self, Apis};
+use stagely_cloud::aws::{Config, Regions};
 use stagely_cloud::catalogue::candidates;
-use stagely_cloud::contract::{self, put_to_sleep, request};
-use stagely_cloud::{Cloud, CreateRequest, Created, DeleteProgress, ErrorKind, Offering, ProviderId, VmState};
+use stagely_cloud::contract::{self, captured, put_to_sleep, request};
+use stagely_cloud::{
+    AgentConfig, CaptureRequest, Cloud, CreateRequest, Created, DeleteProgress, ErrorKind, Offering, ProviderId,
+    ResidueKind, VmState,
+};
+use stagely_domain::account::{Credentials, Settings};
 use stagely_domain::clock::SystemClock;
-use stagely_domain::id::{InstallationId, MachineId};
-use stagely_domain::machine::{Arch, Size};
+use stagely_domain::id::{ImageId, InstallationId, MachineId};
+use stagely_domain::machine::{Arch, Provider, Role, Size};
+use stagely_domain::secret::Secret;
 
 use super::moto;
 use super::proxy::{Enforcer, between};
@@ -30,7 +36,7 @@ fn both() -> Vec<String> {
     vec![FIRST.to_owned(), SECOND.to_owned()]
 }
 
-fn provider(config: &stagely_cloud::aws::Config) -> Regions {
+fn provider(config: &Config) -> Regions {
     Regions::new(config, &both(), &(Arc::new(SystemClock) as Arc<dyn stagely_domain::clock::Clock>)).unwrap()
 }
 
@@ -160,6 +166,81 @@ async fn a_plain_id_is_of_the_first_region_and_a_lost_region_is_no_proof() {
     assert_eq!(rig.cloud.delete(&elsewhere).await.unwrap_err().kind, ErrorKind::Invalid);
     contract::delete(&rig.cloud, &named).await;
     assert_eq!(rig.bills(request.machine).await, (NOTHING, NOTHING));
+}
+
+/// An account as it is stored, with these regions.
+fn opened(rig: &Rig, regions: &[&str]) -> Arc<dyn Cloud> {
+    let Config { image, ingress_from, keys, .. } = config(&rig.proxy.url());
+    let regions = regions.iter().map(|region| (*region).to_owned()).collect();
+    let settings = Settings { regions, image: Some(image), ingress_from, ..Settings::default() };
+    settings.check(Provider::Aws).unwrap();
+    let key = ("access_key_id".to_owned(), Secret::new(keys.access_key_id));
+    let given = [key, ("secret_access_key".to_owned(), keys.secret_access_key)].into();
+    let credentials = Credentials::new(Provider::Aws, given).unwrap();
+    let apis = Apis { aws: Some(rig.proxy.url()), ..Apis::default() };
+    account::open(Provider::Aws, &settings, &credentials, &apis, Arc::new(SystemClock)).unwrap()
+}
+
+#[tokio::test]
+#[ignore = "needs moto: cargo xtask contract"]
+async fn a_machine_of_a_region_that_was_taken_out_is_not_called_gone_and_ends_when_that_is_there_again() {
+    let rig = Rig::start().await;
+    let (request, created) = rig.in_second().await;
+    let without = opened(&rig, &[FIRST]);
+    without.check_access().await.unwrap();
+    assert!(without.catalogue().await.unwrap().iter().all(|sold| sold.location.starts_with(FIRST)));
+    assert_eq!(without.list(request.installation).await.unwrap().vms, []);
+    for refused in [
+        without.delete(&created.id).await.map(drop),
+        without.hibernate(&created.id).await.map(drop),
+        without.wake(&created.id).await.map(drop),
+    ] {
+        let error = refused.unwrap_err();
+        assert!(error.kind == ErrorKind::Invalid && error.message.contains("add it again"), "{error}");
+    }
+    assert_eq!(rig.bills(request.machine).await, (NOTHING, ONE_AWAKE));
+    let again = opened(&rig, &[FIRST, SECOND]);
+    assert_eq!(again.find(request.machine).await.unwrap()[0].id, created.id);
+    contract::delete(&*again, &created.id).await;
+    assert_eq!(rig.bills(request.machine).await, (NOTHING, NOTHING));
+}
+
+#[tokio::test]
+#[ignore = "needs moto: cargo xtask contract"]
+async fn what_was_made_in_the_second_region_is_known_by_its_name_when_that_is_the_only_one_left() {
+    let rig = Rig::start().await;
+    rig.moto.world().knobs.bakes_at_once = true;
+    let fitting = rig.fitting().await;
+    let there = fitting.iter().find(|one| one.location.starts_with(SECOND)).unwrap().clone();
+    let bake = contract::baking(&rig.cloud, InstallationId::generate(), &SystemClock).await;
+    let bake = CreateRequest { offering: Some(there), ..bake };
+    let created = rig.cloud.create(&bake).await.unwrap();
+    assert!(created.id.0.starts_with("eu-west-1/i-"), "{created:?}");
+    let left = Config { region: SECOND.to_owned(), ..config(&rig.proxy.url()) };
+    let left = super::provider(left);
+    let wanted = CaptureRequest { image: ImageId::generate(), installation: bake.installation, machine: created.id };
+    captured(&left, &wanted).await;
+    // As it was called by those who knew both.
+    let found = rig.cloud.list_residue(bake.installation).await.unwrap().items;
+    let image = found.iter().find(|item| item.kind == ResidueKind::Image).unwrap();
+    assert!(image.id.starts_with("eu-west-1/ami-"), "{image:?}");
+    let here = left.list_residue(bake.installation).await.unwrap().items;
+    assert!(here.iter().any(|item| item.is_image(&image.id)), "{here:?}");
+    let machine = MachineId::generate();
+    let boots =
+        CreateRequest { machine, role: Role::Preview, bake: None, image: Some(image.id.clone()), ..bake.clone() };
+    let boots = CreateRequest { config: AgentConfig { machine, role: Role::Preview, ..boots.config.clone() }, ..boots };
+    let booted = left.create(&boots).await.unwrap();
+    assert_eq!(rig.moto.world().made["ImageId"], image.id["eu-west-1/".len()..]);
+    contract::delete(&left, &booted.id).await;
+    contract::delete(&left, &wanted.machine).await;
+    assert_eq!(left.delete_residue(image).await.unwrap(), DeleteProgress::Gone);
+    contract::dropped(&left, bake.installation, wanted.image).await;
+    contract::dropped(&rig.cloud, bake.installation, wanted.image).await;
+    assert_eq!((rig.bills(bake.machine).await, rig.bills(machine).await), ((NOTHING, NOTHING), (NOTHING, NOTHING)));
+    // That of another region is an error.
+    let elsewhere = CaptureRequest { machine: ProviderId("us-east-1/i-1".to_owned()), ..wanted };
+    assert_eq!(left.capture(&elsewhere).await.unwrap_err().kind, ErrorKind::Invalid);
 }
 
 #[tokio::test]
