@@ -161,6 +161,35 @@ async fn removing_an_image_is_repeated_until_its_snapshots_are_gone_too() {
 
 #[tokio::test]
 #[ignore = "needs moto: cargo xtask contract"]
+async fn removing_an_image_that_is_interrupted_anywhere_is_repeated_until_nothing_is_left() {
+    let mut rig = Rig::start().await;
+    let like = rig.baking().await;
+    for fault in faults() {
+        for nth in 1..=MOST {
+            let (_, wanted) = rig.baked(&like).await;
+            rig.ready(&wanted).await;
+            delete(&rig.cloud, &wanted.machine).await;
+            rig.cloud = provider(config(&rig.proxy.url()));
+            rig.proxy.harm_nth(nth, fault.clone());
+            for _ in 0..3 {
+                let Ok(found) = rig.cloud.list_residue(wanted.installation).await else { continue };
+                for part in found.items.iter().filter(|item| item.image == Some(wanted.image)) {
+                    // Whoever fails asks again.
+                    let _ = rig.cloud.delete_residue(part).await;
+                }
+            }
+            let harmed = rig.proxy.calm();
+            assert_eq!(rig.images(&wanted).await, (0, 0), "request {nth}, {fault:?}");
+            if harmed == 0 {
+                break;
+            }
+            assert_ne!(nth, MOST);
+        }
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs moto: cargo xtask contract"]
 async fn an_image_that_fails_is_removed_and_made_again() {
     let rig = Rig::start().await;
     let (_, wanted) = rig.baked(&rig.baking().await).await;

@@ -158,7 +158,7 @@ async fn sleep_wake_and_delete_that_are_interrupted_anywhere_end_as_if_nothing_h
 
 #[tokio::test]
 #[ignore = "needs moto: cargo xtask contract"]
-async fn whoever_changes_his_mind_half_way_loses_nothing_and_leaves_nothing() {
+async fn whoever_is_killed_half_way_or_changes_his_mind_loses_nothing_and_leaves_nothing() {
     let mut rig = Rig::start().await;
     let first = rig.request().await;
     rig.moto.world().knobs.slow = 1;
@@ -167,6 +167,8 @@ async fn whoever_changes_his_mind_half_way_loses_nothing_and_leaves_nothing() {
         (false, Step::Sleep, Step::Delete),
         (true, Step::Wake, Step::Sleep),
         (true, Step::Wake, Step::Delete),
+        (false, Step::Delete, Step::Delete),
+        (true, Step::Delete, Step::Delete),
     ];
     for (from_asleep, begun, then) in turns {
         for fault in [Fault::ResetBefore, Fault::LoseAnswer] {
