@@ -63,7 +63,8 @@ impl Rest {
     pub(crate) fn new(config: &Config<'_>, clock: Arc<dyn Clock>) -> Result<Self> {
         let client = Client::builder()
             .user_agent("stagely")
-            .connect_timeout(config.timeout.min(Duration::from_secs(5)))
+            // Well before the other, so that it is known that nothing was sent.
+            .connect_timeout((config.timeout / 2).min(Duration::from_secs(5)))
             .timeout(config.timeout)
             // The token must not follow a redirect to another host.
             .redirect(reqwest::redirect::Policy::none())
@@ -237,7 +238,43 @@ pub(crate) fn or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de
 
 #[cfg(test)]
 mod tests {
-    use super::checked_base;
+    use std::net::{SocketAddr, TcpStream};
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use serde_json::json;
+    use stagely_domain::clock::SystemClock;
+    use stagely_domain::secret::Secret;
+
+    use super::{Config, Rest, checked_base};
+    use crate::{CloudError, ErrorKind};
+
+    #[tokio::test]
+    async fn what_could_not_be_sent_in_time_had_no_effect() {
+        // Nobody accepts: once the queue is full, whoever comes waits.
+        let deaf = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        deaf.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        deaf.listen(0).unwrap();
+        let address = deaf.local_addr().unwrap().as_socket().unwrap();
+        let connect = || TcpStream::connect_timeout(&address, Duration::from_millis(100));
+        let waiting: Vec<TcpStream> = std::iter::from_fn(|| connect().ok()).take(100).collect();
+        assert!(waiting.len() < 100, "the queue never fills");
+        let config = Config {
+            api_url: &format!("http://{address}"),
+            token: &Secret::new("token"),
+            timeout: Duration::from_millis(600),
+            per_hour: 100,
+            per_minute: None,
+            max_pause: Duration::from_secs(1),
+            refusal: |doing, _, _| CloudError::new(ErrorKind::Invalid, doing, ""),
+        };
+        let rest = Rest::new(&config, Arc::new(SystemClock)).unwrap();
+        for outcome in [rest.post("make", "things", &json!({})).await, rest.put("change", "things/1", &json!({})).await]
+        {
+            let error = outcome.unwrap_err();
+            assert_eq!((error.kind, error.ambiguous), (ErrorKind::Timeout, false), "{error}");
+        }
+    }
 
     #[test]
     fn the_token_leaves_this_host_only_encrypted() {

@@ -76,7 +76,7 @@ struct Shared {
 pub struct FaultProxy {
     address: SocketAddr,
     shared: Arc<Mutex<Shared>>,
-    _serving: JoinSet<()>,
+    serving: JoinSet<()>,
 }
 
 impl FaultProxy {
@@ -102,7 +102,7 @@ impl FaultProxy {
                 connections.spawn(serve(Arc::clone(&passing), stream));
             }
         });
-        Self { address, shared, _serving: serving }
+        Self { address, shared, serving }
     }
 
     /// Where it listens, `http://127.0.0.1:port`.
@@ -251,8 +251,20 @@ pub struct DeafPort {
 
 impl DeafPort {
     pub async fn start() -> Self {
+        Self::at(SocketAddr::from(([127, 0, 0, 1], 0))).await
+    }
+
+    /// Where somebody listened before.
+    pub async fn instead_of(proxy: FaultProxy) -> Self {
+        let FaultProxy { address, mut serving, .. } = proxy;
+        serving.shutdown().await;
+        Self::at(address).await
+    }
+
+    async fn at(address: SocketAddr) -> Self {
         let listener = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-        listener.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        listener.set_reuse_address(true).unwrap();
+        listener.bind(&address.into()).unwrap();
         listener.listen(0).unwrap();
         let address = listener.local_addr().unwrap().as_socket().unwrap();
         // Nobody accepts: once the queue is full, whoever comes waits.

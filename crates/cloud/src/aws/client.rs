@@ -46,7 +46,8 @@ impl Client {
             check_endpoint(endpoint)?;
         }
         let timeouts = TimeoutConfig::builder()
-            .connect_timeout(config.timing.request.min(Duration::from_secs(5)))
+            // Well before the other, so that it is known that nothing was sent.
+            .connect_timeout((config.timing.request / 2).min(Duration::from_secs(5)))
             .operation_timeout(config.timing.request)
             .build();
         let http: SharedHttpClient =

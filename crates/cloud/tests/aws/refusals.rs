@@ -9,7 +9,7 @@ use stagely_domain::id::{InstallationId, MachineId};
 use tokio::net::TcpListener;
 
 use super::{NOTHING, Rig, config, provider};
-use crate::fault_proxy::Fault;
+use crate::fault_proxy::{DeafPort, Fault};
 
 fn refusal(status: u16, code: &str, message: &str) -> Fault {
     let body =
@@ -104,7 +104,10 @@ async fn no_answer_and_no_connection_are_told_apart() {
     let error = impatient.create(&other).await.unwrap_err();
     assert_eq!((error.kind, error.ambiguous), (ErrorKind::Timeout, true), "{error}");
     // Nobody listens there any more; what was known before is all that is needed to ask for a machine.
-    drop(rig.proxy);
+    let deaf = DeafPort::instead_of(rig.proxy).await;
+    let error = impatient.create(&other).await.unwrap_err();
+    assert_eq!((error.kind, error.ambiguous), (ErrorKind::Unavailable, false), "{error}");
+    drop(deaf);
     let error = rig.cloud.create(&other).await.unwrap_err();
     assert_eq!((error.kind, error.ambiguous), (ErrorKind::Unavailable, false), "{error}");
 }
