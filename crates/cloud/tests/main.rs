@@ -4,6 +4,7 @@
 mod aws;
 mod cases;
 mod digitalocean;
+mod ear;
 mod fake;
 mod fault_proxy;
 mod hetzner;

@@ -5,6 +5,7 @@
 //! machine's id and the number of its first droplet: it stays the same through sleep, in which the droplet goes
 //! and a snapshot stays. Answers are read with models of our own, which outlive a field that the provider drops.
 
+mod access;
 mod bake;
 mod create;
 mod firewall;
@@ -22,7 +23,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use serde_json::json;
 use stagely_domain::clock::Clock;
 use stagely_domain::id::{InstallationId, MachineId};
 use stagely_domain::machine::{Arch, Role, Size};
@@ -124,20 +124,7 @@ impl Cloud for DigitalOcean {
     }
 
     async fn check_access(&self) -> Result<()> {
-        let doing = "check the access";
-        let answer = self.http.get(doing, "account", &[]).await?;
-        if answer.pointer("/account/status").and_then(|status| status.as_str()) == Some("locked") {
-            return Err(CloudError::new(ErrorKind::Permission, doing, "the provider has locked the account"));
-        }
-        // A token that may not make machines is refused whatever it asks for; one that may learns that there is no such
-        // size.
-        let nothing = json!({"name": "stagely", "size": "stagely-no-size", "image": "stagely-no-image"});
-        match self.http.post(doing, "droplets", &nothing).await {
-            Err(error) if !matches!(error.kind, ErrorKind::Invalid | ErrorKind::Capacity | ErrorKind::Quota) => {
-                Err(error)
-            }
-            _ => Ok(()),
-        }
+        access::check(&self.http).await
     }
 
     async fn prepare(&self, _: Size, _: Arch) -> Result<()> {

@@ -1,11 +1,13 @@
 //! Whether the credentials suffice, and roles that are taken on.
 
 use stagely_cloud::aws::{Role, permissions};
+use stagely_cloud::contract::{delete, put_to_sleep};
 use stagely_cloud::{Cloud, ErrorKind};
 use stagely_domain::id::InstallationId;
 use stagely_domain::secret::Secret;
 
 use super::{Rig, SECRET, config, provider};
+use crate::ear::Ear;
 use crate::fault_proxy::Fault;
 
 #[tokio::test]
@@ -100,8 +102,8 @@ async fn a_role_is_taken_on_once_with_its_external_id_and_anew_when_its_keys_are
 
 #[tokio::test]
 #[ignore = "needs moto: cargo xtask contract"]
-async fn secrets_are_in_no_error_and_no_debug_text() {
-    let rig = Rig::start().await;
+async fn secrets_are_in_no_error_no_log_and_no_debug_text() {
+    let (rig, ear) = (Rig::start().await, Ear::listen());
     let mut other = config(&rig.proxy.url());
     let external_id = Some(Secret::new("external-7f3a"));
     other.role = Some(Role { arn: "arn:aws:iam::123456789012:role/stagely".to_owned(), external_id });
@@ -115,6 +117,12 @@ async fn secrets_are_in_no_error_and_no_debug_text() {
         let error = provider(other.clone()).create(&request).await.unwrap_err();
         texts.push(format!("{error} {error:?}"));
     }
+    rig.proxy.calm();
+    let created = rig.cloud.create(&request).await.unwrap();
+    put_to_sleep(&rig.cloud, &created.id).await;
+    rig.cloud.wake(&created.id).await.unwrap();
+    delete(&rig.cloud, &created.id).await;
+    texts.push(ear.heard());
     for text in texts {
         for secret in [SECRET, "external-7f3a", "session-99", "contract-token", "cloud-config"] {
             assert!(!text.contains(secret), "{text}");

@@ -5,14 +5,16 @@ use std::time::Duration;
 
 use serde_json::json;
 use stagely_cloud::digitalocean::{DigitalOcean, PER_MINUTE};
-use stagely_cloud::{Cloud, CreateRequest, ErrorKind};
+use stagely_cloud::{Cloud, CreateRequest, ErrorKind, contract};
 use stagely_domain::clock::SystemClock;
 use stagely_domain::id::{InstallationId, MachineId};
 use tokio::net::TcpListener;
 
+use super::double::scopes::Access;
 use super::double::world::now_secs;
 use super::double::{OTHER_TOKEN, READ_ONLY, TOKEN};
 use super::{NOTHING, ONE_AWAKE, Rig, config, provider};
+use crate::ear::Ear;
 use crate::fault_proxy::{DeafPort, Fault, FaultProxy};
 
 #[tokio::test]
@@ -27,6 +29,44 @@ async fn a_token_is_good_or_bad_or_may_only_read() {
     assert_eq!(rig.bill(), NOTHING);
     rig.double.world().knobs.locked = true;
     assert_eq!(rig.cloud.check_access().await.unwrap_err().kind, ErrorKind::Permission);
+}
+
+#[tokio::test]
+async fn every_scope_that_a_token_lacks_is_named_and_nothing_is_made() {
+    let all: Vec<String> =
+        include_str!("../../../../deploy/digitalocean/token-scopes.txt").lines().map(str::to_owned).collect();
+    let rig = Rig::start().await;
+    let lacks = async |scopes: Vec<String>| {
+        rig.double.world().tokens.insert("scoped", (0, Access::Scopes(scopes)));
+        let checked = provider(&rig.double.url(), "scoped").check_access().await;
+        checked.err().map(|error| {
+            assert_eq!(error.kind, ErrorKind::Permission, "{error}");
+            error.message
+        })
+    };
+    assert_eq!(lacks(all.clone()).await, None);
+    for scope in &all {
+        let others = all.iter().filter(|other| *other != scope).cloned().collect();
+        assert_eq!(lacks(others).await, Some(format!("the token lacks {scope}")));
+    }
+    let told = lacks(vec!["account:read".to_owned()]).await.unwrap();
+    // These two cannot be told while it may not even change a droplet, nor this while it may not delete an image.
+    let untold = ["account:read", "image:create", "tag:create", "snapshot:delete"];
+    for scope in &all {
+        assert_eq!(told.contains(&**scope), !untold.contains(&&**scope), "{scope}: {told}");
+    }
+    let world = rig.double.world();
+    let team = &world.teams[0];
+    assert!(team.tags.is_empty() && team.things.is_empty() && team.actions.is_empty() && team.droplets.is_empty());
+}
+
+#[tokio::test]
+async fn with_these_scopes_a_machine_lives_sleeps_and_ends() {
+    let rig = Rig::start().await;
+    let all = include_str!("../../../../deploy/digitalocean/token-scopes.txt").lines().map(str::to_owned).collect();
+    rig.double.world().tokens.insert("scoped", (0, Access::Scopes(all)));
+    rig.double.world().knobs.bakes_at_once = true;
+    contract::keeps(&provider(&rig.double.url(), "scoped"), &SystemClock, &[]).await;
 }
 
 #[tokio::test]
@@ -215,18 +255,25 @@ async fn a_connection_that_does_not_come_in_time_had_no_effect() {
 }
 
 #[tokio::test]
-async fn secrets_are_in_no_error_and_no_debug_text() {
-    let rig = Rig::start().await;
+async fn secrets_are_in_no_error_no_log_and_no_debug_text() {
+    let (rig, ear) = (Rig::start().await, Ear::listen());
     let mut request = rig.request().await;
     assert!(!format!("{:?}", config("http://127.0.0.1:1", TOKEN)).contains(TOKEN));
     // The double repeats the token in its refusals.
     rig.double.world().refuse_next = [(422, "no")].into();
     let error = rig.cloud.create(&request).await.unwrap_err();
     assert!(error.message.contains("***"), "{error}");
+    let created = rig.cloud.create(&request).await.unwrap();
+    rig.cloud.create(&request).await.unwrap();
+    rig.settle(&request).await;
+    stagely_cloud::contract::put_to_sleep(&rig.cloud, &created.id).await;
+    rig.cloud.wake(&created.id).await.unwrap();
+    stagely_cloud::contract::delete(&rig.cloud, &created.id).await;
     request.config.ca_pem = "x".repeat(70_000);
     let too_long = rig.cloud.create(&request).await.unwrap_err();
-    for error in [error, too_long] {
-        let text = format!("{error} {error:?}");
+    let heard = ear.heard();
+    assert!(heard.contains("had been created before"), "{heard}");
+    for text in [format!("{error} {error:?}"), format!("{too_long} {too_long:?}"), heard] {
         assert!(!text.contains(TOKEN) && !text.contains("contract-token"), "{text}");
     }
 }

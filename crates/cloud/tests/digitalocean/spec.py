@@ -9,7 +9,7 @@ import json
 import sys
 
 WANTED = [
-    "/v2/account", "/v2/account/keys", "/v2/account/keys/{ssh_key_identifier}", "/v2/actions/{action_id}",
+    "/v2/account", "/v2/account/keys", "/v2/account/keys/{ssh_key_identifier}", "/v2/actions", "/v2/actions/{action_id}",
     "/v2/droplets", "/v2/droplets/{droplet_id}", "/v2/droplets/{droplet_id}/actions", "/v2/firewalls",
     "/v2/firewalls/{firewall_id}", "/v2/images", "/v2/images/{image_id}", "/v2/regions", "/v2/reserved_ips",
     "/v2/reserved_ips/{reserved_ip}", "/v2/sizes", "/v2/snapshots", "/v2/snapshots/{snapshot_id}", "/v2/tags",

@@ -8,6 +8,7 @@ use tokio::net::TcpListener;
 
 use super::double::{OTHER_TOKEN, READ_ONLY, TOKEN};
 use super::{NOTHING, Rig, config, provider};
+use crate::ear::Ear;
 use crate::fault_proxy::{DeafPort, Fault, FaultProxy};
 
 #[tokio::test]
@@ -175,18 +176,25 @@ async fn a_connection_that_does_not_come_in_time_had_no_effect() {
 }
 
 #[tokio::test]
-async fn secrets_are_in_no_error_and_no_debug_text() {
-    let rig = Rig::start().await;
+async fn secrets_are_in_no_error_no_log_and_no_debug_text() {
+    let (rig, ear) = (Rig::start().await, Ear::listen());
     let mut request = rig.request().await;
     assert!(!format!("{:?}", config("http://127.0.0.1:1", TOKEN)).contains(TOKEN));
     // The double repeats the token in its refusals.
     rig.double.world().refuse_next = [(422, "invalid_input")].into();
     let error = rig.cloud.create(&request).await.unwrap_err();
     assert!(error.message.contains("***"), "{error}");
+    let created = rig.cloud.create(&request).await.unwrap();
+    rig.cloud.create(&request).await.unwrap();
+    rig.settle(&request).await;
+    stagely_cloud::contract::put_to_sleep(&rig.cloud, &created.id).await;
+    rig.cloud.wake(&created.id).await.unwrap();
+    stagely_cloud::contract::delete(&rig.cloud, &created.id).await;
     request.config.ca_pem = "x".repeat(40_000);
     let too_long = rig.cloud.create(&request).await.unwrap_err();
-    for error in [error, too_long] {
-        let text = format!("{error} {error:?}");
+    let heard = ear.heard();
+    assert!(heard.contains("had been created before"), "{heard}");
+    for text in [format!("{error} {error:?}"), format!("{too_long} {too_long:?}"), heard] {
         assert!(!text.contains(TOKEN) && !text.contains("contract-token"), "{text}");
     }
 }

@@ -5,6 +5,7 @@ pub mod catalog;
 pub mod droplets;
 pub mod firewalls;
 pub mod images;
+pub mod scopes;
 pub mod tags;
 pub mod world;
 
@@ -20,6 +21,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
+use self::scopes::Access;
 use self::world::{LIMIT, Refused, Reply, Team, World, not_found, now_secs, refuse, unprocessable};
 
 /// The token of the first team.
@@ -94,7 +96,7 @@ impl World {
     fn answer(&mut self, method: &Method, uri: &Uri, headers: &HeaderMap, body: &[u8]) -> (Reply, u32) {
         let token = headers.get("authorization").and_then(|value| value.to_str().ok()).unwrap_or_default();
         let token = token.strip_prefix("Bearer ").unwrap_or_default();
-        let Some((team, read_only)) = self.tokens.get(token).copied() else {
+        let Some((team, access)) = self.tokens.get(token).cloned() else {
             return (refuse(401, "Unauthorized", "Unable to authenticate you"), LIMIT);
         };
         let left = &mut self.teams[team].left;
@@ -104,7 +106,7 @@ impl World {
         *left -= 1;
         let left = *left;
         self.requests.push(format!("{method} {uri}"));
-        if read_only && method != Method::GET {
+        if !allows(&access, method, uri, body) {
             return (refuse(403, "Forbidden", "You are not authorized to perform this operation"), left);
         }
         if let Some((status, message)) = self.refuse_next.pop_front() {
@@ -134,6 +136,7 @@ impl World {
             ("GET", ["account"]) => Ok((200, Team::account(knobs))),
             ("GET", ["sizes"]) => query.page("sizes", catalog::sizes()),
             ("GET", ["regions"]) => query.page("regions", catalog::regions()),
+            ("GET", ["actions"]) => query.page("actions", team.all_actions()?),
             ("GET", ["actions", id]) => Ok((200, json!({"action": team.action(number(id)?)?}))),
             ("GET", ["droplets"]) => query.page("droplets", team.droplets_json(knobs, &query)),
             ("POST", ["droplets"]) => team.create_droplet(knobs, &body),
@@ -161,6 +164,12 @@ impl World {
             _ => not_found(),
         }
     }
+}
+
+/// Looked at before anything else of the request.
+fn allows(access: &Access, method: &Method, uri: &Uri, body: &[u8]) -> bool {
+    let path: Vec<&str> = uri.path().trim_matches('/').split('/').skip(1).collect();
+    access.allows(method.as_str(), &path, &serde_json::from_slice(body).unwrap_or_default())
 }
 
 fn number(text: &str) -> Result<u64, Refused> {

@@ -8,6 +8,7 @@ use stagely_domain::clock::{Clock, SystemClock};
 
 use super::droplets::Droplet;
 use super::images::image_json;
+use super::scopes::Access;
 use super::{OTHER_TOKEN, READ_ONLY, TOKEN, catalog};
 
 /// Requests per hour and token; they do not come back by themselves.
@@ -37,8 +38,8 @@ pub fn not_found<T>() -> Result<T, Refused> {
 
 pub struct World {
     pub teams: Vec<Team>,
-    /// Of which team, and whether it may only read.
-    pub tokens: HashMap<&'static str, (usize, bool)>,
+    /// Of which team, and what it may do.
+    pub tokens: HashMap<&'static str, (usize, Access)>,
     pub knobs: Knobs,
     /// The next requests are refused so.
     pub refuse_next: VecDeque<(u16, &'static str)>,
@@ -101,7 +102,11 @@ impl Default for World {
     fn default() -> Self {
         Self {
             teams: vec![Team::new(), Team::new()],
-            tokens: HashMap::from([(TOKEN, (0, false)), (READ_ONLY, (0, true)), (OTHER_TOKEN, (1, false))]),
+            tokens: HashMap::from([
+                (TOKEN, (0, Access::Full)),
+                (READ_ONLY, (0, Access::Read)),
+                (OTHER_TOKEN, (1, Access::Full)),
+            ]),
             knobs: Knobs {
                 next_id: 1000,
                 looks: 2,
@@ -216,6 +221,10 @@ impl Team {
             "completed_at": (action.left == 0).then(now), "resource_id": action.droplet, "resource_type": "droplet",
             "region": catalog::region(&action.region), "region_slug": action.region,
         }))
+    }
+
+    pub fn all_actions(&self) -> Result<Vec<Value>, Refused> {
+        self.actions.keys().rev().map(|id| self.action(*id)).collect()
     }
 
     /// The newest first.
