@@ -11,7 +11,7 @@ use stagely_domain::machine::Provider;
 use uuid::Uuid;
 
 use crate::tenants::{CloudAccount, Project};
-use crate::{MIGRATIONS, Result, Store, Tx};
+use crate::{MIGRATIONS, Result, Store, StoreError, Tx};
 
 /// Held by whoever makes the template.
 const TEMPLATE_LOCK: i64 = 0x5374_6167_656c_7900;
@@ -148,8 +148,9 @@ impl Tx {
     ///
     /// # Errors
     /// The database's error.
-    pub async fn execute(&self, sql: &'static str) -> Result<u64> {
-        self.run("run a test's SQL", sql, []).await
+    pub async fn execute(&self, sql: &str) -> Result<u64> {
+        let done = self.inner.execute_unprepared(sql).await;
+        Ok(done.map_err(|source| StoreError::query("run a test's SQL", source))?.rows_affected())
     }
 }
 

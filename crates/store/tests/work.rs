@@ -203,36 +203,3 @@ async fn many_listeners_leave_the_pool_to_the_queries() {
     }
     db.drop_database().await;
 }
-
-#[tokio::test]
-async fn no_work_is_lost_while_connections_are_being_cut() {
-    let db = TestDb::new().await;
-    let (store, count) = (db.store(), Arc::new(AtomicU32::new(0)));
-    let (shutdown, tracker) = (CancellationToken::new(), TaskTracker::new());
-    let work = PgWork::new(store.clone());
-    tracker.spawn(Arc::clone(&work).listen(shutdown.clone()));
-    let options = Options { lease: Duration::from_secs(1), renew_every: SHORT, poll: SHORT, ..Options::new("a") };
-    tracker.spawn(Worker::new(Counting(Arc::clone(&count)), work, options).run(shutdown.clone()));
-    tracker.close();
-    for _ in 0..40 {
-        // A cut commit may or may not have happened: the wisher wishes again, as everyone does.
-        loop {
-            let Ok(tx) = store.begin().await else { continue };
-            if tx.wake(kind::ENVIRONMENT, Uuid::now_v7()).await.is_ok() && tx.commit().await.is_ok() {
-                break;
-            }
-        }
-        let cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() \
-                   AND pid <> pg_backend_pid() AND random() < 0.3";
-        db.execute(cut).await;
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    wait_for("every row to rest", || async {
-        db.text("SELECT count(*) FROM work WHERE run_after <= now() OR lease_until > now()").await == "0"
-    })
-    .await;
-    assert!(count.load(Ordering::SeqCst) >= 40);
-    shutdown.cancel();
-    tracker.wait().await;
-    db.drop_database().await;
-}
