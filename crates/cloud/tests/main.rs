@@ -11,3 +11,4 @@ mod hetzner;
 mod judges;
 mod qemu;
 mod sim;
+mod victim;

@@ -2,12 +2,17 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use stagely_cloud::Cloud;
-use stagely_cloud::contract;
 use stagely_cloud::qemu::{Config, Qemu};
+use stagely_cloud::{Cloud, ProviderId, VmState, contract};
 use stagely_domain::clock::SystemClock;
 use stagely_domain::id::InstallationId;
 use stagely_domain::machine::{Arch, Size};
+use tokio::time::{Instant, sleep};
+
+use crate::victim::{Call, killed_after};
+
+/// Between one moment at which a process is killed and the next.
+const STEP: Duration = Duration::from_millis(100);
 
 /// Set by `cargo xtask test e2e`, which has built both.
 #[expect(clippy::disallowed_methods, reason = "tests are configured by the environment")]
@@ -41,7 +46,7 @@ async fn qemu_keeps_the_contract_with_copies_of_a_template() {
         agent_binary: artifact("STAGELY_TEST_AGENT"),
         templates: true,
     };
-    let qemu = Qemu::new(config, Arc::new(SystemClock)).unwrap();
+    let qemu = Qemu::new(config.clone(), Arc::new(SystemClock)).unwrap();
     let (cold, ()) = timed(async { qemu.prepare(Size::Small, Arch::Amd64).await.unwrap() }).await;
     let request = contract::request(InstallationId::generate(), &SystemClock);
     let (restored, created) = timed(async { qemu.create(&request).await.unwrap() }).await;
@@ -52,10 +57,76 @@ async fn qemu_keeps_the_contract_with_copies_of_a_template() {
     contract::keeps(&qemu, &SystemClock, &[39, 29, 28]).await;
     let left: Vec<_> = std::fs::read_dir(state.path().join("machines")).unwrap().collect();
     assert!(left.is_empty(), "{left:?}");
+    for call in [Call::Create, Call::Hibernate, Call::Wake, Call::Delete] {
+        let mut moments = 0;
+        while !interrupted(&config, call, STEP * moments, moments % 2 == 0).await {
+            moments += 1;
+            assert!(moments < 100, "{call:?} does not end");
+        }
+        println!("{call:?}: killed at {moments} moments, and nothing was left");
+    }
+}
+
+/// The process that makes the call is killed after a while. Another makes the call again and gets what was wanted, or wants
+/// nothing of it any more; deleted, nothing is left. True when the call had ended by then.
+async fn interrupted(config: &Config, call: Call, after: Duration, again: bool) -> bool {
+    let next = Qemu::new(config.clone(), Arc::new(SystemClock)).unwrap();
+    let request = contract::request(InstallationId::generate(), &SystemClock);
+    let (machine, installation) = (request.machine, request.installation);
+    if call != Call::Create {
+        let created = next.create(&request).await.unwrap();
+        if call == Call::Wake {
+            next.hibernate(&created.id).await.unwrap();
+        }
+    }
+    let had_ended = killed_after(after, config, call, machine, installation).await;
+    let listed = next.list(installation).await.unwrap();
+    assert!(listed.complete && listed.vms.len() <= 1, "{call:?} after {after:?}: {listed:?}");
+    let id = ProviderId(machine.label());
+    let wanted = match call {
+        _ if !again => None,
+        Call::Create => {
+            next.create(&request).await.unwrap();
+            Some(VmState::Running)
+        }
+        Call::Hibernate => {
+            next.hibernate(&id).await.unwrap();
+            Some(VmState::Hibernated)
+        }
+        Call::Wake => {
+            next.wake(&id).await.unwrap();
+            Some(VmState::Running)
+        }
+        Call::Delete => None,
+    };
+    if let Some(wanted) = wanted {
+        let states: Vec<_> = next.list(installation).await.unwrap().vms.into_iter().map(|vm| vm.state).collect();
+        assert_eq!(states, [wanted], "{call:?} after {after:?}");
+    }
+    next.delete(&id).await.unwrap();
+    let label = machine.label();
+    assert!(
+        !config.state_dir.join("machines").join(&label).exists(),
+        "{call:?} after {after:?}: its directory is left"
+    );
+    // Who watched over its process ends a moment later.
+    let until = Instant::now() + Duration::from_secs(10);
+    while is_run(&label) {
+        assert!(Instant::now() < until, "{call:?} after {after:?}: a process is left");
+        sleep(Duration::from_millis(10)).await;
+    }
+    had_ended
+}
+
+/// Whether a process was started with this in its arguments.
+fn is_run(word: &str) -> bool {
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    let mut commands = processes.filter_map(|process| std::fs::read(process.path().join("cmdline")).ok());
+    commands.any(|command| String::from_utf8_lossy(&command).contains(word))
 }
 
 async fn timed<T>(work: impl Future<Output = T>) -> (Duration, T) {
-    let begun = tokio::time::Instant::now();
+    let begun = Instant::now();
     let done = work.await;
     (begun.elapsed(), done)
 }

@@ -59,7 +59,11 @@ pub(super) fn as_written(schema: &mut Schema) {
     if let Some(types) = schema.get_mut("type").filter(|_| is_free) {
         let mut list = types.as_array().cloned().unwrap_or_else(|| vec![types.clone()]);
         if list.contains(&json!("string")) {
-            list.extend([json!("number"), json!("boolean")]);
+            for scalar in ["number", "boolean"].map(Value::from) {
+                if !list.contains(&scalar) {
+                    list.push(scalar);
+                }
+            }
             *types = list.into();
         }
     }
@@ -75,12 +79,12 @@ pub(super) fn as_written(schema: &mut Schema) {
 }
 
 fn allow_nothing(property: &mut Map<String, Value>) {
-    let null = json!({"type": "null"});
+    let nothing = json!({"type": "null"});
     if let Some(reference) = property.remove("$ref") {
-        property.insert("anyOf".to_owned(), json!([{"$ref": reference}, null]));
+        property.insert("anyOf".to_owned(), json!([{"$ref": reference}, nothing]));
         return;
     }
-    for (key, nothing) in [("type", json!("null")), ("enum", Value::Null), ("anyOf", null)] {
+    for (key, nothing) in [("type", json!("null")), ("enum", Value::Null), ("anyOf", nothing)] {
         let Some(allowed) = property.get_mut(key) else { continue };
         let mut list = allowed.as_array().cloned().unwrap_or_else(|| vec![allowed.clone()]);
         if !list.contains(&nothing) {
