@@ -111,6 +111,7 @@ mod tests {
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex, split};
     use tokio::time::{sleep, timeout};
+    use tokio_util::task::TaskTracker;
 
     use super::both_ways;
 
@@ -121,7 +122,7 @@ mod tests {
     async fn a_visitor_who_left_is_not_waited_for_by_a_machine_that_ignores_it() {
         let (mut visitor, near) = duplex(64);
         let (mut machine, far) = duplex(64);
-        let relay = tokio::spawn(both_ways(split(near), split(far), PATIENCE));
+        let relay = TaskTracker::new().spawn(both_ways(split(near), split(far), PATIENCE));
         let mut heard = [0; 5];
         visitor.write_all(b"hello").await.unwrap();
         machine.read_exact(&mut heard).await.unwrap();
@@ -137,7 +138,7 @@ mod tests {
     async fn what_is_still_said_after_one_side_ended_is_heard_to_its_end() {
         let (mut visitor, near) = duplex(64);
         let (mut machine, far) = duplex(64);
-        let relay = tokio::spawn(both_ways(split(near), split(far), PATIENCE));
+        let relay = TaskTracker::new().spawn(both_ways(split(near), split(far), PATIENCE));
         visitor.shutdown().await.unwrap();
         for _ in 0..8 {
             sleep(PATIENCE / 4).await;
@@ -154,7 +155,7 @@ mod tests {
     async fn a_side_that_ended_and_reads_nothing_does_not_keep_the_relay() {
         let (mut visitor, near) = duplex(64);
         let (mut machine, far) = duplex(64);
-        let relay = tokio::spawn(both_ways(split(near), split(far), PATIENCE));
+        let relay = TaskTracker::new().spawn(both_ways(split(near), split(far), PATIENCE));
         visitor.shutdown().await.unwrap();
         let chatter = async { while machine.write_all(&[0; 64]).await.is_ok() {} };
         timeout(DEADLINE, chatter).await.unwrap();

@@ -55,17 +55,10 @@ pub(super) fn port(_: &mut SchemaGenerator) -> Schema {
 /// What holds wherever something is written: a key that need not be there may stand without a value, and any single value
 /// is a text.
 pub(super) fn as_written(schema: &mut Schema) {
-    let is_free = ["pattern", "enum", "const"].iter().all(|key| schema.get(*key).is_none());
-    if let Some(types) = schema.get_mut("type").filter(|_| is_free) {
-        let mut list = types.as_array().cloned().unwrap_or_else(|| vec![types.clone()]);
-        if list.contains(&json!("string")) {
-            for scalar in ["number", "boolean"].map(Value::from) {
-                if !list.contains(&scalar) {
-                    list.push(scalar);
-                }
-            }
-            *types = list.into();
-        }
+    let is_free = ["pattern", "enum", "const"].into_iter().all(|key| schema.get(key).is_none());
+    let texts = [json!("string"), json!(["string", "null"])];
+    if let Some(types) = schema.get_mut("type").filter(|types| is_free && texts.contains(types)) {
+        also(types, [json!("number"), json!("boolean")]);
     }
     let required = schema.get("required").and_then(Value::as_array).cloned().unwrap_or_default();
     let Some(Value::Object(properties)) = schema.get_mut("properties") else { return };
@@ -85,13 +78,20 @@ fn allow_nothing(property: &mut Map<String, Value>) {
         return;
     }
     for (key, nothing) in [("type", json!("null")), ("enum", Value::Null), ("anyOf", nothing)] {
-        let Some(allowed) = property.get_mut(key) else { continue };
-        let mut list = allowed.as_array().cloned().unwrap_or_else(|| vec![allowed.clone()]);
-        if !list.contains(&nothing) {
-            list.push(nothing);
+        if let Some(allowed) = property.get_mut(key) {
+            also(allowed, [nothing]);
         }
-        *allowed = list.into();
     }
+}
+
+fn also(allowed: &mut Value, more: impl IntoIterator<Item = Value>) {
+    let mut list = allowed.as_array().cloned().unwrap_or_else(|| vec![allowed.clone()]);
+    for value in more {
+        if !list.contains(&value) {
+            list.push(value);
+        }
+    }
+    *allowed = list.into();
 }
 
 /// Keys of a build that are kept in another field, or not at all.
