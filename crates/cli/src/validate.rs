@@ -1,9 +1,9 @@
-//! `stagely validate`: the server's own reading of `stagely.yaml`, offline.
+//! `stagely validate`: the server's own reading of `stagely.yaml` and of the compose files beside it, offline.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::Path;
 
-use stagely_domain::spec;
+use stagely_domain::{compose, spec};
 
 use crate::{ClientError, Exit};
 
@@ -22,7 +22,18 @@ pub(crate) fn validate(
     let name = file.display().to_string();
     let text = std::fs::read_to_string(file)
         .map_err(|error| ClientError::NotThere(format!("{name}: {error}; give the path of a stagely.yaml")))?;
-    match spec::parse(&text, &name) {
+    let reading = spec::read(&text, &name);
+    let mut files = compose::Files::default();
+    for path in reading.compose() {
+        let place = file.with_file_name(path.as_str());
+        let bytes = match std::fs::read(&place) {
+            Ok(bytes) => Some(bytes),
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            Err(error) => return Err(ClientError::NotThere(format!("{}: {error}", place.display()))),
+        };
+        files.add(path, bytes.as_deref().map(String::from_utf8_lossy).as_deref());
+    }
+    match spec::resolve(reading, &files) {
         Ok(_) => {
             writeln!(out, "{name}: valid")?;
             Ok(Exit::Done)

@@ -14,6 +14,8 @@ fn a_valid_file_is_said_to_be_valid_and_mistakes_are_listed_with_their_places() 
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("stagely.yaml");
     std::fs::write(&file, "version: 2\npreview:\n  size: medium\n").unwrap();
+    let compose = directory.path().join("docker-compose.yml");
+    std::fs::write(&compose, "services:\n  web: {image: nginx, ports: ['80']}\n").unwrap();
     let path = file.to_str().unwrap();
     let (code, out, err) = stagely(&["validate", path], &[]);
     assert_eq!((code, out.as_str(), err.as_str()), (0, format!("{path}: valid\n").as_str(), ""));
@@ -23,6 +25,17 @@ fn a_valid_file_is_said_to_be_valid_and_mistakes_are_listed_with_their_places() 
     assert_eq!((code, out.as_str()), (1, ""));
     assert!(err.contains(&format!("{path}:3:3:")) && err.contains("size"), "{err}");
     assert!(err.contains(&format!("{path}:4:")) && err.contains("2 mistakes"), "{err}");
+
+    std::fs::write(&file, "version: 2\npreview:\n  siez: medium\n  health: {service: wbe}\n").unwrap();
+    let (_, _, err) = stagely(&["validate", path], &[]);
+    assert!(err.contains("siez") && err.contains("did you mean `web`") && err.contains("2 mistakes"), "{err}");
+    std::fs::write(&compose, "services:\n  web: nginx\n").unwrap();
+    let (_, _, err) = stagely(&["validate", path], &[]);
+    assert!(err.contains("siez") && err.contains("docker-compose.yml:2:8: services.web:"), "{err}");
+    std::fs::remove_file(&compose).unwrap();
+    std::fs::write(&file, "version: 2\n").unwrap();
+    let (code, _, err) = stagely(&["validate", path], &[]);
+    assert!(code == 1 && err.contains("docker-compose.yml:1:1: there is no such file"), "{err}");
 
     let (code, _, err) = stagely(&["validate", "/nowhere/stagely.yaml"], &[]);
     assert_eq!(code, 1);

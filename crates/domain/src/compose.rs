@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::spec::{Diagnostic, RepoPath};
+use crate::spec::{Diagnostic, FILE, RepoPath};
 use crate::yaml::{self, Node, Position};
 
 /// One service, as far as we look.
@@ -29,6 +29,51 @@ pub struct Build {
     pub target: Option<String>,
     /// Build arguments.
     pub args: BTreeMap<String, String>,
+}
+
+/// The compose files of one commit.
+#[derive(Debug, Clone, Default)]
+pub struct Files {
+    services: Vec<Service>,
+    mistakes: Vec<Diagnostic>,
+}
+
+impl Files {
+    /// Lays a file over those before it; `text` is `None` when it is not there.
+    pub fn add(&mut self, file: &RepoPath, text: Option<&str>) {
+        let Some(text) = text else {
+            let message = format!("there is no such file: add it, or name yours with `preview.compose` in {FILE}");
+            let (file, at) = (file.to_string(), Position { line: 1, column: 1 });
+            self.mistakes.push(Diagnostic { file, at, key: String::new(), message, suggestion: None });
+            return;
+        };
+        match parse(text, file) {
+            Ok(services) => services.into_iter().for_each(|service| self.lay(service)),
+            Err(mistakes) => self.mistakes.extend(mistakes),
+        }
+    }
+
+    fn lay(&mut self, service: Service) {
+        match self.services.iter_mut().find(|known| known.name == service.name) {
+            Some(known) => {
+                known.build = service.build.or(known.build.take());
+                known.ports.extend(service.ports);
+            }
+            None => self.services.push(service),
+        }
+    }
+
+    /// What they have together.
+    #[must_use]
+    pub fn services(&self) -> &[Service] {
+        &self.services
+    }
+
+    /// What is wrong with them.
+    #[must_use]
+    pub fn mistakes(&self) -> &[Diagnostic] {
+        &self.mistakes
+    }
 }
 
 /// Reads the services of one compose file. `file` is its path in the repository; contexts are relative to it.

@@ -15,7 +15,7 @@ pub fn failure(code: Code, phase: &str, message: impl Into<String>) -> Failure {
     }
 }
 
-/// Every mistake of a file at once.
+/// Every mistake of the files at once.
 pub fn mistakes(code: Code, diagnostics: &[Diagnostic]) -> Failure {
     let lines: Vec<String> = diagnostics.iter().take(50).map(ToString::to_string).collect();
     let message = match lines.len() {

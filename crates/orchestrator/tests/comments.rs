@@ -3,7 +3,7 @@
 use stagely_domain::id::{EnvironmentId, ProjectId};
 use stagely_store::work::kind;
 
-use crate::git_host::{REPO, host};
+use crate::git_host::{self, REPO, host};
 use crate::stack::Stack;
 
 impl Stack {
@@ -72,6 +72,27 @@ async fn another_projects_comment_on_the_same_pull_request_is_left_alone() {
     assert!(both().iter().any(|comment| comment.id == id && comment.body == theirs));
     host().delete_comment(REPO, id);
     stack.live().await;
+    stack.close().await;
+    stack.gone().await;
+    stack.end().await;
+}
+
+#[tokio::test]
+async fn mistakes_of_stagely_yaml_and_of_the_compose_file_are_told_in_one_comment() {
+    let stack = Stack::start().await;
+    let text = b"version: 2\npreview: {szie: small, health: {service: wbe}}\n";
+    git_host::commit(&stack.branch, &[("stagely.yaml", text)]).await;
+    stack.open().await;
+    stack.says("2 mistakes").await;
+    let comment = stack.comment();
+    assert!(comment.contains("preview.szie") && comment.contains("did you mean `web`"), "{comment}");
+    git_host::commit(&stack.branch, &[("docker-compose.yml", b"services: {web: nginx}\n")]).await;
+    stack.deliver("synchronize").await;
+    stack.says("docker-compose.yml:1:17: services.web").await;
+    assert!(stack.comment().contains("preview.szie"), "{}", stack.comment());
+    git_host::commit(&stack.branch, &[("stagely.yaml", b"version: 2\n")]).await;
+    stack.deliver("synchronize").await;
+    stack.says("compose_invalid").await;
     stack.close().await;
     stack.gone().await;
     stack.end().await;

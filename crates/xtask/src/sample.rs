@@ -77,10 +77,10 @@ mod tests {
         let files = files(workspace()).unwrap();
         let text = |name: &str| std::str::from_utf8(&files[name]).unwrap();
         let file = spec::RepoPath::parse("docker-compose.yml").unwrap();
-        let services = compose::parse(text("docker-compose.yml"), &file).unwrap();
-        let written = spec::parse(text(spec::FILE), spec::FILE).unwrap();
-        let written = spec::resolve(written, &services, Some(text(spec::FILE))).unwrap();
-        let derived = spec::resolve(spec::Spec::default(), &services, None).unwrap();
+        let mut compose = compose::Files::default();
+        compose.add(&file, Some(text("docker-compose.yml")));
+        let written = spec::resolve(spec::read(text(spec::FILE), spec::FILE), &compose).unwrap();
+        let derived = spec::resolve(spec::Reading::default(), &compose).unwrap();
         assert_eq!(written.services, ["frontend", "api", "db"]);
         assert_eq!((&written.targets, &written.exposures), (&derived.targets, &derived.exposures));
         for target in &written.targets {

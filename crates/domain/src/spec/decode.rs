@@ -8,6 +8,15 @@ use crate::yaml::{Node, Position, Value};
 pub(super) struct Reader<'f> {
     pub(super) file: &'f str,
     pub(super) diagnostics: Vec<Diagnostic>,
+    pub(super) mentions: Vec<Mention>,
+}
+
+/// A place that names a compose service.
+#[derive(Debug)]
+pub struct Mention {
+    pub(super) service: String,
+    pub(super) key: String,
+    pub(super) at: Position,
 }
 
 /// A mapping whose known keys are being read.
@@ -151,8 +160,15 @@ impl Reader<'_> {
         parsed
     }
 
-    /// The name of a compose service.
+    /// A compose service that has to be there.
     pub(super) fn service(&mut self, node: &Node, path: &str) -> Option<String> {
+        let service = self.service_name(node, path)?;
+        self.mentions.push(Mention { service: service.clone(), key: path.to_owned(), at: node.at });
+        Some(service)
+    }
+
+    /// A name that a compose service could have.
+    pub(super) fn service_name(&mut self, node: &Node, path: &str) -> Option<String> {
         let name = self.text(node, path, "the name of a compose service")?;
         if is_service_name(&name) {
             return Some(name);

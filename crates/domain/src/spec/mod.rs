@@ -11,8 +11,8 @@ mod values;
 
 pub(crate) use decode::is_service_name;
 pub use diagnostic::Diagnostic;
-pub use parse::parse;
-pub use resolve::{Exposure, Resolved, Target, resolve};
+pub use parse::{parse, read};
+pub use resolve::{Exposure, Reading, Resolved, Target, resolve};
 pub use triggers::Facts;
 pub use values::{Duration, RepoPath};
 

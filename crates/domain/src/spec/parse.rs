@@ -4,8 +4,9 @@ use indexmap::IndexMap;
 
 use crate::machine::{Arch, Size};
 use crate::run;
-use crate::spec::decode::{Reader, Table, shown};
+use crate::spec::decode::{Mention, Reader, Table, shown};
 use crate::spec::diagnostic::Diagnostic;
+use crate::spec::resolve::Reading;
 use crate::spec::{
     Access, Build, Duration, Expose, Forks, Health, Hook, Labels, Lifecycle, Platform, Preview, Spec, Test, Triggers,
 };
@@ -20,25 +21,30 @@ pub(super) const PLATFORMS: &[(&str, Platform)] = &[("linux/amd64", Platform::Am
 /// # Errors
 /// Every mistake of the file at once, in the order of the file.
 pub fn parse(text: &str, file: &str) -> Result<Spec, Vec<Diagnostic>> {
-    let mut reader = Reader { file, diagnostics: Vec::new() };
-    let root = match yaml::parse(text) {
-        Ok(Some(root)) => root,
-        Ok(None) => {
-            let at = yaml::Position { line: 1, column: 1 };
-            reader.wrong(at, "", "the file is empty: write `version: 2`, or delete it to use the defaults");
-            return Err(reader.diagnostics);
+    let reading = read(text, file);
+    if reading.mistakes.is_empty() { Ok(reading.spec) } else { Err(reading.mistakes) }
+}
+
+/// Reads of `stagely.yaml` what can be read.
+#[must_use]
+pub fn read(text: &str, file: &str) -> Reading {
+    let mut reader = Reader { file, diagnostics: Vec::new(), mentions: Vec::new() };
+    let mut spec = Spec::default();
+    let root = yaml::parse(text).unwrap_or_else(|error| {
+        reader.wrong(error.at, "", error.message);
+        None
+    });
+    match &root {
+        Some(root) => spec = reader.spec(root),
+        None if reader.diagnostics.is_empty() => {
+            let message = "the file is empty: write `version: 2`, or delete it to use the defaults";
+            reader.wrong(yaml::Position { line: 1, column: 1 }, "", message);
         }
-        Err(error) => {
-            reader.wrong(error.at, "", error.message);
-            return Err(reader.diagnostics);
-        }
-    };
-    let spec = reader.spec(&root);
-    if reader.diagnostics.is_empty() {
-        return Ok(spec);
+        None => {}
     }
-    reader.diagnostics.sort_by_key(|diagnostic| diagnostic.at);
-    Err(reader.diagnostics)
+    let Reader { diagnostics: mut mistakes, mentions, .. } = reader;
+    mistakes.sort_by_key(|mistake| mistake.at);
+    Reading { file: file.to_owned(), root, spec, mentions, mistakes }
 }
 
 impl Reader<'_> {
@@ -58,8 +64,12 @@ impl Reader<'_> {
         if let Some(node) = table.get("builds") {
             for (name, key, value) in self.named(node, "builds", "images to build, by compose service") {
                 let path = format!("builds.{}", shown(name));
-                if self.service(key, &path).is_some() {
+                if self.service_name(key, &path).is_some() {
                     let build = self.build(value, &path);
+                    let others = value.get("services").filter(|node| !node.is_null());
+                    if others.is_none_or(|node| node.items().is_some_and(<[Node]>::is_empty)) {
+                        self.mentions.push(Mention { service: name.to_owned(), key: path, at: value.at });
+                    }
                     spec.builds.insert(name.to_owned(), build);
                 }
             }
@@ -98,7 +108,7 @@ impl Reader<'_> {
             build.context = self.path(node, &table.at("context")).unwrap_or_default();
         }
         build.dockerfile = table.get("dockerfile").and_then(|node| self.path(node, &table.at("dockerfile")));
-        build.target = table.get("target").and_then(|node| self.service(node, &table.at("target")));
+        build.target = table.get("target").and_then(|node| self.service_name(node, &table.at("target")));
         build.args = self.variables(&table, "args");
         build.secrets = self.list_of_texts(&table, "secrets", "the name of a secret");
         build.services = self.services(&table, "services");
@@ -335,7 +345,8 @@ impl Reader<'_> {
             return Vec::new();
         };
         let items = node.items().unwrap_or(std::slice::from_ref(node));
-        items.iter().filter_map(|item| self.service(item, &table.at(key))).collect()
+        let each = items.iter().enumerate();
+        each.filter_map(|(index, item)| self.service(item, &format!("{}[{index}]", table.at(key)))).collect()
     }
 
     fn each<T>(&mut self, node: &Node, path: &str, read: impl Fn(&mut Self, &Node, &str) -> Option<T>) -> Vec<T> {

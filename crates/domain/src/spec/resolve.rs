@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::compose::Service;
+use crate::compose::{Files, Service};
 use crate::machine::Size;
+use crate::spec::decode::Mention;
 use crate::spec::diagnostic::nearest;
 use crate::spec::{Build, Diagnostic, FILE, Platform, RepoPath, Spec};
-use crate::yaml::{self, Node, Position};
+use crate::yaml::{Node, Position};
 
 /// One commit's wish, resolved.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -85,100 +86,96 @@ impl Exposure {
     }
 }
 
-/// Puts the files together. `text` is `stagely.yaml` as written, for places in messages; `None` when there is none.
-///
-/// # Errors
-/// Every contradiction at once: services that no compose file has, nothing to route, a build without a context.
-pub fn resolve(spec: Spec, services: &[Service], text: Option<&str>) -> Result<Resolved, Vec<Diagnostic>> {
-    let root = text.and_then(|text| yaml::parse(text).ok().flatten());
-    let mut check =
-        Check { root, names: services.iter().map(|service| service.name.as_str()).collect(), wrong: Vec::new() };
-    let targets = check.targets(&spec, services);
-    let exposures = check.exposures(&spec, services);
-    for (kind, hooks) in [("on_start", &spec.preview.lifecycle.on_start), ("on_stop", &spec.preview.lifecycle.on_stop)]
-    {
-        for (index, hook) in hooks.iter().enumerate() {
-            check.service(&hook.service, &format!("preview.lifecycle.{kind}[{index}].service"));
-        }
-    }
-    if let Some(health) = &spec.preview.health {
-        check.service(&health.service, "preview.health.service");
-    }
-    if check.wrong.is_empty() {
-        let services = services.iter().map(|service| service.name.clone()).collect();
-        Ok(Resolved { spec, services, targets, exposures })
-    } else {
-        Err(check.wrong)
+/// `stagely.yaml` as far as it could be read.
+#[derive(Debug)]
+pub struct Reading {
+    pub(super) file: String,
+    pub(super) root: Option<Node>,
+    pub(super) spec: Spec,
+    pub(super) mentions: Vec<Mention>,
+    pub(super) mistakes: Vec<Diagnostic>,
+}
+
+impl Default for Reading {
+    /// That of a commit without the file.
+    fn default() -> Self {
+        let file = FILE.to_owned();
+        Self { file, root: None, spec: Spec::default(), mentions: Vec::new(), mistakes: Vec::new() }
     }
 }
 
-struct Check<'s> {
+impl Reading {
+    /// The compose files that belong to it; none when the place that names them is wrong.
+    #[must_use]
+    pub fn compose(&self) -> &[RepoPath] {
+        let names_them = |mistake: &Diagnostic| ["", "preview", "preview.compose"].contains(&mistake.key.as_str());
+        if self.mistakes.iter().any(names_them) { &[] } else { &self.spec.preview.compose }
+    }
+}
+
+/// Puts the files together. `files` are those of [`Reading::compose`].
+///
+/// # Errors
+/// Every mistake of all files at once, and every contradiction between them: services that no compose file has, nothing to
+/// route. What cannot be known because of another mistake is not told.
+pub fn resolve(reading: Reading, files: &Files) -> Result<Resolved, Vec<Diagnostic>> {
+    let is_named = reading.mistakes.is_empty() || !reading.compose().is_empty();
+    let is_known = is_named && files.mistakes().is_empty();
+    let opens_as_read = !reading.mistakes.iter().any(|mistake| mistake.key.starts_with("preview.expose"));
+    let Reading { file, root, spec, mentions, mistakes } = reading;
+    let mut check = Check { file, root, wrong: mistakes };
+    let services = files.services();
+    let mut exposures = Vec::new();
+    if is_known {
+        let names: Vec<&str> = services.iter().map(|service| service.name.as_str()).collect();
+        for mention in mentions {
+            check.service(mention, &names);
+        }
+        if opens_as_read {
+            exposures = check.exposures(&spec, services);
+        }
+    }
+    let mut wrong = check.wrong;
+    wrong.sort_by_key(|mistake| mistake.at);
+    wrong.extend_from_slice(files.mistakes());
+    if wrong.is_empty() {
+        let (targets, names) = (targets(&spec, services), services.iter().map(|service| service.name.clone()));
+        Ok(Resolved { services: names.collect(), targets, spec, exposures })
+    } else {
+        Err(wrong)
+    }
+}
+
+struct Check {
+    file: String,
     root: Option<Node>,
-    names: Vec<&'s str>,
     wrong: Vec<Diagnostic>,
 }
 
-impl Check<'_> {
-    fn tell(&mut self, key: &str, message: String, suggestion: Option<&str>) {
+impl Check {
+    fn tell(&mut self, key: &str, message: &str) {
         let at = self.root.as_ref().and_then(|root| root.locate(key)).unwrap_or(Position { line: 1, column: 1 });
-        let suggestion = suggestion.map(str::to_owned);
-        self.wrong.push(Diagnostic { file: FILE.to_owned(), at, key: key.to_owned(), message, suggestion });
+        let (file, key, message) = (self.file.clone(), key.to_owned(), message.to_owned());
+        self.wrong.push(Diagnostic { file, at, key, message, suggestion: None });
     }
 
-    fn service(&mut self, name: &str, key: &str) {
-        if !self.names.contains(&name) {
-            let suggestion = nearest(name, &self.names).map(str::to_owned);
-            let message = format!("the compose files have no service `{name}`; they have {}", self.names.join(", "));
-            self.tell(key, message, suggestion.as_deref());
+    fn service(&mut self, mention: Mention, names: &[&str]) {
+        let Mention { service, key, at } = mention;
+        if !names.contains(&service.as_str()) {
+            let suggestion = nearest(&service, names).map(str::to_owned);
+            let message = format!("the compose files have no service `{service}`; they have {}", names.join(", "));
+            self.wrong.push(Diagnostic { file: self.file.clone(), at, key, message, suggestion });
         }
-    }
-
-    fn targets(&mut self, spec: &Spec, services: &[Service]) -> Vec<Target> {
-        let default_platform = Platform::of(spec.preview.arch);
-        let mut targets = Vec::new();
-        for (name, build) in &spec.builds {
-            let users = if build.services.is_empty() { vec![name.clone()] } else { build.services.clone() };
-            for (index, user) in users.iter().enumerate() {
-                let key = if build.services.is_empty() {
-                    format!("builds.{name}")
-                } else {
-                    format!("builds.{name}.services[{index}]")
-                };
-                self.service(user, &key);
-            }
-            targets.push(target(name, users, build, default_platform));
-        }
-        // Services that the compose file builds and `builds` does not mention are built as compose says.
-        for service in services {
-            let Some(build) = &service.build else { continue };
-            if targets.iter().any(|target: &Target| target.services.contains(&service.name)) {
-                continue;
-            }
-            targets.push(Target {
-                name: service.name.clone(),
-                services: vec![service.name.clone()],
-                context: build.context.clone(),
-                dockerfile: build.dockerfile.as_ref().map_or("Dockerfile", RepoPath::as_str).to_owned(),
-                stage: build.target.clone().unwrap_or_default(),
-                args: build.args.clone(),
-                secrets: Vec::new(),
-                platforms: vec![default_platform],
-                size: Size::default(),
-                timeout_secs: DEFAULT_TIMEOUT_SECS,
-            });
-        }
-        targets
     }
 
     fn exposures(&mut self, spec: &Spec, services: &[Service]) -> Vec<Exposure> {
         let mut exposures: Vec<Exposure> = Vec::new();
         for (index, expose) in spec.preview.expose.iter().enumerate() {
             let key = format!("preview.expose[{index}]");
-            self.service(&expose.service, &format!("{key}.service"));
             let path = expose.path.clone().unwrap_or_else(|| "/".to_owned());
             if exposures.iter().any(|known| known.host == expose.host && known.path == path) {
                 let message = "another entry has the same host and path already: give this one a `host` or a `path`";
-                self.tell(&key, message.to_owned(), None);
+                self.tell(&key, message);
             }
             exposures.push(Exposure {
                 service: expose.service.clone(),
@@ -197,10 +194,39 @@ impl Check<'_> {
         }
         if exposures.is_empty() {
             let message = "nothing to open: publish a port in the compose file (`ports:`), or name one here";
-            self.tell("preview.expose", message.to_owned(), None);
+            self.tell("preview.expose", message);
         }
         exposures
     }
+}
+
+fn targets(spec: &Spec, services: &[Service]) -> Vec<Target> {
+    let default_platform = Platform::of(spec.preview.arch);
+    let mut targets = Vec::new();
+    for (name, build) in &spec.builds {
+        let users = if build.services.is_empty() { vec![name.clone()] } else { build.services.clone() };
+        targets.push(target(name, users, build, default_platform));
+    }
+    // Services that the compose file builds and `builds` does not mention are built as compose says.
+    for service in services {
+        let Some(build) = &service.build else { continue };
+        if targets.iter().any(|target: &Target| target.services.contains(&service.name)) {
+            continue;
+        }
+        targets.push(Target {
+            name: service.name.clone(),
+            services: vec![service.name.clone()],
+            context: build.context.clone(),
+            dockerfile: build.dockerfile.as_ref().map_or("Dockerfile", RepoPath::as_str).to_owned(),
+            stage: build.target.clone().unwrap_or_default(),
+            args: build.args.clone(),
+            secrets: Vec::new(),
+            platforms: vec![default_platform],
+            size: Size::default(),
+            timeout_secs: DEFAULT_TIMEOUT_SECS,
+        });
+    }
+    targets
 }
 
 const DEFAULT_TIMEOUT_SECS: u32 = 30 * 60;
@@ -240,19 +266,25 @@ fn host_label(service: &str, port: u16, taken: &[Exposure]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::resolve;
-    use crate::compose;
-    use crate::spec::{RepoPath, Spec, parse};
+    use super::{Reading, resolve};
+    use crate::compose::Files;
+    use crate::spec::{RepoPath, read};
 
     const COMPOSE: &str = "services:\n  web: {build: ./web, ports: ['80:3000']}\n  api: {build: ./api, ports: ['8080:8080', '9090']}\n  db: {image: postgres}\n";
 
-    fn services() -> Vec<compose::Service> {
-        compose::parse(COMPOSE, &RepoPath::parse("docker-compose.yml").unwrap()).unwrap()
+    fn files(compose: &str) -> Files {
+        let mut files = Files::default();
+        files.add(&RepoPath::parse("docker-compose.yml").unwrap(), Some(compose));
+        files
+    }
+
+    fn told(text: &str, files: &Files) -> Vec<String> {
+        resolve(read(text, "stagely.yaml"), files).unwrap_err().iter().map(ToString::to_string).collect()
     }
 
     #[test]
     fn without_a_file_builds_and_urls_come_from_the_compose_file() {
-        let resolved = resolve(Spec::default(), &services(), None).unwrap();
+        let resolved = resolve(Reading::default(), &files(COMPOSE)).unwrap();
         let targets: Vec<&str> = resolved.targets.iter().map(|target| target.name.as_str()).collect();
         assert_eq!(targets, ["web", "api"]);
         let hosts = resolved.hosts("x7k2", "example.dev");
@@ -262,10 +294,8 @@ mod tests {
     #[test]
     fn names_that_no_compose_file_has_are_told_at_their_place() {
         let text = "version: 2\nbuilds:\n  bakend: {context: ./api}\npreview:\n  expose: [{service: wbe, port: 80}]\n  lifecycle:\n    on_start: [{service: apii, command: x}]\n  health: {service: nope}\n";
-        let told = resolve(parse(text, "stagely.yaml").unwrap(), &services(), Some(text)).unwrap_err();
-        let told: Vec<String> = told.iter().map(ToString::to_string).collect();
         assert_eq!(
-            told,
+            told(text, &files(COMPOSE)),
             [
                 "stagely.yaml:3:11: builds.bakend: the compose files have no service `bakend`; they have web, api, db",
                 "stagely.yaml:5:22: preview.expose[0].service: the compose files have no service `wbe`; they have web, api, db (did you mean `web`?)",
@@ -277,11 +307,62 @@ mod tests {
 
     #[test]
     fn nothing_to_open_and_two_root_urls_are_refused() {
-        let file = RepoPath::parse("c.yml").unwrap();
-        let closed = compose::parse("services:\n  db: {image: postgres}\n", &file).unwrap();
-        assert!(resolve(Spec::default(), &closed, None).unwrap_err()[0].message.contains("nothing to open"));
+        let closed = files("services:\n  db: {image: postgres}\n");
+        assert!(resolve(Reading::default(), &closed).unwrap_err()[0].message.contains("nothing to open"));
         let text = "version: 2\npreview: {expose: [{service: web, port: 1}, {service: api, port: 2}]}\n";
-        let told = resolve(parse(text, "f").unwrap(), &services(), Some(text)).unwrap_err();
-        assert!(told[0].message.contains("same host and path"), "{}", told[0]);
+        let told = told(text, &files(COMPOSE));
+        assert!(told[0].contains("same host and path"), "{}", told[0]);
+    }
+
+    #[test]
+    fn mistakes_of_stagely_yaml_and_of_the_compose_files_are_told_at_once() {
+        let text = "version: 2\nbuilds:\n  bakend: {machine: huge}\npreview:\n  expose: [{service: wbe, prt: 80}]\n  ttl: soon\n";
+        let places = |compose: &str| {
+            let told = told(text, &files(compose));
+            told.iter().map(|line| line.split(": ").take(2).collect::<Vec<_>>().join(": ")).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            places(COMPOSE),
+            [
+                "stagely.yaml:3:11: builds.bakend",
+                "stagely.yaml:3:21: builds.bakend.machine",
+                "stagely.yaml:5:12: preview.expose[0].port",
+                "stagely.yaml:5:22: preview.expose[0].service",
+                "stagely.yaml:5:27: preview.expose[0].prt",
+                "stagely.yaml:6:8: preview.ttl",
+            ]
+        );
+        // Which services there are is not known then.
+        assert_eq!(
+            places("services:\n  web: nginx\n"),
+            [
+                "stagely.yaml:3:21: builds.bakend.machine",
+                "stagely.yaml:5:12: preview.expose[0].port",
+                "stagely.yaml:5:27: preview.expose[0].prt",
+                "stagely.yaml:6:8: preview.ttl",
+                "docker-compose.yml:2:8: services.web",
+            ]
+        );
+        let absent = {
+            let mut files = Files::default();
+            files.add(&RepoPath::parse("docker-compose.yml").unwrap(), None);
+            told("version: 2\npreview: {ttl: soon}\n", &files)
+        };
+        assert!(absent.len() == 2 && absent[1].contains("no such file"), "{absent:?}");
+    }
+
+    #[test]
+    fn a_compose_file_that_is_not_named_rightly_is_not_guessed() {
+        for text in [
+            "version: 2\npreview: {compose: /etc/compose.yml, health: {service: nope}}\n",
+            "version: 2\npreview: [compose.yml]\n",
+            "version: 2\npreview: {\n",
+        ] {
+            let reading = read(text, "stagely.yaml");
+            assert!(reading.compose().is_empty(), "{text}");
+            assert_eq!(resolve(reading, &Files::default()).unwrap_err().len(), 1, "{text}");
+        }
+        let reading = read("version: 2\npreview: {compose: c.yml, ttl: soon}\n", "stagely.yaml");
+        assert_eq!(reading.compose(), [RepoPath::parse("c.yml").unwrap()]);
     }
 }

@@ -2,7 +2,7 @@
 
 use stagely_domain::compose;
 use stagely_domain::failure::{Code, Failure};
-use stagely_domain::spec::{self, FILE, Resolved, Spec};
+use stagely_domain::spec::{self, FILE, Resolved};
 use stagely_forge::Repo;
 use stagely_reconcile::Failure as StepFailure;
 
@@ -23,34 +23,14 @@ pub async fn commit(context: &Context, repo: &Repo, sha: &str) -> Result<Result<
         Ok(text) => text,
         Err(_) => return Ok(Err(failure(Code::ConfigInvalid, "read", format!("{FILE} is not UTF-8 text")))),
     };
-    let spec = match text.as_deref().map_or_else(|| Ok(Spec::default()), |text| spec::parse(text, FILE)) {
-        Ok(spec) => spec,
-        Err(diagnostics) => return Ok(Err(mistakes(Code::ConfigInvalid, &diagnostics))),
-    };
-    let mut services: Vec<compose::Service> = Vec::new();
-    for path in &spec.preview.compose {
-        let Some(bytes) = context.forge.file_at(repo, sha, path.as_str()).await.map_err(hosted(doing))? else {
-            let message = format!("the commit has no {path}: add it, or name yours with `preview.compose` in {FILE}");
-            return Ok(Err(failure(Code::ComposeInvalid, "read", message)));
-        };
-        match compose::parse(&String::from_utf8_lossy(&bytes), path) {
-            Ok(found) => merge(&mut services, found),
-            Err(diagnostics) => return Ok(Err(mistakes(Code::ComposeInvalid, &diagnostics))),
-        }
+    let reading = text.map(|text| spec::read(&text, FILE)).unwrap_or_default();
+    let mut files = compose::Files::default();
+    for path in reading.compose() {
+        let bytes = context.forge.file_at(repo, sha, path.as_str()).await.map_err(hosted(doing))?;
+        files.add(path, bytes.as_deref().map(String::from_utf8_lossy).as_deref());
     }
-    Ok(spec::resolve(spec, &services, text.as_deref())
-        .map_err(|diagnostics| mistakes(Code::ConfigInvalid, &diagnostics)))
-}
-
-/// A later file is laid over an earlier one.
-fn merge(services: &mut Vec<compose::Service>, later: Vec<compose::Service>) {
-    for service in later {
-        match services.iter_mut().find(|known| known.name == service.name) {
-            Some(known) => {
-                known.build = service.build.or(known.build.take());
-                known.ports.extend(service.ports);
-            }
-            None => services.push(service),
-        }
-    }
+    Ok(spec::resolve(reading, &files).map_err(|diagnostics| {
+        let is_ours = diagnostics.iter().any(|diagnostic| diagnostic.file == FILE);
+        mistakes(if is_ours { Code::ConfigInvalid } else { Code::ComposeInvalid }, &diagnostics)
+    }))
 }

@@ -9,7 +9,7 @@ use stagely_domain::id::{BuildJobId, CloudAccountId, EnvironmentId, MachineId, P
 use stagely_domain::machine::{self, Arch, Role, Size};
 use stagely_domain::route;
 use stagely_domain::run;
-use stagely_domain::spec::{RepoPath, Resolved, Spec, resolve};
+use stagely_domain::spec::{Reading, RepoPath, Resolved, resolve};
 use stagely_store::agents::{Agent, Observed, Phase};
 use stagely_store::builds::BuildJob;
 use stagely_store::environments::{Environment, Power, Presence, PullRequest};
@@ -66,8 +66,9 @@ fn snapshot() -> Snapshot {
 
 fn spec() -> Resolved {
     let text = "services:\n  web: {build: ./web, ports: ['80:3000']}\n";
-    let services = compose::parse(text, &RepoPath::parse("c.yml").unwrap()).unwrap();
-    resolve(Spec::default(), &services, None).unwrap()
+    let mut files = compose::Files::default();
+    files.add(&RepoPath::parse("c.yml").unwrap(), Some(text));
+    resolve(Reading::default(), &files).unwrap()
 }
 
 /// A route to the newest machine.
