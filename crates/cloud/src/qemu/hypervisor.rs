@@ -180,11 +180,17 @@ pub(super) fn pid(directory: &Path) -> Option<i32> {
     ours.then_some(pid)
 }
 
-/// Ends the process of a machine directory and waits until it is gone.
+/// Ends every process that was started for a machine directory and waits until they are gone: also one that has written no
+/// pid file yet, because whoever started it was killed, and the wrapper.
 pub(super) async fn end(directory: &Path) -> Result<()> {
+    let io = |error: std::io::Error| CloudError::io("look for a machine's processes", &error);
     let until = Instant::now() + Duration::from_secs(10);
-    while let Some(pid) = pid(directory) {
-        if let Some(process) = rustix::process::Pid::from_raw(pid) {
+    loop {
+        let processes = processes(directory).map_err(io)?;
+        if processes.is_empty() {
+            return Ok(());
+        }
+        for process in processes {
             // It may end in between: what counts is the look after.
             let _ = rustix::process::kill_process(process, rustix::process::Signal::KILL);
         }
@@ -193,7 +199,22 @@ pub(super) async fn end(directory: &Path) -> Result<()> {
         }
         sleep(Duration::from_millis(10)).await;
     }
-    Ok(())
+}
+
+/// Those whose arguments name the directory's pid file. What has ended and was not waited for has no arguments.
+fn processes(directory: &Path) -> std::io::Result<Vec<rustix::process::Pid>> {
+    let wanted = directory.join("pid").display().to_string();
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc")? {
+        let entry = entry?;
+        let number = entry.file_name().to_str().and_then(|name| name.parse().ok());
+        let Some(process) = number.and_then(rustix::process::Pid::from_raw) else { continue };
+        let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        if line.split(|byte| *byte == 0).any(|argument| argument == wanted.as_bytes()) {
+            found.push(process);
+        }
+    }
+    Ok(found)
 }
 
 /// A loopback port that is free now.

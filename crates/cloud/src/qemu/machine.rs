@@ -22,6 +22,8 @@ use crate::{CloudError, CreateRequest, Created, ErrorKind, ProviderId, Result, V
 
 /// How long a restored agent may take to take its identity.
 const IDENTITY: Duration = Duration::from_secs(60);
+/// How long a process that has started may take to listen.
+const LISTENING: Duration = Duration::from_secs(10);
 /// How long memory may take to be written or read.
 const MEMORY: Duration = Duration::from_secs(120);
 
@@ -108,6 +110,7 @@ impl Directory {
         if hypervisor::pid(&self.0).is_none() {
             return Ok(None);
         }
+        self.qmp().await?.wait_running(MEMORY).await?;
         self.identify(facts, config).await.map(Some)
     }
 
@@ -154,7 +157,8 @@ impl Directory {
             return Err(CloudError::new(ErrorKind::NotFound, "hibernate a machine", "it does not run"));
         }
         let partial = self.0.join("memory.partial");
-        let mut qmp = Qmp::connect(&self.0.join("qmp.sock")).await?;
+        let mut qmp = self.qmp().await?;
+        qmp.resume(MEMORY).await?;
         qmp.save(&partial, MEMORY).await?;
         std::fs::rename(&partial, self.memory()).map_err(|error| CloudError::io("keep a machine's memory", &error))?;
         hypervisor::end(&self.0).await
@@ -176,6 +180,8 @@ impl Directory {
             if let Err(error) = tell(&self.0.join("identity.sock"), &line, Duration::from_secs(5)).await {
                 tracing::warn!(machine.id = %facts.machine, %error, "the clock of {} was not set", facts.machine);
             }
+        } else {
+            self.qmp().await?.resume(MEMORY).await?;
         }
         // From here on the memory on disk is of the past.
         let _ = std::fs::remove_file(self.memory());
@@ -218,7 +224,7 @@ impl Directory {
         };
         start.spawn().await?;
         if restored {
-            Qmp::connect(&self.0.join("qmp.sock")).await?.wait_running(MEMORY).await?;
+            self.qmp().await?.wait_running(MEMORY).await?;
         }
         Ok(())
     }
@@ -243,6 +249,15 @@ impl Directory {
     fn lock_file(&self) -> PathBuf {
         let locks = self.0.ancestors().nth(2).unwrap_or(&self.0).join("locks");
         locks.join(self.0.file_name().unwrap_or_default())
+    }
+
+    async fn qmp(&self) -> Result<Qmp> {
+        let (socket, until) = (self.0.join("qmp.sock"), Instant::now() + LISTENING);
+        // The pid file is there a moment before it.
+        while !socket.exists() && Instant::now() < until {
+            sleep(Duration::from_millis(10)).await;
+        }
+        Qmp::connect(&socket).await
     }
 
     fn memory(&self) -> PathBuf {

@@ -71,6 +71,23 @@ impl Qmp {
         }
     }
 
+    /// Lets a machine run whose saving or restoring was not brought to its end, because whoever did it was killed.
+    pub(super) async fn resume(&mut self, deadline: Duration) -> Result<()> {
+        // Of no effect when nothing is being saved.
+        self.execute("migrate_cancel", json!({})).await?;
+        let until = Instant::now() + deadline;
+        while matches!(
+            self.execute("query-migrate", json!({})).await?["status"].as_str(),
+            Some("setup" | "active" | "device" | "cancelling")
+        ) {
+            if Instant::now() > until {
+                return Err(slow());
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+        self.wait_running(deadline).await
+    }
+
     /// Waits until a restored machine runs.
     pub(super) async fn wait_running(&mut self, deadline: Duration) -> Result<()> {
         let until = Instant::now() + deadline;
