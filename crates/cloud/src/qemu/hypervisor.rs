@@ -174,10 +174,14 @@ impl Start<'_> {
 /// process's by now, so the command line must name the directory.
 pub(super) fn pid(directory: &Path) -> Option<i32> {
     let pid: i32 = std::fs::read_to_string(directory.join("pid")).ok()?.trim().parse().ok()?;
-    let line = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    is_for(pid, directory).then_some(pid)
+}
+
+/// Whether a process's arguments name the directory's pid file. One that has ended and was not waited for has none.
+fn is_for(process: i32, directory: &Path) -> bool {
+    let line = std::fs::read(format!("/proc/{process}/cmdline")).unwrap_or_default();
     let wanted = directory.join("pid").display().to_string();
-    let ours = line.split(|byte| *byte == 0).any(|argument| argument == wanted.as_bytes());
-    ours.then_some(pid)
+    line.split(|byte| *byte == 0).any(|argument| argument == wanted.as_bytes())
 }
 
 /// Ends every process that was started for a machine directory and waits until they are gone: also one that has written no
@@ -201,18 +205,13 @@ pub(super) async fn end(directory: &Path) -> Result<()> {
     }
 }
 
-/// Those whose arguments name the directory's pid file. What has ended and was not waited for has no arguments.
+/// All that runs for the directory.
 fn processes(directory: &Path) -> std::io::Result<Vec<rustix::process::Pid>> {
-    let wanted = directory.join("pid").display().to_string();
     let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc")? {
-        let entry = entry?;
-        let number = entry.file_name().to_str().and_then(|name| name.parse().ok());
-        let Some(process) = number.and_then(rustix::process::Pid::from_raw) else { continue };
-        let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
-        if line.split(|byte| *byte == 0).any(|argument| argument == wanted.as_bytes()) {
-            found.push(process);
-        }
+        let number = entry?.file_name().to_str().and_then(|name| name.parse().ok());
+        let process = number.filter(|number| is_for(*number, directory));
+        found.extend(process.and_then(rustix::process::Pid::from_raw));
     }
     Ok(found)
 }

@@ -1,6 +1,6 @@
-//! What the reconcilers of machines and images and the sweep need beside a cloud: the rows, the agents' credentials and the time.
-//! In service these are Postgres and the hub; in a simulation they are memory, so that thousands of lives of machines
-//! are lived by the code that runs in service.
+//! What the reconcilers of machines and images and the sweep need beside a cloud: the rows, the agents' credentials and
+//! the time. In service these are Postgres and the hub; in a simulation they are memory, so that thousands of lives of
+//! machines are lived by the code that runs in service.
 
 use std::sync::Arc;
 
