@@ -125,7 +125,8 @@ impl Forge for GitHub {
             return Ok(None);
         }
         if answer["size"].as_u64().is_none_or(|size| size > MAX_FILE_BYTES as u64) {
-            return Err(ForgeError::new(ErrorKind::Invalid, doing, format!("larger than {MAX_FILE_BYTES} bytes")));
+            let message = format!("larger than {} KiB, which is the most that is read", MAX_FILE_BYTES / 1024);
+            return Err(ForgeError::new(ErrorKind::Invalid, doing, message));
         }
         let text: String = answer["content"].as_str().unwrap_or_default().split_whitespace().collect();
         let bytes = base64::engine::general_purpose::STANDARD.decode(text);
