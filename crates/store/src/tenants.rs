@@ -109,6 +109,15 @@ impl Store {
         project.filter(|project| scope.covers(project.team)).ok_or(StoreError::NotFound("project"))
     }
 
+    /// The repository of a project, also of one that was deleted: its last words are posted there.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] when there never was one.
+    pub async fn get_repo(&self, id: ProjectId) -> Result<String> {
+        let found = projects::Entity::find_by_id(id.uuid()).one(&self.db).await.map_err(reading)?;
+        found.map(|project| project.repo).ok_or(StoreError::NotFound("project"))
+    }
+
     /// The projects, oldest first.
     ///
     /// # Errors

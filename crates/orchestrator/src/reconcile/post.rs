@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde::Deserialize;
 use stagely_domain::id::PrPostId;
-use stagely_forge::{Check, Deployment, ErrorKind, ForgeError};
+use stagely_forge::{Check, Deployment, ErrorKind, ForgeError, Repo};
 use stagely_reconcile::{Claim, ErrorClass, Failure, Reconciler, Step};
 use stagely_store::Scope;
 use stagely_store::posts::Kind;
@@ -33,7 +33,8 @@ impl Reconciler for Posts {
         }
         let env =
             context.store.get_environment(&Scope::system(doing), post.environment).await.map_err(stored(doing))?;
-        let repo = context.repo(env.project).await?;
+        let repo = context.store.get_repo(env.project).await.map_err(stored(doing))?;
+        let repo: Repo = repo.parse().map_err(|error| Failure::new(ErrorClass::Permanent, doing, error))?;
         let (forge, known) = (&context.forge, post.remote_id.as_deref());
         let malformed = |error: serde_json::Error| Failure::new(ErrorClass::Permanent, doing, error);
         let outcome = match post.kind {
