@@ -64,6 +64,12 @@ impl State {
         }
     }
 
+    /// Whether nothing more is on its way to what is wished for.
+    #[must_use]
+    pub const fn is_settled(self) -> bool {
+        matches!(self, Self::Live | Self::Asleep | Self::Failed | Self::Destroyed)
+    }
+
     /// Whether nothing more happens by itself.
     #[must_use]
     pub const fn is_final(self) -> bool {

@@ -291,7 +291,8 @@ impl Tx {
         Ok(Outcome::of(rows))
     }
 
-    /// Records where it stands, if the wish is still the one that was worked on and this is news.
+    /// Records where it stands, if the wish is still the one that was worked on and this is news. The wish counts as
+    /// observed once the state is settled.
     ///
     /// # Errors
     /// The database's error.
@@ -306,11 +307,19 @@ impl Tx {
         let rows = self
             .run(
                 "record an environment's state",
-                "UPDATE environments SET state = $3, reason = $4, observed_generation = $2, updated_at = now(), \
+                "UPDATE environments SET state = $3, reason = $4, updated_at = now(), \
+                 observed_generation = CASE WHEN $6 THEN $2 ELSE observed_generation END, \
                  gone_at = CASE WHEN $3 = 'destroyed' THEN now() ELSE gone_at END \
-                 WHERE id = $1 AND generation = $2 AND (state, reason, observed_generation) IS DISTINCT FROM ($3, $4, $2) \
-                 AND state = ANY(string_to_array($5, ','))",
-                [id.uuid().into(), generation.into(), word::text(state).into(), reason.into(), sources.into()],
+                 WHERE id = $1 AND generation = $2 AND state = ANY(string_to_array($5, ',')) \
+                 AND ((state, reason) IS DISTINCT FROM ($3, $4) OR ($6 AND observed_generation < $2))",
+                [
+                    id.uuid().into(),
+                    generation.into(),
+                    word::text(state).into(),
+                    reason.into(),
+                    sources.into(),
+                    state.is_settled().into(),
+                ],
             )
             .await?;
         Ok(Outcome::of(rows))

@@ -168,7 +168,7 @@ pub struct EnvironmentsQuery {
 pub struct Accepted {
     /// What it is about.
     pub environment: EnvironmentId,
-    /// The wish from now on. When `observed_generation` has reached it, the command is done.
+    /// The wish from now on. A redeploy or a removal is done when `observed_generation` has reached it.
     pub generation: u64,
 }
 
