@@ -59,7 +59,7 @@ pub fn stored(doing: &'static str) -> impl FnOnce(StoreError) -> Failure {
             error if error.is_transient() => ErrorClass::Transient,
             _ => ErrorClass::Permanent,
         };
-        Failure::new(class, doing, error)
+        of_others(class, doing, error)
     }
 }
 
@@ -72,11 +72,11 @@ pub fn hosted(doing: &'static str) -> impl FnOnce(stagely_forge::ForgeError) -> 
             ErrorKind::Invalid => ErrorClass::Permanent,
             _ => ErrorClass::Transient,
         };
-        Failure::new(class, doing, error)
+        of_others(class, doing, error)
     }
 }
 
-/// What a refusal of a cloud means for a step. Teardown never parks, so callers add that where it holds.
+/// What a refusal of a cloud means for a step.
 pub fn clouded(doing: &'static str) -> impl FnOnce(stagely_cloud::CloudError) -> Failure {
     use stagely_cloud::ErrorKind;
     move |error| {
@@ -86,11 +86,39 @@ pub fn clouded(doing: &'static str) -> impl FnOnce(stagely_cloud::CloudError) ->
             }
             _ => ErrorClass::Transient,
         };
-        Failure::new(class, doing, error)
+        of_others(class, doing, error)
     }
 }
 
 /// What a refusal of another service means for a step.
 pub fn called(doing: &'static str) -> impl FnOnce(tonic::Status) -> Failure {
-    move |status| Failure::new(ErrorClass::Transient, doing, format!("{:?}: {}", status.code(), status.message()))
+    move |status| of_others(ErrorClass::Transient, doing, format!("{:?}: {}", status.code(), status.message()))
+}
+
+/// An outage ends without waking the rows that it stopped, so it parks none, however long it takes.
+fn of_others(
+    class: ErrorClass,
+    doing: &'static str,
+    error: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+) -> Failure {
+    let failure = Failure::new(class, doing, error);
+    if class == ErrorClass::Transient { failure.never_parks() } else { failure }
+}
+
+#[cfg(test)]
+mod tests {
+    use stagely_cloud::{CloudError, ErrorKind as Cloud};
+    use stagely_forge::{ErrorKind as Forge, ForgeError};
+
+    use super::{called, clouded, hosted};
+
+    #[test]
+    fn an_outage_of_others_parks_nothing_and_what_is_wrong_for_good_does() {
+        let told = |kind| hosted("test")(ForgeError::new(kind, "test", "no")).may_park;
+        assert!(!told(Forge::Unavailable) && !told(Forge::Auth) && told(Forge::Invalid));
+        for kind in [Cloud::Auth, Cloud::Unavailable, Cloud::Capacity] {
+            assert!(!clouded("test")(CloudError::new(kind, "test", "no")).may_park, "{kind:?}");
+        }
+        assert!(!called("test")(tonic::Status::unavailable("no")).may_park);
+    }
 }

@@ -1,10 +1,14 @@
 //! The one comment of a pull request.
 
 use stagely_domain::id::{EnvironmentId, ProjectId};
+use stagely_forge::MAX_FILE_BYTES;
+use stagely_store::Scope;
+use stagely_store::environments::Outcome;
 use stagely_store::work::kind;
 
 use crate::git_host::{self, REPO, host};
 use crate::stack::Stack;
+use crate::world::Hold;
 
 impl Stack {
     /// Closed and opened again; the environment of before.
@@ -78,6 +82,44 @@ async fn another_projects_comment_on_the_same_pull_request_is_left_alone() {
 }
 
 #[tokio::test]
+async fn a_deleted_projects_comment_says_that_the_preview_is_removed() {
+    let stack = Stack::start().await;
+    stack.open().await;
+    stack.live().await;
+    let store = stack.world.db.store();
+    let env = store.find_environment(stack.world.project, stack.number).await.unwrap().unwrap();
+    let tx = store.begin().await.unwrap();
+    tx.delete_project(&Scope::system("test"), stack.world.project).await.unwrap();
+    let wished = tx.wish_absent(env.id, env.generation, "the project was deleted").await.unwrap();
+    assert_eq!(wished, Outcome::Written);
+    tx.wake(kind::ENVIRONMENT, env.id.uuid()).await.unwrap();
+    tx.commit().await.unwrap();
+    stack.says("Preview: Removed").await;
+    stack.gone().await;
+    stack.end().await;
+}
+
+#[tokio::test]
+async fn a_wish_counts_as_observed_once_it_is_reached() {
+    let stack = Stack::start().await;
+    let observed = async || stack.world.db.text("SELECT generation - observed_generation FROM environments").await;
+    stack.open().await;
+    stack.live().await;
+    assert_eq!(observed().await, "0");
+    stack.hold(Hold::Deploy);
+    stack.redeploy().await;
+    stack.says("Starting the services").await;
+    assert_eq!(observed().await, "1");
+    stack.release(Hold::Deploy);
+    stack.live().await;
+    stack.wait("the wish to be observed", async || observed().await == "0").await;
+    stack.close().await;
+    stack.gone().await;
+    assert_eq!(observed().await, "0");
+    stack.end().await;
+}
+
+#[tokio::test]
 async fn mistakes_of_stagely_yaml_and_of_the_compose_file_are_told_in_one_comment() {
     let stack = Stack::start().await;
     let text = b"version: 2\npreview: {szie: small, health: {service: wbe}}\n";
@@ -93,6 +135,10 @@ async fn mistakes_of_stagely_yaml_and_of_the_compose_file_are_told_in_one_commen
     git_host::commit(&stack.branch, &[("stagely.yaml", b"version: 2\n")]).await;
     stack.deliver("synchronize").await;
     stack.says("compose_invalid").await;
+    let large = format!("services: {{web: {{image: nginx}}}}\n{}", "#".repeat(MAX_FILE_BYTES));
+    git_host::commit(&stack.branch, &[("docker-compose.yml", large.as_bytes())]).await;
+    stack.deliver("synchronize").await;
+    stack.says("docker-compose.yml: larger than 256 KiB").await;
     stack.close().await;
     stack.gone().await;
     stack.end().await;

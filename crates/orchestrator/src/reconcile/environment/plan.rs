@@ -129,8 +129,14 @@ pub fn plan(snapshot: &Snapshot, now: DateTime<Utc>) -> Plan {
 /// Towards a live commit.
 fn advance(snapshot: &Snapshot, run: &Run<Resolved>, now: DateTime<Utc>) -> Plan {
     if now - run.created_at > run::LIMIT {
-        let message = format!("the run took longer than {} minutes", run::LIMIT.num_minutes());
-        return fail(failure(Code::TimedOut, "deploy", message));
+        let minutes = run::LIMIT.num_minutes();
+        return fail(match run.spec {
+            Some(_) => failure(Code::TimedOut, "deploy", format!("the run took longer than {minutes} minutes")),
+            None => {
+                let message = format!("the git host did not give the commit's files within {minutes} minutes");
+                failure(Code::GitHostFailed, "read", message)
+            }
+        });
     }
     let Some(spec) = &run.spec else { return step(State::Queued, Op::ReadCommit) };
     let Some(machine) = snapshot.machine() else {

@@ -245,7 +245,13 @@ fn every_failure_ends_the_run_with_its_own_reason() {
     // A machine that was lost before this run began is no reason: a new one is made.
     lost.newest = Some(Machine { intended_at: now() - TimeDelta::hours(1), ..gone });
     assert_eq!(plan(&lost, now()).op, Some(Op::EnsureMachine));
-    assert_eq!(plan(&base, now() + TimeDelta::hours(2)).op.map(|op| matches!(op, Op::Fail(_))), Some(true));
+    let late = |snapshot: &Snapshot| match plan(snapshot, now() + TimeDelta::hours(2)).op {
+        Some(Op::Fail(failure)) => failure.code,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(late(&base), Code::TimedOut);
+    base.run.as_mut().unwrap().spec = None;
+    assert_eq!(late(&base), Code::GitHostFailed);
 }
 
 #[test]
