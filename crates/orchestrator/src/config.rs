@@ -37,7 +37,8 @@ pub struct Config {
     /// What every key in Redis starts with.
     #[serde(default = "default_prefix")]
     pub redis_prefix: String,
-    /// The longest that a machine may live.
+    /// Hours from a machine's creation to the end that is written on it at its provider, for whoever clears up an account
+    /// whose control plane is gone. A running control plane does not go by it.
     #[serde(default = "default_lifetime_hours")]
     pub machine_lifetime_hours: i64,
 }
