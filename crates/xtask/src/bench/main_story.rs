@@ -22,7 +22,7 @@ use crate::stack::Stack;
 use crate::{artifacts, demo, machine, say};
 
 /// Phases that are ours alone; the others wait for builds, boots and containers.
-const OURS: [&str; 4] = ["queue", "read", "routed", "proved"];
+const OURS: [&str; 5] = ["queue", "read", "builder", "routed", "proved"];
 const WARM: Duration = Duration::from_secs(300);
 /// From a push to its URL, once there are a template and a build cache.
 const PROMISED: Duration = Duration::from_secs(20);
