@@ -37,7 +37,9 @@ impl Default for Config {
             public_url: "https://127.0.0.1:9443".to_owned(),
             server_names: vec!["localhost".to_owned(), "127.0.0.1".to_owned()],
             heartbeat_secs: 15,
-            lease_secs: 300,
+            // Longer than an upgrade or an outage that somebody is at work on; an hour is what a machine that nobody
+            // knows of may cost.
+            lease_secs: 60 * 60,
             credential_ttl_secs: 12 * 60 * 60,
             drain_secs: 8,
             database_connections: 12,

@@ -54,7 +54,8 @@ pub async fn serve(
     let mut session = match opened {
         Ok(Ok(opened)) => opened.with(Arc::clone(&hub), machine),
         Ok(Err(end)) => return goodbye(socket, machine, end).await,
-        Err(_) => return goodbye(socket, machine, End::Say(Goodbye::Protocol("the handshake took too long"))).await,
+        // The database's fault or the agent's: a machine keeps its lease while it is only put off.
+        Err(_) => return goodbye(socket, machine, End::Say(Goodbye::Busy(retry_after()))).await,
     };
     tracing::info!(machine.id = %machine, epoch = session.peer.conn_epoch, "machine {machine} connected");
     let end = session.run(&mut socket, &shutdown).await;

@@ -197,3 +197,19 @@ async fn renewal_gives_a_credential_that_works_and_refuses_another_key() {
     assert_eq!(wire.close_code().await.0, 4400);
     hub.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_does_not_answer_puts_an_agent_off() {
+    let db = TestDb::new().await;
+    let machine = seed(&db).await.preview(&db).await;
+    let hub = Hub::start(&db).await;
+    let agent = hub.agent(machine).await;
+    let away = db.store().begin().await.unwrap();
+    away.execute("LOCK TABLE agent_connections IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    let mut wire = agent.dial(hub.address, &[]).await.unwrap();
+    let nonce = wire.challenge().await;
+    wire.send(agent.hello(&nonce)).await;
+    assert_eq!(wire.close_code().await.0, 1013);
+    drop(away);
+    hub.stop().await;
+}

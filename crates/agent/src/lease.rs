@@ -1,4 +1,4 @@
-//! The machine's lease: renewed by every sign of life from the hub. When it lapses the machine ends itself, since
+//! The machine's lease: renewed by every sign of life from a hub that does not refuse the machine. When it lapses the machine ends itself, since
 //! nobody may know of it any more.
 
 use std::time::Duration;

@@ -109,3 +109,18 @@ async fn a_lease_that_lapses_ends_the_machine() {
     let running = rig.start();
     assert_eq!(running.ended().await, Ended::MachineOver("its lease lapsed".to_owned()));
 }
+
+/// A hub whose database is away is there; one that knows a machine no more will never end it.
+#[tokio::test]
+async fn a_hub_that_puts_its_machine_off_keeps_it_alive_and_one_that_refuses_it_does_not() {
+    let mut rig = Rig::new().await;
+    rig.config.timing.first_lease = Duration::from_secs(2);
+    *rig.hub.goodbye.lock().unwrap() = Some((1013, "retry_after=0.1"));
+    let running = rig.start();
+    let turned_away = || rig.hub.seen.lock().unwrap().turned_away;
+    // Two leases and more: a try each tenth of a second at most.
+    wait_for("put off for two leases", || turned_away() > 45).await;
+    assert!(!running.task.is_finished(), "it ended while the hub was there");
+    *rig.hub.goodbye.lock().unwrap() = Some((4401, "credential refused"));
+    assert_eq!(running.ended().await, Ended::MachineOver("its lease lapsed".to_owned()));
+}

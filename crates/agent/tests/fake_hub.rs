@@ -69,6 +69,8 @@ pub enum Order {
 pub struct Seen {
     pub enrolments: usize,
     pub connections: usize,
+    /// Connections that were not welcomed.
+    pub turned_away: usize,
     pub observed: Vec<Observed>,
     pub logs: HashMap<String, Vec<u8>>,
     key: Vec<u8>,
@@ -84,6 +86,8 @@ pub struct FakeHub {
     lease_secs: u32,
     /// Sent at each connection, as a hub does.
     pub desired: Arc<Mutex<Option<Desired>>>,
+    /// Said in the place of a welcome.
+    pub goodbye: Arc<Mutex<Option<(u16, &'static str)>>>,
 }
 
 impl FakeHub {
@@ -103,6 +107,7 @@ impl FakeHub {
             tell,
             lease_secs: 600,
             desired: Arc::default(),
+            goodbye: Arc::default(),
         };
         let acceptor = TlsAcceptor::from(Arc::new(config));
         let (server, children) = (hub.clone(), tasks.clone());
@@ -206,6 +211,14 @@ impl FakeHub {
         let signed = [b"stagely.agent.v1", nonce.as_slice(), hello.machine_id.as_bytes()].concat();
         let key = self.seen.lock().unwrap().key.clone();
         UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, key).verify(&signed, &hello.signature).unwrap();
+        let goodbye = *self.goodbye.lock().unwrap();
+        if let Some((code, reason)) = goodbye {
+            self.seen.lock().unwrap().turned_away += 1;
+            let close = CloseFrame { code: CloseCode::from(code), reason: reason.into() };
+            let _ = socket.close(Some(close)).await;
+            while let Some(Ok(_)) = socket.next().await {}
+            return;
+        }
         // An older connection's orders end with it.
         let mut orders = self.orders.lock().await;
         let log_offsets = {

@@ -49,7 +49,14 @@ pub async fn run(link: &mut Link, backoff: &mut Backoff) -> Close {
     let greeted = tokio::time::timeout(deadline, greet(link, &mut sink, &mut source)).await;
     let welcome = match greeted {
         Ok(Ok(welcome)) => welcome,
-        Ok(Err(close)) => return close,
+        Ok(Err(close)) => {
+            // A hub that puts us off is there, if its database is not. One that refuses us may know us no more, and
+            // then nobody else would end this machine.
+            if matches!(close, Close::Drain { .. }) {
+                link.lease.renew();
+            }
+            return close;
+        }
         Err(_) => return Close::Lost("the hub's greeting took too long".to_owned()),
     };
     backoff.reset();
