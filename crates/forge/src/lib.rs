@@ -68,7 +68,8 @@ pub trait Forge: Send + Sync + 'static {
         deployment: &Deployment,
     ) -> Result<String>;
 
-    /// A credential that reads this one repository, over HTTPS, for a short time.
+    /// A credential that reads this repository over HTTPS and changes nothing; an App's is for this one alone, and for
+    /// a short time.
     async fn clone_access(&self, repo: &Repo) -> Result<CloneAccess>;
 
     /// Webhook deliveries since `since` that were never answered with success, newest first, one for each event

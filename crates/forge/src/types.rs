@@ -207,7 +207,7 @@ pub struct CloneAccess {
     pub url: String,
     /// The user name that goes with the token.
     pub username: String,
-    /// Reads this one repository.
+    /// Reads the repository and changes nothing.
     pub token: Secret,
     /// When it ends, where the host says so.
     pub expires_at: Option<DateTime<Utc>>,

@@ -4,20 +4,20 @@ use std::path::Path;
 use std::sync::Arc;
 
 use chrono::TimeDelta;
-use stagely_domain::clock::{Clock, ManualClock};
+use stagely_domain::clock::{Clock, ManualClock, SystemClock};
 use stagely_domain::secret::Secret;
 use stagely_forge::github::Auth;
-use stagely_forge::testing::{APP_KEY, GitHost};
+use stagely_forge::testing::{APP_KEY, CLONE_TOKEN, GitHost};
 use stagely_forge::{Check, CheckStatus, CloneAccess, ErrorKind, Forge, GitHub, Repo};
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{HOSTILE, REPO, app, clock, host, install_tls};
+use crate::support::{HOSTILE, REPO, app, clock, host, install_tls, token};
 
 async fn host_at(clock: &ManualClock) -> (GitHost, GitHub, Repo) {
     install_tls();
     let host = GitHost::start_at(0, None, Arc::new(clock.clone()), CancellationToken::new()).await;
-    host.create_repo(REPO, &[("f", b"x")]).await;
-    host.create_repo("acme/other", &[("f", b"x")]).await;
+    host.create_repo(REPO, &[("README.md", b"x")]).await;
+    host.create_repo("acme/other", &[("README.md", b"x")]).await;
     let client = app(&host, clock);
     (host, client, REPO.parse().unwrap())
 }
@@ -87,19 +87,8 @@ async fn a_machines_token_reads_its_repository_and_no_more() {
         (access.url.as_str(), access.username.as_str()),
         (format!("{}/{REPO}.git", host.git_url("127.0.0.1")).as_str(), "x-access-token")
     );
-    let machine =
-        GitHub::new(&host.api_url(), "http://x", Auth::Token(access.token.clone()), Arc::new(clock.clone())).unwrap();
-    assert!(machine.file_at(&repo, "main", "f").await.unwrap().is_some());
-    assert_eq!(machine.file_at(&"acme/other".parse().unwrap(), "main", "f").await.unwrap(), None);
-    let check = Check {
-        name: "x".into(),
-        external_id: "x".into(),
-        status: CheckStatus::Queued,
-        title: "x".into(),
-        summary: "x".into(),
-        details_url: None,
-    };
-    assert_eq!(machine.ensure_check(&repo, "main", None, &check).await.unwrap_err().kind, ErrorKind::Auth);
+    let machine = reads_and_no_more(&host, &repo, &access).await;
+    assert_eq!(machine.file_at(&"acme/other".parse().unwrap(), "main", "README.md").await.unwrap(), None);
 
     let other = CloneAccess { url: access.url.replace(REPO, "acme/other"), ..access.clone() };
     assert!(clones(&access, access.token.reveal(), "main").await.is_some());
@@ -128,6 +117,32 @@ async fn git_itself_clones_with_the_access_it_is_given_and_not_without() {
         git(directory.path(), &["fetch", "-q", "--depth=1", &with_password(&access, token), &wanted]).await.unwrap();
         assert_eq!(git(directory.path(), &["rev-parse", "FETCH_HEAD"]).await.unwrap().trim(), sha);
     }
+}
+
+#[tokio::test]
+async fn a_machines_token_is_another_than_the_one_that_writes() {
+    let (host, client, repo) = host().await;
+    let access = client.clone_access(&repo).await.unwrap();
+    assert_eq!(access.token.reveal(), CLONE_TOKEN);
+    reads_and_no_more(&host, &repo, &access).await;
+    assert!(clones(&access, access.token.reveal(), "main").await.is_some());
+}
+
+/// What a machine could make of its access.
+async fn reads_and_no_more(host: &GitHost, repo: &Repo, access: &CloneAccess) -> GitHub {
+    let auth = token(access.token.reveal());
+    let machine = GitHub::new(&host.api_url(), "http://x", auth, Arc::new(SystemClock)).unwrap();
+    assert!(machine.file_at(repo, "main", "README.md").await.unwrap().is_some());
+    let check = Check {
+        name: "x".into(),
+        external_id: "x".into(),
+        status: CheckStatus::Queued,
+        title: "x".into(),
+        summary: "x".into(),
+        details_url: None,
+    };
+    assert_eq!(machine.ensure_check(repo, "main", None, &check).await.unwrap_err().kind, ErrorKind::Auth);
+    machine
 }
 
 fn with_password(access: &CloneAccess, token: &str) -> String {

@@ -4,12 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use stagely_domain::clock::SystemClock;
-use stagely_domain::secret::Secret;
-use stagely_forge::github::Auth;
 use stagely_forge::testing::Fault;
 use stagely_forge::{ErrorKind, Forge, GitHub};
 
-use crate::support::{REPO, host, install_tls, with_token};
+use crate::support::{REPO, host, install_tls, token, with_token};
 
 #[tokio::test]
 async fn refusals_say_what_follows_from_them() {
@@ -45,8 +43,7 @@ async fn refusals_say_what_follows_from_them() {
 #[tokio::test]
 async fn a_wrong_token_is_refused_and_not_told() {
     let (host, _, repo) = host().await;
-    let wrong = Auth::Token(Secret::new("ghs_wrong"));
-    let stranger = GitHub::new(&host.api_url(), "http://127.0.0.1", wrong, Arc::new(SystemClock)).unwrap();
+    let stranger = GitHub::new(&host.api_url(), "http://127.0.0.1", token("ghs_wrong"), Arc::new(SystemClock)).unwrap();
     let error = stranger.pull_request(&repo, 1).await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::Auth);
     assert!(!format!("{error:?} {error}").contains("ghs_wrong"));
@@ -82,8 +79,8 @@ async fn a_host_that_is_not_there_is_unavailable() {
     install_tls();
     // A port that was free a moment ago.
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let auth = Auth::Token(Secret::new("x"));
-    let client = GitHub::new(&format!("http://127.0.0.1:{port}"), "http://x", auth, Arc::new(SystemClock)).unwrap();
+    let client =
+        GitHub::new(&format!("http://127.0.0.1:{port}"), "http://x", token("x"), Arc::new(SystemClock)).unwrap();
     assert_eq!(client.pull_request(&REPO.parse().unwrap(), 1).await.unwrap_err().kind, ErrorKind::Unavailable);
 }
 

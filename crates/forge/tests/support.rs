@@ -6,7 +6,7 @@ use std::time::Duration;
 use stagely_domain::clock::{ManualClock, SystemClock};
 use stagely_domain::secret::Secret;
 use stagely_forge::github::Auth;
-use stagely_forge::testing::{APP_ID, APP_KEY, GitHost, TOKEN};
+use stagely_forge::testing::{APP_ID, APP_KEY, CLONE_TOKEN, GitHost, TOKEN};
 use stagely_forge::{GitHub, Repo};
 use tokio_util::sync::CancellationToken;
 
@@ -19,7 +19,7 @@ pub fn install_tls() {
     let _ = rustls::crypto::ring::default_provider().install_default();
 }
 
-/// A host with one repository, and a client with the token that may do everything.
+/// A host with one repository, and a client with the token that may do everything, and another for machines.
 pub async fn host() -> (GitHost, GitHub, Repo) {
     install_tls();
     let host = GitHost::start(0, None, CancellationToken::new()).await;
@@ -29,8 +29,13 @@ pub async fn host() -> (GitHost, GitHub, Repo) {
 }
 
 pub fn with_token(host: &GitHost) -> GitHub {
-    let auth = Auth::Token(Secret::new(TOKEN));
+    let auth = token(TOKEN);
     GitHub::new(&host.api_url(), &host.git_url("127.0.0.1"), auth, Arc::new(SystemClock)).unwrap()
+}
+
+/// This token, and the one for machines.
+pub fn token(token: &str) -> Auth {
+    Auth::Token { token: Secret::new(token), clone_token: Secret::new(CLONE_TOKEN) }
 }
 
 /// A client that is the App, by this clock.

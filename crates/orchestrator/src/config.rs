@@ -2,10 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
+use anyhow::{Context as _, bail};
 use serde::Deserialize;
 use stagely_cloud::account::Apis;
 use stagely_domain::machine::Arch;
 use stagely_domain::secret::Secret;
+use stagely_forge::github::Auth;
 
 /// What the orchestrator is told.
 #[derive(Clone, Deserialize)]
@@ -67,7 +69,7 @@ impl AgentBinaries {
     }
 }
 
-/// How we are known to GitHub: a token, or an App.
+/// How we are known to GitHub: tokens, or an App.
 #[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GitHub {
@@ -77,12 +79,41 @@ pub struct GitHub {
     /// What clone URLs start with, as machines reach it.
     #[serde(default = "default_git_url")]
     pub git_url: String,
-    /// A token.
+    /// A token that reads pull requests and writes comments, checks and deployments.
     pub token: Option<Secret>,
+    /// A token that reads the repositories and no more; machines get it.
+    pub clone_token: Option<Secret>,
     /// An App's id.
     pub app_id: Option<String>,
     /// The App's RSA key, a PEM file.
     pub app_key_file: Option<PathBuf>,
+}
+
+impl GitHub {
+    /// The credential.
+    ///
+    /// # Errors
+    /// Names the setting that is missing or wrong.
+    pub fn auth(&self) -> anyhow::Result<Auth> {
+        match (&self.app_id, &self.app_key_file, &self.token, &self.clone_token) {
+            (Some(app_id), Some(file), _, _) => {
+                let key = std::fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
+                Ok(Auth::App { app_id: app_id.clone(), private_key: Secret::new(key) })
+            }
+            (None, None, Some(token), Some(clone_token)) if token == clone_token => bail!(
+                "[orchestrator.github] `clone_token` is the same as `token`: machines get it, so it must be one that \
+                 reads and no more"
+            ),
+            (None, None, Some(token), Some(clone_token)) => {
+                Ok(Auth::Token { token: token.clone(), clone_token: clone_token.clone() })
+            }
+            (None, None, Some(_), None) => bail!(
+                "[orchestrator.github] needs `clone_token` beside `token`: what machines clone with, which may read \
+                 the repositories' contents and no more, since the author of a pull request is root on its machine"
+            ),
+            _ => bail!("[orchestrator.github] needs `token` and `clone_token`, or `app_id` and `app_key_file`"),
+        }
+    }
 }
 
 /// The `qemu` provider.
@@ -128,8 +159,9 @@ mod tests {
 
     use serde_json::json;
     use stagely_domain::machine::Arch;
+    use stagely_forge::github::Auth;
 
-    use super::{AgentBinaries, Config};
+    use super::{AgentBinaries, Config, GitHub};
 
     #[test]
     fn a_setting_that_is_not_known_any_more_is_refused_by_its_name() {
@@ -146,6 +178,22 @@ mod tests {
         older["public_url"] = json!("https://stagely.test");
         let told = serde_json::from_value::<Config>(older).err().unwrap().to_string();
         assert!(told.contains("unknown field `public_url`"), "{told}");
+    }
+
+    #[test]
+    fn machines_have_a_token_of_their_own_or_the_setting_is_named() {
+        let auth = |value| serde_json::from_value::<GitHub>(value).unwrap().auth();
+        let both = auth(json!({"token": "writes", "clone_token": "reads"})).unwrap();
+        assert!(matches!(both, Auth::Token { clone_token, .. } if clone_token.reveal() == "reads"));
+        let refused = |value| format!("{:#}", auth(value).err().unwrap());
+        for (told, wanted) in [
+            (refused(json!({"token": "writes"})), "needs `clone_token`"),
+            (refused(json!({"token": "writes", "clone_token": "writes"})), "`clone_token` is the same as `token`"),
+            (refused(json!({"clone_token": "reads"})), "needs `token` and `clone_token`, or `app_id`"),
+            (refused(json!({"app_id": "1"})), "or `app_id` and `app_key_file`"),
+        ] {
+            assert!(told.contains(wanted) && !told.contains("writes"), "{told}");
+        }
     }
 
     #[test]

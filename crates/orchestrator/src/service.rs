@@ -8,8 +8,6 @@ use stagely_cache::Cache;
 use stagely_cloud::Cloud;
 use stagely_cloud::qemu::{self, Qemu};
 use stagely_domain::machine::{Arch, Size};
-use stagely_domain::secret::Secret;
-use stagely_forge::github::Auth;
 use stagely_forge::{Forge, GitHub};
 use stagely_proto::hub::hub_client::HubClient;
 use stagely_proto::orchestrator::orchestrator_server::OrchestratorServer;
@@ -26,7 +24,7 @@ use tokio_util::task::TaskTracker;
 use tonic::service::Routes as GrpcRoutes;
 
 use crate::clouds::Clouds;
-use crate::config::{Config, GitHub as GitHubConfig};
+use crate::config::Config;
 use crate::context::Context;
 use crate::feeds;
 use crate::grpc::Server;
@@ -60,8 +58,8 @@ impl Service for Orchestrator {
             templates: config.qemu.templates,
         };
         let qemu = Arc::new(Qemu::new(qemu, Arc::clone(&kit.clock))?);
-        let forge =
-            GitHub::new(&config.github.api_url, &config.github.git_url, auth(&config.github)?, Arc::clone(&kit.clock))?;
+        let github = &config.github;
+        let forge = GitHub::new(&github.api_url, &github.git_url, github.auth()?, Arc::clone(&kit.clock))?;
         let templates = config.qemu.templates;
         let context = open(config, kit, qemu, Arc::new(forge)).await?;
         serve(&context, kit).await?;
@@ -171,16 +169,5 @@ async fn prepare(context: Arc<Context>, shutdown: CancellationToken) {
     tokio::select! {
         () = work => {}
         () = shutdown.cancelled() => {}
-    }
-}
-
-fn auth(config: &GitHubConfig) -> anyhow::Result<Auth> {
-    match (&config.token, &config.app_id, &config.app_key_file) {
-        (_, Some(app_id), Some(file)) => {
-            let key = std::fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
-            Ok(Auth::App { app_id: app_id.clone(), private_key: Secret::new(key) })
-        }
-        (Some(token), None, None) => Ok(Auth::Token(token.clone())),
-        _ => anyhow::bail!("[orchestrator.github] needs `token`, or `app_id` and `app_key_file`"),
     }
 }

@@ -12,7 +12,7 @@ use stagely_domain::clock::SystemClock;
 use stagely_domain::secret::Secret;
 use stagely_forge::GitHub;
 use stagely_forge::github::Auth;
-use stagely_forge::testing::TOKEN;
+use stagely_forge::testing::{CLONE_TOKEN, TOKEN};
 use stagely_orchestrator::Config;
 use stagely_orchestrator::testing::Reconcilers;
 use stagely_reconcile::{Claim, ErrorClass, Failure, Options, Reconciler, Step, WorkStore, Worker};
@@ -121,7 +121,8 @@ pub fn start(setup: Arc<Setup>, owner: String, stop: CancellationToken) -> onesh
 pub async fn open(setup: &Setup, shutdown: &CancellationToken) -> Reconcilers {
     let kit = Kit::bind(&setup.settings, Peer::Orchestrator, shutdown.clone()).await.unwrap();
     let (api, git) = (git_host::host().api_url(), git_host::host().git_url("127.0.0.1"));
-    let forge = GitHub::new(&api, &git, Auth::Token(Secret::new(TOKEN)), Arc::new(SystemClock)).unwrap();
+    let auth = Auth::Token { token: Secret::new(TOKEN), clone_token: Secret::new(CLONE_TOKEN) };
+    let forge = GitHub::new(&api, &git, auth, Arc::new(SystemClock)).unwrap();
     let forge = Arc::new(GatedForge { inner: forge, gate: Arc::clone(&setup.gate) });
     let cloud = Arc::clone(&setup.cloud);
     Reconcilers::open(setup.config.clone(), &kit, cloud, forge).await.unwrap()

@@ -12,7 +12,7 @@ use stagely_cloud::qemu::{self, Qemu};
 use stagely_domain::clock::SystemClock;
 use stagely_domain::machine::Size;
 use stagely_domain::secret::Secret;
-use stagely_forge::testing::{GitHost, TOKEN};
+use stagely_forge::testing::{CLONE_TOKEN, GitHost, TOKEN};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -96,7 +96,12 @@ impl Stack {
                 "lease_secs": 60,
             },
             "orchestrator": {
-                "github": {"api_url": host.api_url(), "git_url": host.git_url(HOST), "token": TOKEN},
+                "github": {
+                    "api_url": host.api_url(),
+                    "git_url": host.git_url(HOST),
+                    "token": TOKEN,
+                    "clone_token": CLONE_TOKEN,
+                },
                 "agent_url": format!("http://{}/agent/v1/download/{{arch}}", at_host(api)),
                 "agent_binaries": {"amd64": agent},
                 "qemu": {"image_dir": image},

@@ -13,8 +13,13 @@ use crate::{ErrorKind, ForgeError, Result};
 
 /// A credential.
 pub enum Auth {
-    /// A token of a user or a bot. Machines get it to clone with, so it should read and no more.
-    Token(Secret),
+    /// Tokens of a user or a bot.
+    Token {
+        /// Reads pull requests, writes comments, checks and deployments. No machine gets it.
+        token: Secret,
+        /// What every machine clones with, and whoever opened a pull request is root on one: it reads and no more.
+        clone_token: Secret,
+    },
     /// A GitHub App: each call and each clone gets a token for one repository.
     App {
         /// The App's id.
@@ -32,7 +37,7 @@ pub(super) type Token = (Secret, Option<DateTime<Utc>>);
 
 /// The credential, ready to be used.
 pub(super) enum Signer {
-    Token(Secret),
+    Token { token: Secret, clone_token: Secret },
     App { app_id: String, key: EncodingKey, tokens: Mutex<HashMap<(Repo, Use), Token>> },
 }
 
@@ -53,7 +58,7 @@ struct Claims<'c> {
 impl Signer {
     pub(super) fn new(auth: Auth) -> Result<Self> {
         match auth {
-            Auth::Token(token) => Ok(Self::Token(token)),
+            Auth::Token { token, clone_token } => Ok(Self::Token { token, clone_token }),
             Auth::App { app_id, private_key } => {
                 let key = EncodingKey::from_rsa_pem(private_key.reveal().as_bytes());
                 let key = key.map_err(|_| {
@@ -67,7 +72,13 @@ impl Signer {
     /// A token from the cache, if it lasts a while yet.
     pub(super) async fn cached(&self, repo: &Repo, purpose: Use, now: DateTime<Utc>) -> Option<Token> {
         match self {
-            Self::Token(token) => Some((token.clone(), None)),
+            Self::Token { token, clone_token } => {
+                let token = match purpose {
+                    Use::Api => token,
+                    Use::Clone => clone_token,
+                };
+                Some((token.clone(), None))
+            }
             Self::App { tokens, .. } => {
                 let tokens = tokens.lock().await;
                 let (token, until) = tokens.get(&(repo.clone(), purpose))?;
@@ -95,7 +106,7 @@ impl Signer {
     /// The App's id, if we are one.
     pub(super) fn app_id(&self) -> Option<&str> {
         match self {
-            Self::Token(_) => None,
+            Self::Token { .. } => None,
             Self::App { app_id, .. } => Some(app_id),
         }
     }

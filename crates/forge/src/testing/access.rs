@@ -1,4 +1,4 @@
-//! Who may do what: the one all-powerful token, the App, and the tokens of its installations.
+//! Who may do what: the one all-powerful token, the one that only reads, the App, and the tokens of its installations.
 
 use axum::http::HeaderMap;
 use base64::Engine;
@@ -8,12 +8,14 @@ use serde_json::{Value, json};
 
 use super::rest::{Answer, refused};
 use super::state::Grant;
-use super::{APP_ID, APP_PUBLIC_KEY, GitHost, TOKEN};
+use super::{APP_ID, APP_PUBLIC_KEY, CLONE_TOKEN, GitHost, TOKEN};
 
 /// Who asks.
 pub(super) enum Caller {
     /// Somebody with [`TOKEN`].
     Token,
+    /// Somebody with [`CLONE_TOKEN`].
+    Reader,
     /// The App itself.
     App,
     /// The App with one installation's token.
@@ -32,6 +34,9 @@ pub(super) fn caller(host: &GitHost, headers: &HeaderMap) -> Option<Caller> {
     let text = headers.get("authorization")?.to_str().ok()?.strip_prefix("Bearer ")?;
     if text == TOKEN {
         return Some(Caller::Token);
+    }
+    if text == CLONE_TOKEN {
+        return Some(Caller::Reader);
     }
     if is_app(host, text) {
         return Some(Caller::App);
@@ -59,6 +64,8 @@ pub(super) fn refusal(caller: &Caller, method: &str, segments: &[&str]) -> Optio
         Caller::App => Some(refused(403, "Resource not accessible by integration")),
         _ if for_app => Some(refused(401, "A JSON web token could not be decoded")),
         Caller::Token => None,
+        Caller::Reader if method == "GET" => None,
+        Caller::Reader => Some(refused(403, "Resource not accessible by personal access token")),
         Caller::Installation(grant) => match segments {
             ["repos", owner, name, ..] if !grant.repos.contains(&format!("{owner}/{name}")) => {
                 Some(refused(404, "Not Found"))
@@ -100,5 +107,5 @@ pub(super) fn may_clone(host: &GitHost, authorization: &str, repo: &str) -> bool
     let Some(token) = given.strip_prefix("x-access-token:") else { return false };
     let now = host.0.clock.now();
     let granted = |grant: &Grant| grant.until > now && grant.repos.iter().any(|known| known == repo);
-    token == TOKEN || host.state().grants.get(token).is_some_and(granted)
+    token == TOKEN || token == CLONE_TOKEN || host.state().grants.get(token).is_some_and(granted)
 }

@@ -33,6 +33,9 @@ use validate::Document;
 /// The token that clients must show, as a bearer and as git's password. It may do everything, for ever.
 pub const TOKEN: &str = "ghs_local_token_for_tests_only";
 
+/// Another, which reads and no more.
+pub const CLONE_TOKEN: &str = "ghs_local_token_that_only_reads";
+
 /// The id of the App that is installed for every owner.
 pub const APP_ID: &str = "4711";
 
