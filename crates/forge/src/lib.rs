@@ -29,7 +29,7 @@ pub const MAX_FILE_BYTES: usize = 256 * 1024;
 /// A git host. Every call has a deadline and may be repeated.
 #[async_trait]
 pub trait Forge: Send + Sync + 'static {
-    /// A pull request as it is now; `None` when there is none.
+    /// A pull request as it is now; `None` when there is none in a repository that can be seen.
     async fn pull_request(&self, repo: &Repo, number: i64) -> Result<Option<PullRequest>>;
 
     /// Every open pull request.

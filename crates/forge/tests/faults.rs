@@ -50,6 +50,20 @@ async fn a_wrong_token_is_refused_and_not_told() {
 }
 
 #[tokio::test]
+async fn a_repository_that_cannot_be_seen_is_not_one_without_the_pull_request() {
+    let (host, client, repo) = host().await;
+    let number = host.open_pull_request(REPO, "main", "t").await;
+    assert_eq!(client.pull_request(&repo, number + 1).await, Ok(None));
+    host.hide_repo(REPO, true);
+    let error = client.pull_request(&repo, number).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Auth);
+    assert!(error.message.contains("acme/shop cannot be seen with these credentials"), "{error}");
+    host.hide_repo(REPO, false);
+    assert_eq!(client.pull_request(&repo, number).await.unwrap().map(|pull| pull.number), Some(number));
+    assert_eq!(host.violations(), Vec::<String>::new());
+}
+
+#[tokio::test]
 async fn every_call_has_a_deadline() {
     let (host, _, repo) = host().await;
     let client = with_token(&host).with_deadline(Duration::from_millis(200));

@@ -71,3 +71,22 @@ async fn a_preview_that_a_person_removed_stays_gone_until_there_is_another_commi
     assert_ne!(anew, made.id);
     stack.end().await;
 }
+
+#[tokio::test]
+async fn a_repository_that_cannot_be_seen_any_more_takes_no_preview_with_it() {
+    const REPO: &str = "acme/unseen";
+    let stack = Stack::start().await;
+    let number = quiet_repository(REPO, b"version: 2\n", &["one"]).await[0];
+    stack.scan(REPO).await.look().await.unwrap();
+    let desired = async || stack.world.db.text("SELECT desired FROM environments").await;
+    assert_eq!(desired().await, "present");
+    host().hide_repo(REPO, true);
+    let delivery = stack.deliver_of(REPO, number, "synchronize").await;
+    let refusals = "SELECT count(*) FROM work WHERE kind = 'inbox' AND last_error LIKE '%acme/unseen cannot be seen%'";
+    stack.wait("a refusal", async || stack.world.db.text(refusals).await == "1").await;
+    assert_eq!(desired().await, "present");
+    host().hide_repo(REPO, false);
+    stack.decided(delivery).await;
+    assert_eq!(desired().await, "present");
+    stack.end().await;
+}

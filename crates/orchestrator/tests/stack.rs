@@ -150,13 +150,18 @@ impl Stack {
 
     /// What the API does with a webhook.
     pub async fn deliver(&self, action: &str) -> DeliveryId {
+        self.deliver_of(REPO, self.number, action).await
+    }
+
+    /// The same of another pull request.
+    pub async fn deliver_of(&self, repo: &str, number: i64, action: &str) -> DeliveryId {
         let delivery = NewDelivery {
             source: "github",
             guid: Uuid::new_v4(),
             event: "pull_request".to_owned(),
             action: Some(action.to_owned()),
-            repo: Some(REPO.to_owned()),
-            pr_number: Some(self.number),
+            repo: Some(repo.to_owned()),
+            pr_number: Some(number),
             body_sha256: [0; 32],
             body: Vec::new(),
             ignored: None,

@@ -56,6 +56,16 @@ impl GitHub {
         self
     }
 
+    /// Fails when the repository cannot be seen: GitHub's 404 is also its word for what a credential does not reach
+    /// any more, and says nothing about what is in it.
+    async fn ensure_visible(&self, doing: &'static str, repo: &Repo) -> Result<()> {
+        if self.http.get(doing, repo, &format!("/repos/{repo}")).await?.is_some() {
+            return Ok(());
+        }
+        let message = format!("{repo} cannot be seen with these credentials: check that they still reach it");
+        Err(ForgeError::new(ErrorKind::Auth, doing, message))
+    }
+
     /// Every element of a paged list.
     async fn pages(&self, doing: &'static str, repo: &Repo, path: &str, key: Option<&str>) -> Result<Vec<Value>> {
         self.pages_while(doing, As::Repo(repo), path, key, |_| true).await
@@ -104,8 +114,11 @@ impl GitHub {
 impl Forge for GitHub {
     async fn pull_request(&self, repo: &Repo, number: i64) -> Result<Option<PullRequest>> {
         let doing = "read a pull request";
-        let answer = self.http.get(doing, repo, &format!("/repos/{repo}/pulls/{number}")).await?;
-        answer.map(|answer| wire::pull_request(doing, answer)).transpose()
+        let Some(answer) = self.http.get(doing, repo, &format!("/repos/{repo}/pulls/{number}")).await? else {
+            self.ensure_visible(doing, repo).await?;
+            return Ok(None);
+        };
+        wire::pull_request(doing, answer).map(Some)
     }
 
     async fn list_open_pull_requests(&self, repo: &Repo) -> Result<Vec<PullRequest>> {

@@ -49,7 +49,12 @@ impl Answers<'_> {
         laid_over(example, facts)
     }
 
-    /// A repository.
+    /// A repository as it is read by itself.
+    pub(super) fn full_repository(&self, full_name: &str, id: u64) -> Value {
+        laid_over(self.document.example("GET", "/repos/{owner}/{repo}"), self.repository(full_name, id))
+    }
+
+    /// A repository as it stands in other answers.
     pub(super) fn repository(&self, full_name: &str, id: u64) -> Value {
         let example = &self.document.example("GET", "/repos/{owner}/{repo}/pulls/{pull_number}")["base"]["repo"];
         let (owner, name) = full_name.split_once('/').unwrap_or((full_name, ""));

@@ -172,6 +172,11 @@ impl GitHost {
         self.state().faults.extend((0..times).map(|_| fault));
     }
 
+    /// Takes a repository out of the reach of every credential, or back into it: for who asks, it is not there.
+    pub fn hide_repo(&self, repo: &str, hidden: bool) {
+        self.state().repo(repo).hidden = hidden;
+    }
+
     /// How many installation tokens there are that have been issued and not revoked.
     #[must_use]
     pub fn issued_tokens(&self) -> usize {

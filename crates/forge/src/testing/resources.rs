@@ -18,10 +18,11 @@ pub(super) async fn answer(host: &GitHost, asked: &Asked<'_>) -> Answer {
         _ => return missing(),
     };
     let repo = format!("{owner}/{name}");
-    if !host.state().repos.contains_key(&repo) {
+    let Some(id) = host.state().repos.get(&repo).filter(|repo| !repo.hidden).map(|repo| repo.id) else {
         return missing();
-    }
+    };
     match (asked.method, rest) {
+        ("GET", []) => Answer::new(200, host.answers().full_repository(&repo, id)),
         ("GET", ["contents", path @ ..]) => {
             contents(host, &repo, asked.value("ref").unwrap_or("main"), &path.join("/")).await
         }

@@ -22,6 +22,8 @@ pub(super) struct State {
 #[derive(Default)]
 pub(super) struct Repo {
     pub(super) id: u64,
+    /// No credential reaches it.
+    pub(super) hidden: bool,
     pub(super) pulls: BTreeMap<i64, Pull>,
     pub(super) comments: Vec<Comment>,
     pub(super) checks: Vec<Status>,

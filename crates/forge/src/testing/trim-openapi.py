@@ -15,6 +15,7 @@ OPERATIONS = [
     ("get", "/app/hook/deliveries"),
     ("post", "/app/hook/deliveries/{delivery_id}/attempts"),
     ("post", "/app/installations/{installation_id}/access_tokens"),
+    ("get", "/repos/{owner}/{repo}"),
     ("post", "/repos/{owner}/{repo}/check-runs"),
     ("patch", "/repos/{owner}/{repo}/check-runs/{check_run_id}"),
     ("get", "/repos/{owner}/{repo}/commits/{ref}/check-runs"),
@@ -96,6 +97,10 @@ class Trimmer:
                 if "requested_teams" in pull:
                     # The example lacks a field that the schema requires (version 23.0.2).
                     pull["requested_teams"] = []
+            if path == "/repos/{owner}/{repo}":
+                # The same here.
+                for repository in (example, example["source"]):
+                    repository.setdefault("language", None)
             answers[status] = {"schema": self.schema(content["schema"]), "example": example}
         return {
             "method": method.upper(),
