@@ -2,7 +2,7 @@
 //! whoever comes first; every replica of the hub signs with it, and `stagelyd` gets the edge's client
 //! certificate from it. Nothing outside the installation trusts it.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +13,8 @@ use rcgen::{
     SerialNumber,
 };
 use ring::rand::{SecureRandom, SystemRandom};
-use rustls_pki_types::CertificateSigningRequestDer;
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, CertificateSigningRequestDer};
 use stagely_domain::clock::Clock;
 use stagely_domain::id::MachineId;
 use stagely_domain::ingress;
@@ -21,6 +22,8 @@ use stagely_domain::secret::Secret;
 use stagely_store::Store;
 use stagely_store::certificates::CertificateKind;
 use stagely_store::seal::KeyRing;
+use x509_parser::certificate::X509Certificate;
+use x509_parser::extensions::GeneralName;
 
 use crate::error::HubError;
 use crate::keys;
@@ -34,7 +37,8 @@ const CA_LIFE: TimeDelta = TimeDelta::days(3650);
 /// The longest life of a machine's ingress certificate.
 const MACHINE_LIFE: TimeDelta = TimeDelta::days(30);
 
-/// The life of certificates for our own services, which renew them at each start and every month.
+/// The life of certificates for our own services. The hub renews its own at each start and every month; those that are
+/// files are renewed when they are due ([`Ca::is_due`]).
 const SERVICE_LIFE: TimeDelta = TimeDelta::days(90);
 
 /// Certificates are valid from before they were made, since a fresh machine's clock may be a day behind.
@@ -98,14 +102,27 @@ impl Ca {
     pub async fn load_or_create(store: &Store, keyring: &KeyRing, clock: Arc<dyn Clock>) -> Result<Self, HubError> {
         let now = clock.now();
         let kept = keys::load_or_create(store, keyring, CertificateKind::InternalCa, SUBJECT, || {
-            let key = KeyPair::generate().map_err(HubError::Certificate)?;
-            let certificate = authority(now)?.self_signed(&key).map_err(HubError::Certificate)?;
-            Ok(keys::Fresh { secret: key.serialize_pem(), pem: certificate.pem(), not_after: now + CA_LIFE })
+            let (key, pem) = make(now)?;
+            Ok(keys::Fresh { secret: key.serialize_pem(), pem, not_after: now + CA_LIFE })
         })
         .await?;
         let key = KeyPair::from_pem(kept.secret.reveal()).map_err(HubError::Certificate)?;
-        let issuer = Issuer::from_ca_cert_pem(&kept.pem, key).map_err(HubError::Certificate)?;
-        Ok(Self { pem: kept.pem, issuer, clock })
+        Self::open(kept.pem, key, clock)
+    }
+
+    /// An authority that is kept nowhere.
+    ///
+    /// # Errors
+    /// [`HubError::Certificate`] when it cannot be made.
+    #[doc(hidden)]
+    pub fn made_for_tests(clock: Arc<dyn Clock>) -> Result<Self, HubError> {
+        let (key, pem) = make(clock.now())?;
+        Self::open(pem, key, clock)
+    }
+
+    fn open(pem: String, key: KeyPair, clock: Arc<dyn Clock>) -> Result<Self, HubError> {
+        let issuer = Issuer::from_ca_cert_pem(&pem, key).map_err(HubError::Certificate)?;
+        Ok(Self { pem, issuer, clock })
     }
 
     /// The authority's own certificate.
@@ -129,6 +146,17 @@ impl Ca {
     /// [`HubError::Certificate`] when the name cannot stand in a certificate.
     pub fn issue_client(&self, name: &str) -> Result<Issued, HubError> {
         self.issue(name, &[name.to_owned()], ExtendedKeyUsagePurpose::ClientAuth)
+    }
+
+    /// Whether a service's certificate is to be issued anew: a third of its life is left, or it is not for `names`, or
+    /// it is none.
+    #[must_use]
+    pub fn is_due(&self, certificate_pem: &str, names: &[String]) -> bool {
+        let Some(not_after) = read(certificate_pem, |known| known.validity().not_after.timestamp()) else {
+            return true;
+        };
+        let has_aged = not_after - self.clock.now().timestamp() <= SERVICE_LIFE.num_seconds() / 3;
+        has_aged || self::names(certificate_pem) != names
     }
 
     /// The ingress certificate of a machine: for its own name and the names below it, whatever was asked.
@@ -173,6 +201,38 @@ impl Ca {
     }
 }
 
+/// The names and addresses that a certificate is for, in its order; none when it is no certificate.
+#[must_use]
+pub fn names(certificate_pem: &str) -> Vec<String> {
+    let name = |name: &GeneralName<'_>| match name {
+        GeneralName::DNSName(name) => Some((*name).to_owned()),
+        GeneralName::IPAddress(bytes) => {
+            let v4 = <[u8; 4]>::try_from(*bytes).map(|bytes| Ipv4Addr::from(bytes).to_string());
+            v4.or_else(|_| <[u8; 16]>::try_from(*bytes).map(|bytes| Ipv6Addr::from(bytes).to_string())).ok()
+        }
+        _ => None,
+    };
+    let names = read(certificate_pem, |known| {
+        let alternatives = known.subject_alternative_name().ok().flatten();
+        alternatives.map(|names| names.value.general_names.iter().filter_map(name).collect())
+    });
+    names.flatten().unwrap_or_default()
+}
+
+/// What `take` finds in a certificate, if it is one.
+fn read<T>(certificate_pem: &str, take: impl FnOnce(&X509Certificate<'_>) -> T) -> Option<T> {
+    let der = CertificateDer::from_pem_slice(certificate_pem.as_bytes()).ok()?;
+    let (_, certificate) = x509_parser::parse_x509_certificate(&der).ok()?;
+    Some(take(&certificate))
+}
+
+/// A new authority's key and certificate.
+fn make(now: DateTime<Utc>) -> Result<(KeyPair, String), HubError> {
+    let key = KeyPair::generate().map_err(HubError::Certificate)?;
+    let certificate = authority(now)?.self_signed(&key).map_err(HubError::Certificate)?;
+    Ok((key, certificate.pem()))
+}
+
 fn authority(now: DateTime<Utc>) -> Result<CertificateParams, HubError> {
     let mut params = CertificateParams::default();
     params.distinguished_name = common_name(SUBJECT);
@@ -207,4 +267,28 @@ fn period(params: &mut CertificateParams, now: DateTime<Utc>, life: TimeDelta) -
     serial[0] &= 0x7f;
     params.serial_number = Some(SerialNumber::from_slice(&serial));
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use chrono::TimeDelta;
+    use stagely_domain::clock::ManualClock;
+
+    use super::{Ca, names};
+
+    #[test]
+    fn a_certificate_is_due_in_the_last_third_of_its_life_or_for_other_names() {
+        let clock = ManualClock::at("2026-03-01T12:00:00Z".parse().unwrap());
+        let ca = Ca::made_for_tests(Arc::new(clock.clone())).unwrap();
+        let wanted = ["registry.example.com", "10.0.2.2", "fd00::2"].map(str::to_owned);
+        let pem = ca.issue_server(&wanted).unwrap().certificate_pem;
+        assert_eq!(names(&pem), wanted);
+        assert!(!ca.is_due(&pem, &wanted) && ca.is_due(&pem, &wanted[..2]) && ca.is_due("", &wanted));
+        clock.advance(TimeDelta::days(59));
+        assert!(!ca.is_due(&pem, &wanted));
+        clock.advance(TimeDelta::days(1));
+        assert!(ca.is_due(&pem, &wanted));
+    }
 }

@@ -65,7 +65,7 @@ impl Service for EdgeProxy {
             routes: Arc::default(),
             hints: Arc::default(),
             requests: Arc::default(),
-            tls: Tls::load(&config)?,
+            tls: Tls::load(config.clone())?,
             cache: Cache::connect(kit.settings.redis_url()?.reveal(), &config.redis_prefix).await?,
             clock: Arc::clone(&kit.clock),
             drain: kit.shutdown.child_token(),
@@ -82,6 +82,7 @@ impl Service for EdgeProxy {
 
     async fn run(self, shutdown: CancellationToken) -> anyhow::Result<()> {
         let tracker = TaskTracker::new();
+        tracker.spawn(self.tls.clone().follow(shutdown.clone()));
         let feed = self.cache.subscribe_routes(shutdown.clone());
         let routes = Arc::clone(&self.routes);
         tracker.spawn(async move { routes.follow(feed).await });

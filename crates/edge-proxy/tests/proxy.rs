@@ -110,3 +110,15 @@ async fn previews_are_served_while_redis_has_lost_everything() {
         assert!(rig.until("a.example", |_| true).await.ends_with("hello"));
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn new_certificates_in_the_files_are_used_for_the_next_connection() {
+    let mut rig = Rig::start().await;
+    let older = rig.machine(HELLO).await;
+    rig.lead("old.example", &older).await;
+    assert!(rig.until("old.example", |_| true).await.ends_with("hello"));
+    rig.change_authority();
+    let machine = rig.machine(HELLO).await;
+    rig.lead("new.example", &machine).await;
+    rig.until("new.example", |answer| answer.ends_with("hello")).await;
+}

@@ -1,6 +1,7 @@
 //! One edge, its routes, and machines whose certificates are signed by the CA that the edge trusts.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +22,9 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+/// The authority's certificate, the edge's, and its key.
+const FILES: [&str; 3] = ["ca.pem", "edge.pem", "edge.key"];
+
 pub struct Rig {
     pub edge: SocketAddr,
     pub cache: Cache,
@@ -28,7 +32,7 @@ pub struct Rig {
     tracker: TaskTracker,
     version: std::sync::atomic::AtomicU64,
     shutdown: CancellationToken,
-    _files: tempfile::TempDir,
+    files: tempfile::TempDir,
 }
 
 impl Drop for Rig {
@@ -55,18 +59,9 @@ fn redis_url() -> String {
 impl Rig {
     pub async fn start() -> Self {
         stagely_runtime::install_crypto();
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
         let files = tempfile::tempdir().unwrap();
-        let (certificate, key) = issue(&ca, &["edge.stagely.internal".to_owned()]);
-        let write = |name: &str, text: &str| {
-            let path = files.path().join(name);
-            std::fs::write(&path, text).unwrap();
-            path
-        };
-        let (ca_file, cert_file, key_file) =
-            (write("ca.pem", &ca.pem()), write("edge.pem", &certificate), write("edge.key", &key));
+        let ca = authority(files.path());
+        let [ca_file, cert_file, key_file] = FILES.map(|name| files.path().join(name));
         let prefix = format!("test:{}:", uuid::Uuid::new_v4().simple());
         let zero = SocketAddr::from(([127, 0, 0, 1], 0));
         let mut settings = stagely_runtime::config::load().unwrap();
@@ -90,7 +85,12 @@ impl Rig {
             edge.run(shutdown).await.unwrap();
         });
         let cache = Cache::connect(&redis_url(), &prefix).await.unwrap();
-        Self { edge: address, cache, ca, tracker, version: 1.into(), shutdown: stop, _files: files }
+        Self { edge: address, cache, ca, tracker, version: 1.into(), shutdown: stop, files }
+    }
+
+    /// From now on machines and the edge's files have their certificates from another authority.
+    pub fn change_authority(&mut self) {
+        self.ca = authority(self.files.path());
     }
 
     /// A machine that answers with `answer`, byte for byte, whatever it is asked.
@@ -105,7 +105,11 @@ impl Rig {
         let (certificate, key) = issue(&self.ca, &[name.clone(), format!("*.{name}")]);
         let chain = vec![CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()];
         let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
-        let config = rustls::ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key).unwrap();
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(self.ca.der().clone()).unwrap();
+        let edges = rustls::server::WebPkiClientVerifier::builder(Arc::new(roots)).build().unwrap();
+        let config =
+            rustls::ServerConfig::builder().with_client_cert_verifier(edges).with_single_cert(chain, key).unwrap();
         let acceptor = TlsAcceptor::from(Arc::new(config));
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
@@ -209,6 +213,18 @@ fn is_whole(request: &[u8]) -> bool {
     let text = String::from_utf8_lossy(request);
     let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
     !head.contains("transfer-encoding: chunked") || body.ends_with("0\r\n\r\n")
+}
+
+/// A new authority, and what the edge has from it, in the edge's files.
+fn authority(directory: &Path) -> CertifiedIssuer<'static, KeyPair> {
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+    let (certificate, key) = issue(&ca, &["edge.stagely.internal".to_owned()]);
+    for (name, text) in FILES.into_iter().zip([ca.pem(), certificate, key]) {
+        std::fs::write(directory.join(name), text).unwrap();
+    }
+    ca
 }
 
 fn issue(ca: &CertifiedIssuer<'static, KeyPair>, names: &[String]) -> (String, String) {

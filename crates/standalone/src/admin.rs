@@ -25,10 +25,11 @@ pub enum Command {
         #[arg(long, default_value = "owner")]
         role: Role,
     },
-    /// Write the internal certificates of the edge and the registry into `<state_dir>/tls`.
+    /// Write the internal certificates of the edge and the registry into `<state_dir>/tls`, as far as they are missing or
+    /// have a third of their life left.
     Certificates {
-        /// Names and addresses of the registry.
-        #[arg(long = "registry-name", default_values_t = [String::from("localhost"), String::from("127.0.0.1")])]
+        /// Names and addresses of the registry; without any, those that its certificate has.
+        #[arg(long = "registry-name")]
         registry_names: Vec<String>,
     },
 }
@@ -44,7 +45,7 @@ pub async fn run(settings: Settings, command: Command) -> anyhow::Result<()> {
             println!("{}", token.reveal());
         }
         Command::Certificates { registry_names } => {
-            let files = certificates::write(&settings, &store, &registry_names).await?;
+            let files = certificates::ensure(&settings, &store, &registry_names).await?;
             println!("{}", files.ca.parent().context("a directory")?.display());
         }
     }

@@ -21,8 +21,7 @@ use crate::certificates;
 pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let store = Store::connect(settings.database_url()?.reveal(), 2).await?;
     store.migrate_up().await?;
-    let names = ["localhost", "127.0.0.1", "10.0.2.2"].map(str::to_owned);
-    let files = certificates::write(&settings, &store, &names).await?;
+    let files = certificates::ensure(&settings, &store, &[]).await?;
     // Operators may name other files; these are the ones of this process.
     let settings = settings
         .with("edge_proxy.client_cert_file", &files.edge_certificate)
@@ -49,6 +48,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     all.start::<Reaper>(reaper).await?;
     all.start::<Api>(api).await?;
     all.tracker.spawn(cancel_on_signal(shutdown.clone()));
+    all.tracker.spawn(certificates::keep(settings.clone(), store, shutdown.clone()));
     tracing::info!("stagelyd is up");
 
     let first = tokio::select! {

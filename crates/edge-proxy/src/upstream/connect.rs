@@ -2,8 +2,9 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
 use futures::FutureExt;
@@ -17,6 +18,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 
@@ -25,6 +27,9 @@ const CONNECT: Duration = Duration::from_secs(3);
 const REST: Duration = Duration::from_secs(30);
 /// Resting connections per exposure and core.
 const MAX_RESTING: usize = 64;
+
+/// How often the certificates' files are looked at.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// What a connection leads to. The version makes a changed route never use an old connection.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -43,43 +48,93 @@ pub struct Connection {
     pub fresh: bool,
 }
 
-/// How machines know us and we know them.
+/// How machines know us and we know them. The certificates do not live as long as we do: [`Tls::follow`] takes up new ones.
 #[derive(Clone)]
-pub struct Tls(TlsConnector);
+pub struct Tls(Arc<Files>);
+
+struct Files {
+    config: Config,
+    used: RwLock<Used>,
+}
+
+struct Used {
+    connector: TlsConnector,
+    written: Written,
+}
+
+/// When each of the files was last written.
+type Written = [Option<SystemTime>; 3];
 
 impl Tls {
-    /// Reads the files once.
-    pub fn load(config: &Config) -> anyhow::Result<Self> {
-        let mut roots = RootCertStore::empty();
-        let told = |path: &std::path::Path| format!("read {}", path.display());
-        for certificate in CertificateDer::pem_file_iter(&config.ca_file).with_context(|| told(&config.ca_file))? {
-            roots.add(certificate.with_context(|| told(&config.ca_file))?)?;
+    /// Reads the files.
+    pub fn load(config: Config) -> anyhow::Result<Self> {
+        let used = RwLock::new(read(&config)?);
+        Ok(Self(Arc::new(Files { config, used })))
+    }
+
+    /// Uses what is new in the files for new connections, until shutdown.
+    pub async fn follow(self, shutdown: CancellationToken) {
+        let Files { config, used } = &*self.0;
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(LOOK) => {}
+                () = shutdown.cancelled() => return,
+            }
+            let known = used.read().unwrap_or_else(PoisonError::into_inner).written;
+            if written(config) == known {
+                continue;
+            }
+            match read(config) {
+                Ok(new) => {
+                    *used.write().unwrap_or_else(PoisonError::into_inner) = new;
+                    tracing::info!("new certificates are used from the next connection to a machine on");
+                }
+                // Most likely one file is there and the other not yet.
+                Err(error) => {
+                    tracing::warn!(error = format!("{error:#}"), "new certificates cannot be used, the known ones are");
+                }
+            }
         }
-        let chain: Vec<_> = CertificateDer::pem_file_iter(&config.client_cert_file)
-            .with_context(|| told(&config.client_cert_file))?
-            .collect::<Result<_, _>>()
-            .with_context(|| told(&config.client_cert_file))?;
-        let key =
-            PrivateKeyDer::from_pem_file(&config.client_key_file).with_context(|| told(&config.client_key_file))?;
-        let client = rustls::ClientConfig::builder_with_protocol_versions(&[&rustls::version::TLS13])
-            .with_root_certificates(roots)
-            .with_client_auth_cert(chain, key)?;
-        Ok(Self(TlsConnector::from(Arc::new(client))))
     }
 
     /// Connects and makes sure that it is that machine: an address may be another's by now.
     pub async fn connect(&self, key: &Key) -> io::Result<Connection> {
         let name = ingress::server_name(&key.exposure, key.machine);
         let name = ServerName::try_from(name).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+        let connector = self.0.used.read().unwrap_or_else(PoisonError::into_inner).connector.clone();
         let dialled = async {
             let stream = TcpStream::connect(&key.address).await?;
             stream.set_nodelay(true)?;
-            self.0.connect(name, stream).await
+            connector.connect(name, stream).await
         };
         let stream = timeout(CONNECT, dialled).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
         let (reader, writer) = tokio::io::split(stream);
         Ok(Connection { reader, writer, fresh: true })
     }
+}
+
+fn read(config: &Config) -> anyhow::Result<Used> {
+    // Asked first: what is written meanwhile is read again.
+    let written = written(config);
+    let mut roots = RootCertStore::empty();
+    let told = |path: &Path| format!("read {}", path.display());
+    for certificate in CertificateDer::pem_file_iter(&config.ca_file).with_context(|| told(&config.ca_file))? {
+        roots.add(certificate.with_context(|| told(&config.ca_file))?)?;
+    }
+    let chain: Vec<_> = CertificateDer::pem_file_iter(&config.client_cert_file)
+        .with_context(|| told(&config.client_cert_file))?
+        .collect::<Result<_, _>>()
+        .with_context(|| told(&config.client_cert_file))?;
+    let key = PrivateKeyDer::from_pem_file(&config.client_key_file).with_context(|| told(&config.client_key_file))?;
+    let client = rustls::ClientConfig::builder_with_protocol_versions(&[&rustls::version::TLS13])
+        .with_root_certificates(roots)
+        .with_client_auth_cert(chain, key)?;
+    Ok(Used { connector: TlsConnector::from(Arc::new(client)), written })
+}
+
+fn written(config: &Config) -> Written {
+    [&config.ca_file, &config.client_cert_file, &config.client_key_file]
+        .map(|path| std::fs::metadata(path).and_then(|file| file.modified()).ok())
 }
 
 /// One core's resting connections. The lock is never contended: it only makes the futures `Send`.
