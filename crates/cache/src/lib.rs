@@ -40,27 +40,26 @@ pub struct Cache {
     prefix: String,
 }
 
+/// How long a start waits for Redis.
+const PATIENCE: Duration = Duration::from_secs(5);
 const TIMEOUT: Duration = Duration::from_secs(2);
 /// How long one waiting read waits; its connection's patience is longer.
 const BLOCK: Duration = Duration::from_secs(2);
 
 impl Cache {
-    /// Connects. `prefix` stands before every key, so that installations and tests can share one Redis.
+    /// Connects. `prefix` stands before every key, so that installations and tests can share one Redis. Where nobody
+    /// answers in five seconds, calls fail until somebody does.
     ///
     /// # Errors
-    /// When the address is malformed or nobody answers in five seconds.
+    /// When the address is malformed.
     pub async fn connect(url: &str, prefix: &str) -> Result<Self> {
         let client = client(url, TIMEOUT)?;
         let waiting = client_for_waiting(url)?;
-        for one in [&client, &waiting] {
-            let init = tokio::time::timeout(Duration::from_secs(5), one.init()).await;
-            match init {
-                Ok(Ok(_)) => {}
-                Ok(Err(error)) => return Err(failed("connect to Redis", error)),
-                Err(_) => {
-                    return Err(CacheError { doing: "connect to Redis", source: "no answer in five seconds".into() });
-                }
-            }
+        let both = async { tokio::try_join!(client.init(), waiting.init()) };
+        match tokio::time::timeout(PATIENCE, both).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => return Err(failed("connect to Redis", error)),
+            Err(_) => tracing::warn!("Redis does not answer, going on without it until it does"),
         }
         Ok(Self { client, waiting, prefix: prefix.to_owned() })
     }
@@ -79,7 +78,9 @@ impl Cache {
 }
 
 fn client(url: &str, timeout: Duration) -> Result<Client> {
-    let config = Config::from_url(url).map_err(|error| failed("read the address of Redis", error))?;
+    let mut config = Config::from_url(url).map_err(|error| failed("read the address of Redis", error))?;
+    // The first connection is tried for as long as any other.
+    config.fail_fast = false;
     Builder::from_config(config)
         .with_connection_config(|connection| {
             connection.connection_timeout = Duration::from_secs(3);

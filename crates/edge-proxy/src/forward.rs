@@ -51,7 +51,13 @@ impl Worker {
             Ok(host) => host,
             Err((status, why)) => return closing(respond::refused(request.headers(), status, why)),
         };
-        let Some(entry) = self.routes.find(&host) else { return respond::unknown(request.headers()) };
+        let Some(entry) = self.routes.find(&host) else {
+            return if self.routes.are_whole() {
+                respond::unknown(request.headers())
+            } else {
+                respond::starting(request.headers())
+            };
+        };
         let (State::Ready, Some(target)) = (entry.state, &entry.target) else {
             if entry.state == State::Asleep {
                 self.hints.wake(entry.environment);

@@ -28,6 +28,13 @@ pub fn unknown(headers: &HeaderMap) -> Response<Body> {
     page(headers, &Page { status: StatusCode::NOT_FOUND, title: "No such preview", text, notice: None, waits: false })
 }
 
+/// Which hosts there are is not known yet.
+pub fn starting(headers: &HeaderMap) -> Response<Body> {
+    let (status, title) = (StatusCode::SERVICE_UNAVAILABLE, "This preview is being looked for");
+    let text = "Stagely has just started and does not know all previews yet.";
+    page(headers, &Page { status, title, text, notice: None, waits: true })
+}
+
 /// The host is known and does not lead anywhere now.
 pub fn standing(headers: &HeaderMap, entry: &Entry) -> Response<Body> {
     let (status, title, waits) = match entry.state {

@@ -9,6 +9,7 @@ use anyhow::Context;
 use stagely_cache::Cache;
 use stagely_domain::clock::Clock;
 use stagely_proto::edge::edge_server::EdgeServer;
+use stagely_runtime::admin::Health;
 use stagely_runtime::config::Peer;
 use stagely_runtime::{Kit, Service};
 use tokio_util::sync::CancellationToken;
@@ -35,6 +36,7 @@ pub struct EdgeProxy {
     requests: Arc<AtomicU64>,
     tls: Tls,
     cache: Cache,
+    health: Health,
     clock: Arc<dyn Clock>,
     drain: CancellationToken,
 }
@@ -67,6 +69,7 @@ impl Service for EdgeProxy {
             requests: Arc::default(),
             tls: Tls::load(config.clone())?,
             cache: Cache::connect(kit.settings.redis_url()?.reveal(), &config.redis_prefix).await?,
+            health: kit.health.clone(),
             clock: Arc::clone(&kit.clock),
             drain: kit.shutdown.child_token(),
         };
@@ -76,16 +79,15 @@ impl Service for EdgeProxy {
             drain: edge.drain.clone(),
         };
         kit.serve_grpc(GrpcRoutes::new(EdgeServer::new(server))).await?;
-        kit.health.set_ready(true);
         Ok(edge)
     }
 
     async fn run(self, shutdown: CancellationToken) -> anyhow::Result<()> {
         let tracker = TaskTracker::new();
         tracker.spawn(self.tls.clone().follow(shutdown.clone()));
-        let feed = self.cache.subscribe_routes(shutdown.clone());
-        let routes = Arc::clone(&self.routes);
-        tracker.spawn(async move { routes.follow(feed).await });
+        let (routes, cache, health, stop) =
+            (Arc::clone(&self.routes), self.cache.clone(), self.health, shutdown.clone());
+        tracker.spawn(async move { routes.follow(cache, health, stop).await });
         tracker.spawn(Arc::clone(&self.hints).send(self.cache.clone(), Arc::clone(&self.clock), shutdown.clone()));
         for (index, listener) in self.listeners.into_iter().enumerate() {
             let worker = Arc::new(Worker {

@@ -1,6 +1,6 @@
 use stagely_domain::route::{Notice, State};
 
-use crate::rig::Rig;
+use crate::rig::{Rig, free, redis_url};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_state_has_its_page_and_strangers_text_stays_text() {
@@ -28,4 +28,46 @@ async fn every_state_has_its_page_and_strangers_text_stays_text() {
     let json =
         rig.raw(b"GET / HTTP/1.1\r\nHost: a.example\r\nAccept: application/json\r\nConnection: close\r\n\r\n").await;
     assert!(json.contains("application/problem+json") && json.contains("\"status\":503"), "{json}");
+}
+
+const NOBODY: &[u8] = b"GET / HTTP/1.1\r\nHost: nobody.example\r\nConnection: close\r\n\r\n";
+
+/// Not even that there is no such preview is known before all were read.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_edge_that_does_not_know_its_routes_asks_for_patience_and_is_not_ready() {
+    let rig = Rig::start_with(&redis_url()).await;
+    // It can ask Redis, which has nothing: what matters is that no answer of it is believed.
+    tokio::time::sleep(std::time::Duration::from_millis(600)).await;
+    let answer = rig.raw(NOBODY).await;
+    assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("retry-after: 2"), "{answer}");
+    assert!(!rig.is_ready().await);
+    rig.cache.rebuild_routes(&[], 0).await.unwrap();
+    rig.until("nobody.example", |answer| answer.starts_with("HTTP/1.1 404")).await;
+    assert!(rig.is_ready().await);
+    rig.cache.lose_everything_for_tests().await.unwrap();
+    tokio::time::sleep(std::time::Duration::from_millis(600)).await;
+    assert!(rig.raw(NOBODY).await.starts_with("HTTP/1.1 404") && rig.is_ready().await, "what it knew, it knows");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_edge_starts_without_redis_and_finds_it_when_it_is_there() {
+    let (real, door) = (redis_url(), free().await);
+    let host = real.split(['/', '@']).rfind(|part| part.contains(':') && !part.ends_with(':')).unwrap().to_owned();
+    let rig = Rig::start_with(&real.replace(&host, &door.to_string())).await;
+    assert!(rig.raw(NOBODY).await.starts_with("HTTP/1.1 503"));
+    rig.cache.rebuild_routes(&[], 0).await.unwrap();
+    let listener = tokio::net::TcpListener::bind(door).await.unwrap();
+    let passing = tokio_util::task::TaskTracker::new();
+    let passed = passing.clone();
+    passing.spawn(async move {
+        while let Ok((mut near, _)) = listener.accept().await {
+            let host = host.clone();
+            passed.spawn(async move {
+                let mut far = tokio::net::TcpStream::connect(host).await.unwrap();
+                let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
+            });
+        }
+    });
+    rig.until("nobody.example", |answer| answer.starts_with("HTTP/1.1 404")).await;
+    assert!(rig.is_ready().await);
 }

@@ -27,6 +27,7 @@ const FILES: [&str; 3] = ["ca.pem", "edge.pem", "edge.key"];
 
 pub struct Rig {
     pub edge: SocketAddr,
+    pub admin: SocketAddr,
     pub cache: Cache,
     ca: CertifiedIssuer<'static, KeyPair>,
     tracker: TaskTracker,
@@ -51,13 +52,22 @@ pub struct Machine {
 }
 
 #[expect(clippy::disallowed_methods, reason = "tests are configured by the environment")]
-fn redis_url() -> String {
+pub fn redis_url() -> String {
     std::env::var("STAGELY_TEST_REDIS_URL")
         .expect("STAGELY_TEST_REDIS_URL is not set: run `cargo xtask test integration`")
 }
 
 impl Rig {
+    /// An edge that has read that there are no routes.
     pub async fn start() -> Self {
+        let rig = Self::start_with(&redis_url()).await;
+        rig.cache.rebuild_routes(&[], 0).await.unwrap();
+        rig.until("nobody.example", |answer| answer.starts_with("HTTP/1.1 404")).await;
+        rig
+    }
+
+    /// An edge with its Redis at `url` and nothing in it that was ever made whole.
+    pub async fn start_with(url: &str) -> Self {
         stagely_runtime::install_crypto();
         let files = tempfile::tempdir().unwrap();
         let ca = authority(files.path());
@@ -65,10 +75,11 @@ impl Rig {
         let prefix = format!("test:{}:", uuid::Uuid::new_v4().simple());
         let zero = SocketAddr::from(([127, 0, 0, 1], 0));
         let mut settings = stagely_runtime::config::load().unwrap();
-        settings.common.redis_url = Some(stagely_domain::secret::Secret::new(redis_url()));
+        settings.common.redis_url = Some(stagely_domain::secret::Secret::new(url));
+        let admin = free().await;
         let settings = settings
             .with("ports.edge_proxy.grpc_listen", zero)
-            .with("ports.edge_proxy.admin_listen", zero)
+            .with("ports.edge_proxy.admin_listen", admin)
             .with("edge_proxy.listen", zero)
             .with("edge_proxy.workers", 1)
             .with("edge_proxy.client_cert_file", cert_file)
@@ -85,7 +96,7 @@ impl Rig {
             edge.run(shutdown).await.unwrap();
         });
         let cache = Cache::connect(&redis_url(), &prefix).await.unwrap();
-        Self { edge: address, cache, ca, tracker, version: 1.into(), shutdown: stop, files }
+        Self { edge: address, admin, cache, ca, tracker, version: 1.into(), shutdown: stop, files }
     }
 
     /// From now on machines and the edge's files have their certificates from another authority.
@@ -177,9 +188,19 @@ impl Rig {
         }
     }
 
+    /// Whether the edge says that it is ready.
+    pub async fn is_ready(&self) -> bool {
+        let ask = b"GET /readyz HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n";
+        Self::raw_at(self.admin, ask).await.starts_with("HTTP/1.1 200")
+    }
+
     /// Sends bytes on a new connection and reads until the edge closes it or is silent for a while.
     pub async fn raw(&self, bytes: &[u8]) -> String {
-        let mut stream = TcpStream::connect(self.edge).await.unwrap();
+        Self::raw_at(self.edge, bytes).await
+    }
+
+    async fn raw_at(address: SocketAddr, bytes: &[u8]) -> String {
+        let mut stream = TcpStream::connect(address).await.unwrap();
         stream.write_all(bytes).await.unwrap();
         let mut answer = Vec::new();
         let mut piece = [0; 16 * 1024];
@@ -191,6 +212,11 @@ impl Rig {
         }
         String::from_utf8_lossy(&answer).into_owned()
     }
+}
+
+/// An address that nobody listens at.
+pub async fn free() -> SocketAddr {
+    TcpListener::bind(("127.0.0.1", 0)).await.unwrap().local_addr().unwrap()
 }
 
 /// What a machine speaks that has switched protocols: everything comes back, and `bye` is the end. What it heard is known only
