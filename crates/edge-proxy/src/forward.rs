@@ -14,7 +14,7 @@ use stagely_domain::route::{Entry, State};
 use tokio::io::{AsyncWriteExt, WriteHalf};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
-use tokio::time::timeout;
+use tokio::time::Instant;
 use tokio_rustls::client::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -27,7 +27,7 @@ use crate::upstream::{
 };
 use crate::{respond, upgrade};
 
-/// How long a service may take to begin its answer.
+/// How long a service may take to begin its answer, from the last byte of the request on that moved.
 const ANSWER: Duration = Duration::from_secs(120);
 
 type Writer = WriteHalf<TlsStream<TcpStream>>;
@@ -114,14 +114,14 @@ impl Worker {
             let Connection { mut reader, writer, fresh } = connection;
             let (done, back) = oneshot::channel();
             let payload = if framing == Framing::None { None } else { body.take() };
-            let mut sending: Option<Upload> = Some(Box::pin(send(writer, head.clone(), payload, framing, done)));
+            let sent = Arc::new(AtomicU64::new(0));
+            let upload = send(writer, head.clone(), payload, framing, Arc::clone(&sent), done);
+            let mut sending: Option<Upload> = Some(Box::pin(upload));
             let mut buffer = BytesMut::with_capacity(8 * 1024);
-            let read = timeout(ANSWER, both(&mut sending, read_head(&mut reader, &mut buffer, &method))).await;
-            let answer = match read {
-                Ok(Ok(answer)) => answer,
-                Ok(Err(UpstreamError::Closed)) if again && !fresh => continue,
-                Ok(Err(error)) => return Err(error),
-                Err(_) => return Err(UpstreamError::Timeout),
+            let answer = match both(&mut sending, &sent, read_head(&mut reader, &mut buffer, &method)).await {
+                Ok(answer) => answer,
+                Err(UpstreamError::Closed) if again && !fresh => continue,
+                Err(error) => return Err(error),
             };
             if answer.status == StatusCode::SWITCHING_PROTOCOLS {
                 let (Some(visitor), Some(protocol)) = (visitor, upgrade) else {
@@ -138,29 +138,52 @@ impl Worker {
     }
 }
 
-/// Polls the upload until the head is there; whichever ends first does not stop the other.
+/// Polls the upload until the head is there; whichever ends first does not stop the other. `sent` grows with the upload, and
+/// as long as it does, there is time.
 async fn both<T>(
     sending: &mut Option<Upload>,
+    sent: &AtomicU64,
     head: impl Future<Output = Result<T, UpstreamError>>,
 ) -> Result<T, UpstreamError> {
-    tokio::pin!(head);
+    let patience = tokio::time::sleep(ANSWER);
+    tokio::pin!(head, patience);
+    let mut known = 0;
     loop {
-        let Some(upload) = sending else { return head.await };
+        let uploading = async {
+            match sending.as_mut() {
+                // A machine may answer and close without reading all: its answer is waited for in any case.
+                Some(upload) => {
+                    let _ = upload.await;
+                }
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             biased;
-            // A machine may answer and close without reading all: its answer is waited for in any case.
-            _ = upload => *sending = None,
+            () = uploading => {
+                *sending = None;
+                patience.as_mut().reset(Instant::now() + ANSWER);
+            }
             answer = &mut head => return answer,
+            () = &mut patience => {
+                let now = sent.load(Ordering::Relaxed);
+                if sending.is_none() || now == known {
+                    return Err(UpstreamError::Timeout);
+                }
+                known = now;
+                patience.as_mut().reset(Instant::now() + ANSWER);
+            }
         }
     }
 }
 
-/// Writes head and body, and gives the writer back when all is written.
+/// Writes head and body, and gives the writer back when all is written. `sent` is how much of the body is.
 async fn send(
     mut writer: Writer,
     head: Vec<u8>,
     body: Option<Incoming>,
     framing: Framing,
+    sent: Arc<AtomicU64>,
     done: oneshot::Sender<Writer>,
 ) -> std::io::Result<()> {
     writer.write_all(&head).await?;
@@ -169,6 +192,7 @@ async fn send(
             let frame = frame.map_err(|_| std::io::Error::from(std::io::ErrorKind::ConnectionAborted))?;
             let Ok(data) = frame.into_data() else { continue };
             piece(&mut writer, &data, framing).await?;
+            sent.fetch_add(data.len() as u64, Ordering::Relaxed);
         }
         if framing == Framing::Chunked {
             writer.write_all(b"0\r\n\r\n").await?;
@@ -227,4 +251,56 @@ fn accept_only(headers: &HeaderMap) -> HeaderMap {
         only.insert(header::ACCEPT, value.clone());
     }
     only
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::time::Duration;
+
+    use tokio::time::{Instant, sleep};
+
+    use super::{ANSWER, both};
+    use crate::upstream::{Upload, UpstreamError};
+
+    /// So many pieces, a minute for each.
+    fn slow(pieces: u64, sent: &Arc<AtomicU64>) -> Upload {
+        let sent = Arc::clone(sent);
+        Box::pin(async move {
+            for _ in 0..pieces {
+                sleep(Duration::from_secs(60)).await;
+                sent.fetch_add(1, Ordering::Relaxed);
+            }
+            Ok(())
+        })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_upload_takes_nothing_from_the_time_for_the_answer() {
+        let sent = Arc::default();
+        let head = async {
+            sleep(Duration::from_secs(60 * 60) + ANSWER - Duration::from_secs(1)).await;
+            Ok("answer")
+        };
+        let mut sending = Some(slow(60, &sent));
+        assert!(matches!(both(&mut sending, &sent, head).await, Ok("answer")));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_that_moves_and_no_answer_is_the_end() {
+        let sent = Arc::default();
+        let uploads: [(Upload, Duration); 3] = [
+            (Box::pin(pending()), ANSWER),
+            (Box::pin(async { Ok(()) }), ANSWER),
+            (slow(10, &sent), Duration::from_secs(600) + ANSWER),
+        ];
+        for (upload, wanted) in uploads {
+            let begun = Instant::now();
+            let answer = both(&mut Some(upload), &sent, pending::<Result<(), _>>()).await;
+            assert!(matches!(answer, Err(UpstreamError::Timeout)));
+            assert_eq!(begun.elapsed().as_secs(), wanted.as_secs());
+        }
+    }
 }
