@@ -114,7 +114,7 @@ mod tests {
 
     #[test]
     fn an_outage_of_others_parks_nothing_and_what_is_wrong_for_good_does() {
-        let told = |kind| hosted("test")(ForgeError::new(kind, "test", "no")).may_park;
+        let told = |kind| hosted("test")(ForgeError { kind, doing: "test", message: String::new() }).may_park;
         assert!(!told(Forge::Unavailable) && !told(Forge::Auth) && told(Forge::Invalid));
         for kind in [Cloud::Auth, Cloud::Unavailable, Cloud::Capacity] {
             assert!(!clouded("test")(CloudError::new(kind, "test", "no")).may_park, "{kind:?}");
