@@ -42,14 +42,16 @@ pub(crate) struct Config<'c> {
 type Refusal = fn(doing: &'static str, status: u16, body: &[u8]) -> CloudError;
 
 /// The client of one account.
+#[derive(Clone)]
 pub(crate) struct Rest {
     client: Client,
     base: String,
     token: Secret,
     clock: Arc<dyn Clock>,
-    budget: Budget,
+    budget: Arc<Budget>,
     max_pause: Duration,
     refusal: Refusal,
+    removes: bool,
 }
 
 /// A request beyond its path.
@@ -75,16 +77,37 @@ impl Rest {
             base: checked_base(config.api_url)?,
             token: config.token.clone(),
             clock,
-            budget: Budget::new(config.per_hour, config.per_minute),
+            budget: Arc::new(Budget::new(config.per_hour, config.per_minute)),
             max_pause: config.max_pause,
             refusal: config.refusal,
+            removes: false,
         })
+    }
+
+    /// The same client for who removes something: what it reads for that is taken from what is kept for deletes.
+    pub(crate) fn removing(&self) -> Self {
+        Self { removes: true, ..self.clone() }
     }
 
     /// One resource, or anything that is read.
     pub(crate) async fn get(&self, doing: &'static str, path: &str, query: &[(&str, &str)]) -> Result<Value> {
         let ask = Ask { query, body: None };
-        self.call(doing, Method::GET, path, ask, Need::Free).await
+        self.call(doing, Method::GET, path, ask, self.look(Need::Read)).await
+    }
+
+    /// A page of a list. What was begun waits a little for its end, which would otherwise be begun again and again.
+    pub(crate) async fn get_page(
+        &self,
+        doing: &'static str,
+        path: &str,
+        query: &[(&str, &str)],
+        is_first: bool,
+    ) -> Result<Value> {
+        if is_first {
+            return self.get(doing, path, query).await;
+        }
+        self.budget.wait_for(self.look(Need::Page)).await.map_err(|wait| used_up(doing, wait))?;
+        self.send(doing, Method::GET, path, Ask { query, body: None }).await
     }
 
     /// Makes or changes something.
@@ -108,7 +131,7 @@ impl Rest {
 
     /// Removes something; `None` when it was not there. Never with a query, by which some providers remove all that fits it.
     pub(crate) async fn delete(&self, doing: &'static str, path: &str) -> Result<Option<Value>> {
-        match self.call(doing, Method::DELETE, path, Ask::default(), Need::Free).await {
+        match self.call(doing, Method::DELETE, path, Ask::default(), Need::Delete).await {
             Ok(value) => Ok(Some(value)),
             Err(error) if error.kind == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
@@ -116,10 +139,16 @@ impl Rest {
     }
 
     async fn call(&self, doing: &'static str, method: Method, path: &str, ask: Ask<'_>, need: Need) -> Result<Value> {
-        self.budget.take(need).map_err(|wait| {
-            let kind = ErrorKind::RateLimited { retry_after: Some(wait) };
-            CloudError::new(kind, doing, "the account's requests are used up")
-        })?;
+        self.budget.take(need).map_err(|wait| used_up(doing, wait))?;
+        self.send(doing, method, path, ask).await
+    }
+
+    /// What a look is taken from.
+    const fn look(&self, need: Need) -> Need {
+        if self.removes { Need::Delete } else { need }
+    }
+
+    async fn send(&self, doing: &'static str, method: Method, path: &str, ask: Ask<'_>) -> Result<Value> {
         let changes = method != Method::GET;
         let mut request = self
             .client
@@ -201,6 +230,11 @@ fn checked_base(url: &str) -> Result<String> {
         "http" if loopback => Ok(url.trim_end_matches('/').to_owned()),
         _ => Err(invalid("the API's address must begin with https://")),
     }
+}
+
+fn used_up(doing: &'static str, wait: Duration) -> CloudError {
+    let kind = ErrorKind::RateLimited { retry_after: Some(wait) };
+    CloudError::new(kind, doing, "the account's requests are used up")
 }
 
 fn unanswered(doing: &'static str, error: &reqwest::Error) -> CloudError {

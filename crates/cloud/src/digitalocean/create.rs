@@ -94,7 +94,7 @@ impl DigitalOcean {
             named(error, order)
         };
         if progress == Progress::Failed {
-            return match machine::remove_droplet(&self.http, DOING, droplet.id).await {
+            return match machine::remove_droplet(&self.http.removing(), DOING, droplet.id).await {
                 Ok(true) => Err(full()),
                 // What may be left of it is found again by its tags.
                 _ => Err(full().ambiguous()),

@@ -18,6 +18,7 @@ const PER_HOUR: u32 = 5000;
 /// Every request is forgotten after an hour.
 const MAX_PAUSE: Duration = Duration::from_secs(3600);
 
+#[derive(Clone)]
 pub(super) struct Http {
     rest: Rest,
     timing: Timing,
@@ -46,6 +47,11 @@ impl Http {
             refusal: refusal::read,
         };
         Ok(Self { rest: Rest::new(&rest, clock)?, timing })
+    }
+
+    /// The same for who removes something, whose looks are taken from what is kept for deletes.
+    pub(super) fn removing(&self) -> Self {
+        Self { rest: self.rest.removing(), timing: self.timing }
     }
 
     /// Makes a tag, so that something can be given it. One that is there stays.

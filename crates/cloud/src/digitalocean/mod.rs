@@ -176,7 +176,7 @@ impl Cloud for DigitalOcean {
     }
 
     async fn delete(&self, id: &ProviderId) -> Result<DeleteProgress> {
-        let gone = machine::remove(&self.http, Meant::read(id)?).await?;
+        let gone = machine::remove(&self.http.removing(), Meant::read(id)?).await?;
         Ok(if gone { DeleteProgress::Gone } else { DeleteProgress::InProgress })
     }
 
@@ -200,7 +200,7 @@ impl Cloud for DigitalOcean {
         if residue.kind == ResidueKind::Firewall {
             self.firewalls.forget().await;
         }
-        leftovers::delete(&self.http, residue).await
+        leftovers::delete(&self.http.removing(), residue).await
     }
 
     async fn console_tail(&self, _: &ProviderId) -> Result<Option<String>> {

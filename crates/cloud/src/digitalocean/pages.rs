@@ -88,9 +88,9 @@ impl Http {
         query: &[(&str, &str)],
         number: u32,
     ) -> Result<Page<T>> {
-        let number = number.to_string();
-        let query: Vec<_> = query.iter().copied().chain([("page", &*number), ("per_page", PER_PAGE)]).collect();
-        let mut answer = self.get(doing, path, &query).await?;
+        let text = number.to_string();
+        let query: Vec<_> = query.iter().copied().chain([("page", &*text), ("per_page", PER_PAGE)]).collect();
+        let mut answer = self.get_page(doing, path, &query, number == 1).await?;
         // Of the address of the next page only its number is used: the token goes nowhere that a body names.
         let next = match answer.pointer("/links/pages/next").and_then(Value::as_str) {
             Some(address) => Some(page_number(address).ok_or_else(|| {

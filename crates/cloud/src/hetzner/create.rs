@@ -74,7 +74,7 @@ impl Hetzner {
     /// Follows a create that was accepted: placing can fail later, and then nothing may stay behind.
     async fn accepted(&self, server: Server, answer: &Value, id: MachineId) -> Result<Placed> {
         match self.http.follow(DOING, answer).await {
-            Ok(Progress::Failed(error)) => match machine::remove_server_of(&self.http, id).await {
+            Ok(Progress::Failed(error)) => match machine::remove_server_of(&self.http.removing(), id).await {
                 Ok(true) => Err(error),
                 // What may be left of it is found again by its labels.
                 _ => Err(error.ambiguous()),

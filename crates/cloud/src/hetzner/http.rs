@@ -24,6 +24,7 @@ const PER_PAGE: &str = "50";
 /// More pages than an account can fill: a list that never ends is an error.
 const MAX_PAGES: u32 = 400;
 
+#[derive(Clone)]
 pub(super) struct Http {
     rest: Rest,
     timing: Timing,
@@ -54,6 +55,11 @@ impl Http {
         Ok(Self { rest: Rest::new(&rest, clock)?, timing })
     }
 
+    /// The same for who removes something, whose looks are taken from what is kept for deletes.
+    pub(super) fn removing(&self) -> Self {
+        Self { rest: self.rest.removing(), timing: self.timing }
+    }
+
     /// Every page of a list; `key` is its name in the answer. Any failed page fails the whole.
     pub(super) async fn list<T: DeserializeOwned>(
         &self,
@@ -76,7 +82,7 @@ impl Http {
         for _ in 0..MAX_PAGES {
             let number = page.to_string();
             let query: Vec<_> = query.iter().copied().chain([("page", &*number), ("per_page", PER_PAGE)]).collect();
-            let mut answer = self.get(doing, path, &query).await?;
+            let mut answer = self.get_page(doing, path, &query, page == 1).await?;
             let next = answer.pointer("/meta/pagination/next_page").and_then(Value::as_u64);
             let found: Vec<T> = parse(doing, answer.get_mut(key).map(Value::take).unwrap_or_default())?;
             items.extend(found);

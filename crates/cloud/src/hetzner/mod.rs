@@ -165,7 +165,7 @@ impl Cloud for Hetzner {
     }
 
     async fn delete(&self, id: &ProviderId) -> Result<DeleteProgress> {
-        let gone = machine::remove(&self.http, machine_of(id)?).await?;
+        let gone = machine::remove(&self.http.removing(), machine_of(id)?).await?;
         Ok(if gone { DeleteProgress::Gone } else { DeleteProgress::InProgress })
     }
 
@@ -186,7 +186,7 @@ impl Cloud for Hetzner {
     }
 
     async fn delete_residue(&self, residue: &Residue) -> Result<DeleteProgress> {
-        leftovers::delete(&self.http, residue).await
+        leftovers::delete(&self.http.removing(), residue).await
     }
 
     async fn console_tail(&self, _: &ProviderId) -> Result<Option<String>> {

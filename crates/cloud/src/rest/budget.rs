@@ -7,19 +7,36 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The part that only reads and deletes may use: what costs money can always be looked for and removed.
-const RESERVE: f64 = 0.2;
+/// How long a list that was begun waits for the request of its next page.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// The part of a minute's requests that may be sent at once; the rest flows in over the minute, so that no minute,
 /// wherever it begins, sees more than the limit.
 const BURST: f64 = 0.4;
 
-/// What a request is for.
+/// What a request is for. Each leaves a part of the allowance to those that come after it here: what costs money can always
+/// be looked for, and removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Need {
-    /// Reading or deleting: from the whole allowance.
-    Free,
-    /// Making something: leaves the reserve alone.
+    /// Making or changing something.
     Make,
+    /// Reading.
+    Read,
+    /// Reading the rest of a list that was begun: lists end before others begin.
+    Page,
+    /// Deleting, and the looks that it takes: from the whole allowance.
+    Delete,
+}
+
+impl Need {
+    /// The part of the allowance that is not for it.
+    const fn leaves(self) -> f64 {
+        match self {
+            Self::Make => 0.2,
+            Self::Read => 0.1,
+            Self::Page => 0.05,
+            Self::Delete => 0.0,
+        }
+    }
 }
 
 /// The allowance of one account.
@@ -63,6 +80,20 @@ impl Budget {
         }
         allowance.buckets().for_each(|bucket| bucket.left -= 1.0);
         Ok(())
+    }
+
+    /// The same, and waits for its turn when that is near.
+    ///
+    /// # Errors
+    /// How long to wait for it still.
+    pub(super) async fn wait_for(&self, need: Need) -> Result<(), Duration> {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            match self.take(need) {
+                Err(wait) if Instant::now() + wait <= until => tokio::time::sleep(wait).await,
+                taken => return taken,
+            }
+        }
     }
 
     /// Corrects the count of the hour by what the provider says.
@@ -109,8 +140,7 @@ impl Bucket {
     /// How long until one request may be taken; nothing when it may be now.
     fn wait(&mut self, now: Instant, need: Need) -> Duration {
         self.refill(now);
-        let kept_back = if need == Need::Make { self.size * RESERVE } else { 0.0 };
-        let missing = (kept_back + 1.0 - self.left).max(0.0);
+        let missing = (self.size * need.leaves() + 1.0 - self.left).max(0.0);
         Duration::from_secs_f64(missing / self.per_second)
     }
 }
@@ -122,26 +152,42 @@ mod tests {
     use super::{Budget, Need};
 
     #[tokio::test(start_paused = true)]
-    async fn makes_stop_at_the_reserve_while_deletes_go_on_and_time_gives_back() {
-        for (budget, makes, frees, wait) in
-            [(Budget::new(3600, None), 2880, 720, 1.0), (Budget::new(5000, Some(250)), 80, 20, 0.4)]
+    async fn makes_stop_first_then_reads_while_deletes_go_on_and_time_gives_back() {
+        for (budget, counts, wait) in
+            [(Budget::new(3600, None), [2880, 360, 180, 180], 1.0), (Budget::new(5000, Some(250)), [80, 10, 5, 5], 0.4)]
         {
-            let made = (0..5000).take_while(|_| budget.take(Need::Make).is_ok()).count();
-            assert_eq!(made, makes);
-            let freed = (0..5000).take_while(|_| budget.take(Need::Free).is_ok()).count();
-            assert_eq!(freed, frees);
-            let told = budget.take(Need::Free).unwrap_err();
+            for (need, count) in [Need::Make, Need::Read, Need::Page, Need::Delete].into_iter().zip(counts) {
+                let taken = (0..5000).take_while(|_| budget.take(need).is_ok()).count();
+                assert_eq!(taken, count, "{need:?}");
+            }
+            let told = budget.take(Need::Delete).unwrap_err();
             assert!((told.as_secs_f64() - wait).abs() < 0.01, "{told:?}");
             tokio::time::advance(told + Duration::from_millis(1)).await;
-            assert!(budget.take(Need::Free).is_ok());
+            assert!(budget.take(Need::Delete).is_ok());
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_list_that_was_begun_waits_for_its_pages_and_goes_before_new_ones() {
+        let budget = Budget::new(3600, None);
+        while budget.take(Need::Read).is_ok() {}
+        let begun = tokio::time::Instant::now();
+        for _ in 0..200 {
+            budget.wait_for(Need::Page).await.unwrap();
+            assert!(budget.take(Need::Read).is_err());
+        }
+        // The part that is the pages' alone at once, and then one in each second.
+        assert!((19..=21).contains(&begun.elapsed().as_secs()), "{:?}", begun.elapsed());
+        assert!(budget.take(Need::Delete).is_ok(), "they left what is the deletes'");
+        budget.close(Duration::from_secs(60));
+        assert_eq!(budget.wait_for(Need::Page).await, Err(Duration::from_secs(60)), "nobody waits for that");
     }
 
     #[tokio::test(start_paused = true)]
     async fn five_hundred_makes_and_deletes_never_pass_the_limit_of_any_minute() {
         let budget = Budget::new(5000, Some(250));
         let (begun, mut sent) = (tokio::time::Instant::now(), Vec::new());
-        for need in [Need::Make, Need::Free] {
+        for need in [Need::Make, Need::Delete] {
             for _ in 0..500 {
                 while let Err(wait) = budget.take(need) {
                     assert!(wait <= Duration::from_secs(60));
@@ -163,10 +209,10 @@ mod tests {
         budget.learn(Some(7200.0), Some(1441.0));
         assert!(budget.take(Need::Make).is_ok());
         assert!(budget.take(Need::Make).is_err());
-        assert!(budget.take(Need::Free).is_ok());
+        assert!(budget.take(Need::Read).is_ok());
         budget.close(Duration::from_secs(30));
-        assert_eq!(budget.take(Need::Free).unwrap_err(), Duration::from_secs(30));
+        assert_eq!(budget.take(Need::Delete).unwrap_err(), Duration::from_secs(30));
         tokio::time::advance(Duration::from_secs(30)).await;
-        assert!(budget.take(Need::Free).is_ok());
+        assert!(budget.take(Need::Read).is_ok());
     }
 }

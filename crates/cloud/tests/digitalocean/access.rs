@@ -191,6 +191,40 @@ async fn creates_leave_requests_for_deletes() {
 }
 
 #[tokio::test]
+async fn looks_leave_requests_for_deletes() {
+    let rig = Rig::start().await;
+    let (request, created) = rig.running("").await;
+    rig.double.world().teams[0].left = 400;
+    // The first answer tells what is left.
+    while rig.cloud.find(request.machine).await.is_ok() {}
+    let error = rig.cloud.find(request.machine).await.unwrap_err();
+    assert!(matches!(error.kind, ErrorKind::RateLimited { retry_after: Some(_) }), "{error}");
+    stagely_cloud::contract::delete(&rig.cloud, &created.id).await;
+    assert_eq!(rig.bill(), NOTHING);
+}
+
+#[tokio::test]
+async fn a_list_that_was_begun_is_read_to_its_end() {
+    let rig = Rig::start().await;
+    for number in 1..=401 {
+        rig.double.world().teams[0].plant("images", &(10_000 + number).to_string(), &[]);
+    }
+    let mut usual = config(&rig.double.url(), TOKEN);
+    usual.per_minute = 100;
+    // Wherever the requests of a minute run out, it is between two lists.
+    for before in 0..4 {
+        let cloud = DigitalOcean::new(usual.clone(), Arc::new(SystemClock)).unwrap();
+        for _ in 0..before {
+            cloud.catalogue().await.unwrap();
+        }
+        while cloud.list(InstallationId::generate()).await.is_ok() {}
+    }
+    let page = |number: u32| rig.asked(&format!("GET /v2/images?private=true&page={number}&"));
+    assert!(page(1) > 4);
+    assert_eq!((page(2), page(3)), (page(1), page(1)));
+}
+
+#[tokio::test]
 async fn three_hundred_creates_at_once_are_held_back_before_the_provider_has_to() {
     let rig = Rig::start().await;
     let mut usual = config(&rig.proxy.url(), TOKEN);
