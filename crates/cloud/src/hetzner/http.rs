@@ -23,6 +23,8 @@ const MAX_PAUSE: Duration = Duration::from_secs(60);
 const PER_PAGE: &str = "50";
 /// More pages than an account can fill: a list that never ends is an error.
 const MAX_PAGES: u32 = 400;
+/// How often a list is read anew that changed while it was read, and may lack what moved to a page before.
+const READINGS: u32 = 3;
 
 #[derive(Clone)]
 pub(super) struct Http {
@@ -60,7 +62,8 @@ impl Http {
         Self { rest: self.rest.removing(), timing: self.timing }
     }
 
-    /// Every page of a list; `key` is its name in the answer. Any failed page fails the whole.
+    /// Every page of a list; `key` is its name in the answer. Any failed page fails the whole, and so
+    /// does a list that does not stand still.
     pub(super) async fn list<T: DeserializeOwned>(
         &self,
         doing: &'static str,
@@ -78,22 +81,46 @@ impl Http {
         key: &str,
         query: &[(&str, &str)],
     ) -> Result<Vec<T>> {
-        let (mut items, mut page) = (Vec::new(), 1_u64);
+        for _ in 0..READINGS {
+            if let Some(items) = self.read_list(doing, path, key, query).await? {
+                return Ok(items);
+            }
+        }
+        Err(CloudError::new(ErrorKind::Unavailable, doing, "the list changes while it is read"))
+    }
+
+    /// `None` when something moved between its pages.
+    async fn read_list<T: DeserializeOwned>(
+        &self,
+        doing: &'static str,
+        path: &str,
+        key: &str,
+        query: &[(&str, &str)],
+    ) -> Result<Option<Vec<T>>> {
+        let broken = |message: &str| CloudError::new(ErrorKind::Protocol, doing, message);
+        let (mut items, mut page, mut said) = (Vec::new(), 1_u64, None);
         for _ in 0..MAX_PAGES {
             let number = page.to_string();
             let query: Vec<_> = query.iter().copied().chain([("page", &*number), ("per_page", PER_PAGE)]).collect();
             let mut answer = self.get_page(doing, path, &query, page == 1).await?;
+            let total = answer.pointer("/meta/pagination/total_entries").and_then(Value::as_u64);
+            if *said.get_or_insert(total) != total {
+                return Ok(None);
+            }
             let next = answer.pointer("/meta/pagination/next_page").and_then(Value::as_u64);
             let found: Vec<T> = parse(doing, answer.get_mut(key).map(Value::take).unwrap_or_default())?;
             items.extend(found);
             match next {
                 // Only forward: a list that turns in a circle is broken.
                 Some(next) if next > page => page = next,
-                Some(_) => return Err(CloudError::new(ErrorKind::Protocol, doing, "its pages turn in a circle")),
-                None => return Ok(items),
+                Some(_) => return Err(broken("its pages turn in a circle")),
+                None if total.is_some_and(|total| total > items.len() as u64) => {
+                    return Err(broken("it is shorter than it says"));
+                }
+                None => return Ok(Some(items)),
             }
         }
-        Err(CloudError::new(ErrorKind::Protocol, doing, "its pages do not end"))
+        Err(broken("its pages do not end"))
     }
 
     /// Follows the action that `answer` holds under `action`, for a while.

@@ -37,6 +37,24 @@ async fn pages_that_turn_in_a_circle_end_in_an_error() {
 }
 
 #[tokio::test]
+async fn a_list_that_does_not_add_up_is_an_error_and_never_short() {
+    let rig = Rig::start().await;
+    let page = |next: Option<u32>, total: u32| {
+        let meta = json!({"pagination": {"next_page": next, "total_entries": total}});
+        let body = json!({"images": [], "servers": [], "meta": meta}).to_string();
+        Fault::Answer { status: 200, headers: vec![], body }
+    };
+    // More than was shown, and no more pages.
+    rig.proxy.harm_when(|_| true, page(None, 3));
+    assert_eq!(rig.cloud.list(InstallationId::generate()).await.unwrap_err().kind, ErrorKind::Protocol);
+    // One that changes between its pages may lack what moved: it is read again, and not for ever.
+    rig.proxy.harm_when(|seen| seen.path.contains("page=1&"), page(Some(2), 1));
+    rig.proxy.also_harm_when(|seen| seen.path.contains("page=2&"), page(None, 0));
+    assert_eq!(rig.cloud.list(InstallationId::generate()).await.unwrap_err().kind, ErrorKind::Unavailable);
+    assert_eq!(rig.proxy.seen().len(), 6);
+}
+
+#[tokio::test]
 async fn a_machine_whose_labels_were_damaged_makes_the_list_incomplete() {
     let rig = Rig::start().await;
     let (request, _) = rig.running("").await;
