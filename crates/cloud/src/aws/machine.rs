@@ -63,8 +63,11 @@ impl Aws {
                 None => vms.push(unseen_vm(id, &tags)),
             }
         }
-        vms.extend(found.iter().filter_map(|instance| vm(instance, &Tags::read(instance.tags())?)));
-        vms.retain(|vm| vm.machine == machine);
+        for instance in found.iter().filter(|instance| tags::machine(instance.tags()) == Some(machine)) {
+            if state(instance) != "terminated" {
+                vms.extend(vm(instance, &owned(doing, instance)?));
+            }
+        }
         Ok(vms)
     }
 
@@ -81,7 +84,10 @@ impl Aws {
                 }
                 None => {
                     let id = instance.instance_id().unwrap_or_default();
-                    tracing::warn!("instance {id} carries our tag, and cannot be read: it is not listed");
+                    tracing::error!(
+                        "instance {id} carries our tag, and others were changed: put them back as they were, or end it \
+                         yourself; it is not listed"
+                    );
                     listing.complete = false;
                 }
             }
@@ -179,8 +185,14 @@ pub(super) fn is_instance(id: &str) -> bool {
 
 /// Its tags; what carries none of ours is not touched.
 pub(super) fn owned(doing: &'static str, instance: &Instance) -> Result<Tags> {
-    let message = "it does not carry our tags: it is somebody else's, or they were changed";
-    Tags::read(instance.tags()).ok_or_else(|| CloudError::new(ErrorKind::Permission, doing, message))
+    Tags::read(instance.tags()).ok_or_else(|| {
+        let id = instance.instance_id().unwrap_or_default();
+        let message = format!(
+            "{id} does not carry our tags: it is somebody else's, or they were changed; put them back as they were, \
+             or end it yourself"
+        );
+        CloudError::new(ErrorKind::Permission, doing, message)
+    })
 }
 
 pub(super) fn state(instance: &Instance) -> &str {

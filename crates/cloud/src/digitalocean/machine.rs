@@ -165,11 +165,22 @@ pub(super) fn named(images: Vec<Image>) -> Vec<Copy> {
     images.into_iter().filter_map(copy).collect()
 }
 
+/// The droplets of a machine. One that carries its tag and cannot be read is an error: it is there, and costs.
 async fn droplets_of(http: &Http, doing: &'static str, machine: MachineId) -> Result<Vec<(Droplet, Tags)>> {
     let tag = machine_tag(machine);
     let found: Vec<Droplet> = http.list(doing, "droplets", &[("tag_name", &*tag)]).await?;
-    let read = found.into_iter().filter_map(|droplet| Tags::read(&droplet.tags).map(|tags| (droplet, tags)));
-    Ok(read.filter(|(_, tags)| tags.machine == machine).collect())
+    let carries = |droplet: &Droplet| tags::machine(&droplet.tags) == Some(machine);
+    let read = |droplet: Droplet| tags_of(doing, &droplet).map(|tags| (droplet, tags));
+    found.into_iter().filter(carries).map(read).collect()
+}
+
+fn tags_of(doing: &'static str, droplet: &Droplet) -> Result<Tags> {
+    let damaged = || CloudError::new(ErrorKind::Permission, doing, damage(droplet));
+    Tags::read(&droplet.tags).ok_or_else(damaged)
+}
+
+fn damage(droplet: &Droplet) -> String {
+    tags::damage(&format!("droplet {} ({})", droplet.id, droplet.name), &droplet.tags)
 }
 
 /// Looks for everything of what is meant. Snapshots first: what wakes in between is then seen twice and not missed.
@@ -222,7 +233,7 @@ pub(super) async fn droplets_in(
             Some(tags) if tags.installation == installation => droplets.push((droplet, tags)),
             Some(_) => {}
             None => {
-                tracing::warn!("droplet {} carries our tag, and cannot be read: it is not listed", droplet.id);
+                tracing::error!("{}; it is not listed", damage(&droplet));
                 complete = false;
             }
         }
@@ -259,7 +270,8 @@ pub(super) async fn drop_copy(http: &Http, doing: &'static str, id: u64) -> Resu
 async fn remove_unlisted(http: &Http, doing: &'static str, meant: Meant) -> Result<bool> {
     let Some(number) = meant.root else { return Ok(true) };
     match droplet(http, doing, number).await? {
-        Some(found) if Tags::read(&found.tags).is_some_and(|tags| tags.machine == meant.machine) => {
+        Some(found) if tags::machine(&found.tags) == Some(meant.machine) => {
+            tags_of(doing, &found)?;
             remove_droplet(http, doing, number).await
         }
         _ => Ok(true),

@@ -203,6 +203,22 @@ pub(super) fn machine(tags: &[String]) -> Option<MachineId> {
     value(tags, MACHINE)
 }
 
+/// Why [`Tags::read`] cannot read what carries our tag, and what to do about it.
+pub(super) fn damage(what: &str, tags: &[String]) -> String {
+    let is_time = |secs: i64| DateTime::from_timestamp(secs, 0).is_some();
+    let wrong = [
+        (MACHINE, machine(tags).is_none()),
+        (INSTALLATION, installation(tags).is_none()),
+        (EXPIRES, !value(tags, EXPIRES).is_some_and(is_time)),
+        (PORT, value::<u16>(tags, PORT).is_none()),
+        (ROLE, value::<String>(tags, ROLE).is_none()),
+    ];
+    let names: Vec<&str> = wrong.into_iter().filter(|(_, is_wrong)| *is_wrong).map(|(name, _)| name).collect();
+    let names = names.join(", ");
+    let fix = format!("put that back as it was, or remove {what} yourself");
+    format!("{what} carries our tags, and {names} was changed or removed: {fix}")
+}
+
 pub(super) fn is_held(tags: &[String]) -> bool {
     hold(tags).is_some()
 }
@@ -222,7 +238,7 @@ mod tests {
     use stagely_domain::clock::SystemClock;
     use stagely_domain::id::{ImageId, InstallationId};
 
-    use super::{Bed, Golden, Origin, Tags, is_held};
+    use super::{Bed, Golden, Origin, Tags, damage, is_held};
     use crate::contract::request;
 
     #[test]
@@ -268,6 +284,8 @@ mod tests {
         tags.retain(|tag| !tag.starts_with("stagely-expires"));
         tags.push("stagely-expires:soon".to_owned());
         assert_eq!(Tags::read(&tags), None);
+        let told = damage("droplet 7", &tags);
+        assert!(told.contains("droplet 7") && told.contains("stagely-expires was changed"), "{told}");
         let (installation, machine) = (request.installation, request.machine);
         let name = Origin { installation, machine, root: 1, droplet: 2 }.name();
         for foreign in

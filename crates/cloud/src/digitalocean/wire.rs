@@ -10,6 +10,8 @@ use crate::rest::or_default;
 pub(super) struct Droplet {
     pub(super) id: u64,
     #[serde(default, deserialize_with = "or_default")]
+    pub(super) name: String,
+    #[serde(default, deserialize_with = "or_default")]
     pub(super) status: String,
     /// An action goes on with it.
     #[serde(default, deserialize_with = "or_default")]

@@ -138,6 +138,27 @@ pub(super) fn image(labels: &Labels) -> Option<ImageId> {
     value(labels, IMAGE)
 }
 
+/// Whether a machine sleeps in a snapshot with these labels, or did, so far as they say.
+pub(super) fn is_of_machine(labels: &Labels) -> bool {
+    labels.contains_key(MACHINE) && !labels.contains_key(IMAGE)
+}
+
+/// Why [`Tags::read`] cannot read what carries our label, and what to do about it.
+pub(super) fn damage(what: &str, labels: &Labels) -> String {
+    let is_time = |secs: i64| DateTime::from_timestamp(secs, 0).is_some();
+    let wrong = [
+        (MACHINE, machine(labels).is_none()),
+        (INSTALLATION, installation(labels).is_none()),
+        (EXPIRES, !value(labels, EXPIRES).is_some_and(is_time)),
+        (PORT, value::<u16>(labels, PORT).is_none()),
+        (IMAGE, labels.contains_key(IMAGE)),
+    ];
+    let names: Vec<&str> = wrong.into_iter().filter(|(_, is_wrong)| *is_wrong).map(|(name, _)| name).collect();
+    let names = names.join(", ");
+    let fix = format!("put that back as it was, or remove {what} yourself");
+    format!("{what} carries our labels, and {names} was changed or removed: {fix}")
+}
+
 pub(super) fn is_held(labels: &Labels) -> bool {
     labels.contains_key(HOLD)
 }
@@ -151,7 +172,7 @@ mod tests {
     use stagely_domain::clock::SystemClock;
     use stagely_domain::id::InstallationId;
 
-    use super::Tags;
+    use super::{Tags, damage};
     use crate::contract::request;
 
     #[test]
@@ -170,7 +191,10 @@ mod tests {
             labels
         };
         assert_eq!(Tags::read(&with("stagely-image", "anything")), None, "no machine sleeps in an image");
-        let damaged = with("stagely-expires", "soon");
+        let mut damaged = with("stagely-expires", "soon");
+        damaged.remove("stagely-port");
         assert_eq!(Tags::read(&damaged), None);
+        let told = damage("server 7", &damaged);
+        assert!(told.contains("server 7") && told.contains("stagely-expires, stagely-port was changed"), "{told}");
     }
 }

@@ -6,8 +6,8 @@ use stagely_domain::id::{InstallationId, MachineId};
 
 use crate::hetzner::http::{Http, Progress};
 use crate::hetzner::labels::{self, Tags};
-use crate::hetzner::wire::{Image, Server};
-use crate::{ErrorKind, Listing, ProviderId, Result, Vm, VmState};
+use crate::hetzner::wire::{Image, Labels, Server};
+use crate::{CloudError, ErrorKind, Listing, ProviderId, Result, Vm, VmState};
 
 /// All that carries a machine's id.
 #[derive(Debug, Default)]
@@ -22,7 +22,9 @@ pub(super) async fn look(http: &Http, doing: &'static str, id: MachineId) -> Res
     let mut machine = server_only(http, doing, id).await?;
     let selector = labels::selector(labels::MACHINE, id);
     let query = [("type", "snapshot"), ("label_selector", &*selector)];
-    machine.snapshots = ours(http.list::<Image>(doing, "images", &query).await?, |image| &image.labels, id);
+    let mut images: Vec<Image> = http.list(doing, "images", &query).await?;
+    images.retain(|image| labels::is_of_machine(&image.labels));
+    machine.snapshots = ours(doing, images, |image| (format!("snapshot {}", image.id), &image.labels), id)?;
     machine.snapshots.sort_by_key(|(image, _)| image.id);
     Ok(machine)
 }
@@ -31,13 +33,28 @@ pub(super) async fn look(http: &Http, doing: &'static str, id: MachineId) -> Res
 pub(super) async fn server_only(http: &Http, doing: &'static str, id: MachineId) -> Result<Machine> {
     let selector = labels::selector(labels::MACHINE, id);
     let servers: Vec<Server> = http.list(doing, "servers", &[("label_selector", &*selector)]).await?;
-    let server = ours(servers, |server| &server.labels, id).pop();
+    let server = ours(doing, servers, |server| (named(server), &server.labels), id)?.pop();
     Ok(Machine { server, snapshots: Vec::new() })
 }
 
-fn ours<T>(found: Vec<T>, labels: impl Fn(&T) -> &HashMap<String, String>, id: MachineId) -> Vec<(T, Tags)> {
-    let tagged = found.into_iter().filter_map(|item| Tags::read(labels(&item)).map(|tags| (item, tags)));
-    tagged.filter(|(_, tags)| tags.machine == id).collect()
+/// What is this machine's. What carries its label and cannot be read is an error: it is there, and costs.
+fn ours<T>(
+    doing: &'static str,
+    found: Vec<T>,
+    shown: impl Fn(&T) -> (String, &Labels),
+    id: MachineId,
+) -> Result<Vec<(T, Tags)>> {
+    let carries = |item: &T| labels::machine(shown(item).1) == Some(id);
+    let read = |item: T| {
+        let (what, labels) = shown(&item);
+        let damaged = || CloudError::new(ErrorKind::Permission, doing, labels::damage(&what, labels));
+        Tags::read(labels).ok_or_else(damaged).map(|tags| (item, tags))
+    };
+    found.into_iter().filter(carries).map(read).collect()
+}
+
+fn named(server: &Server) -> String {
+    format!("server {} ({})", server.id, server.name)
 }
 
 /// As the orchestrator sees it; `None` when there is nothing of it.
@@ -68,14 +85,22 @@ pub(super) async fn list(http: &Http, installation: InstallationId) -> Result<Li
             }
             Some(_) => {}
             None => {
-                tracing::warn!("server {} carries our label, and cannot be read: it is not listed", server.id);
+                tracing::error!("{}; it is not listed", labels::damage(&named(&server), &server.labels));
                 complete = false;
             }
         }
     }
     for image in images {
-        if let Some(tags) = Tags::read(&image.labels).filter(|tags| tags.installation == installation) {
-            machines.entry(tags.machine).or_default().snapshots.push((image, tags));
+        match Tags::read(&image.labels) {
+            Some(tags) if tags.installation == installation => {
+                machines.entry(tags.machine).or_default().snapshots.push((image, tags));
+            }
+            None if labels::is_of_machine(&image.labels) => {
+                let what = format!("snapshot {}", image.id);
+                tracing::error!("{}; it is not listed", labels::damage(&what, &image.labels));
+                complete = false;
+            }
+            _ => {}
         }
     }
     Ok(Listing { vms: machines.values().filter_map(Machine::vm).collect(), complete })

@@ -112,6 +112,9 @@ async fn a_machine_whose_tags_were_damaged_makes_the_list_incomplete() {
     rig.moto.ask(&tag).await;
     let listing = rig.cloud.list(request.installation).await.unwrap();
     assert_eq!((listing.vms.len(), listing.complete), (0, false));
+    let error = rig.cloud.find(request.machine).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Permission);
+    assert!(error.message.contains(&created.id.0), "{error}");
 }
 
 #[tokio::test]

@@ -65,7 +65,7 @@ async fn a_foreign_machine_is_neither_adopted_nor_deleted() {
     tag(&[format!("stagely-machine:{}", request.machine), "stagely-installation:damaged".to_owned()]);
     let error = rig.cloud.create(&request).await.unwrap_err();
     assert_eq!((error.kind, error.ambiguous), (ErrorKind::Exists, false));
-    delete(&rig.cloud, &created.id).await;
+    assert_eq!(rig.cloud.delete(&created.id).await.unwrap_err().kind, ErrorKind::Permission);
     assert_eq!(rig.bill(), ONE_AWAKE);
 }
 

@@ -11,7 +11,8 @@ use stagely_domain::id::{InstallationId, MachineId};
 use stagely_domain::machine::{Arch, Size};
 
 use super::double::TOKEN;
-use super::{Rig, config};
+use super::{NOTHING, ONE_AWAKE, Rig, config};
+use crate::ear::Ear;
 use crate::fault_proxy::Fault;
 
 #[tokio::test]
@@ -70,6 +71,42 @@ async fn a_machine_whose_tags_were_damaged_makes_the_list_incomplete() {
     }
     let listing = rig.cloud.list(request.installation).await.unwrap();
     assert_eq!((listing.vms.len(), listing.complete), (0, false));
+}
+
+#[tokio::test]
+async fn a_machine_whose_tags_were_damaged_is_not_called_gone() {
+    for unlisted in [false, true] {
+        let (rig, ear) = (Rig::start().await, Ear::listen());
+        let (request, created) = rig.running("").await;
+        let mut kept = Vec::new();
+        for droplet in rig.double.world().teams[0].droplets.values_mut() {
+            kept = droplet.tags.clone();
+            droplet.tags.retain(|tag| !tag.starts_with("stagely-port"));
+        }
+        let mut outcomes = Vec::new();
+        if !unlisted {
+            assert!(!rig.cloud.list(request.installation).await.unwrap().complete);
+            assert!(ear.heard().contains("stagely-port was changed or removed"), "{}", ear.heard());
+            outcomes.push(rig.cloud.find(request.machine).await.map(drop));
+            outcomes.push(rig.cloud.hibernate(&created.id).await.map(drop));
+            outcomes.push(rig.cloud.wake(&created.id).await.map(drop));
+        }
+        // A young one that no list shows is asked for by its number.
+        rig.double.world().knobs.unlisted = unlisted;
+        outcomes.push(rig.cloud.delete(&created.id).await.map(drop));
+        for refused in outcomes {
+            let error = refused.unwrap_err();
+            assert_eq!((error.kind, error.ambiguous), (ErrorKind::Permission, false), "{error}");
+            assert!(error.message.contains("droplet") && error.message.contains("stagely-port"), "{error}");
+        }
+        assert_eq!(rig.bill(), ONE_AWAKE);
+        rig.double.world().knobs.unlisted = false;
+        for droplet in rig.double.world().teams[0].droplets.values_mut() {
+            droplet.tags.clone_from(&kept);
+        }
+        stagely_cloud::contract::delete(&rig.cloud, &created.id).await;
+        assert_eq!(rig.bill(), NOTHING);
+    }
 }
 
 #[tokio::test]

@@ -2,12 +2,14 @@
 
 use serde_json::json;
 use stagely_cloud::catalogue::candidates;
+use stagely_cloud::contract::{delete, put_to_sleep};
 use stagely_cloud::{Cloud, CreateRequest, ErrorKind};
 use stagely_domain::id::{InstallationId, MachineId};
 use stagely_domain::machine::{Arch, Size};
 
-use super::Rig;
 use super::double::TOKEN;
+use super::{NOTHING, Rig};
+use crate::ear::Ear;
 use crate::fault_proxy::Fault;
 
 #[tokio::test]
@@ -63,6 +65,53 @@ async fn a_machine_whose_labels_were_damaged_makes_the_list_incomplete() {
     }
     let listing = rig.cloud.list(request.installation).await.unwrap();
     assert_eq!((listing.vms.len(), listing.complete), (0, false));
+}
+
+#[tokio::test]
+async fn a_machine_whose_labels_were_damaged_is_not_called_gone_awake_or_asleep() {
+    for asleep in [false, true] {
+        let (rig, ear) = (Rig::start().await, Ear::listen());
+        let (request, created) = rig.running("").await;
+        if asleep {
+            put_to_sleep(&rig.cloud, &created.id).await;
+        }
+        let damage = |label: &str, value: Option<&str>| {
+            let mut world = rig.double.world();
+            let project = &mut world.projects[0];
+            let images = project.images.values_mut().filter(|image| image.shown["type"] == "snapshot");
+            let snapshots = images.map(|image| image.shown["labels"].as_object_mut().unwrap());
+            let servers = project.servers.values_mut().map(|server| server.labels.as_object_mut().unwrap());
+            for labels in servers.chain(snapshots) {
+                match value {
+                    Some(value) => labels.insert(label.to_owned(), json!(value)),
+                    None => labels.remove(label),
+                };
+            }
+        };
+        let bill = rig.bill();
+        for (label, good) in [("stagely-port", "7443"), ("stagely-installation", &*request.installation.to_string())] {
+            damage(label, None);
+            for refused in [
+                rig.cloud.find(request.machine).await.map(drop),
+                rig.cloud.delete(&created.id).await.map(drop),
+                rig.cloud.hibernate(&created.id).await.map(drop),
+                rig.cloud.wake(&created.id).await.map(drop),
+            ] {
+                let error = refused.unwrap_err();
+                assert_eq!((error.kind, error.ambiguous), (ErrorKind::Permission, false), "{error}");
+                assert!(error.message.contains(label) && error.message.contains("put that back"), "{error}");
+            }
+            assert_eq!(rig.bill(), bill);
+            if label == "stagely-port" {
+                assert!(!rig.cloud.list(request.installation).await.unwrap().complete);
+                assert!(ear.heard().contains("stagely-port was changed or removed"), "{}", ear.heard());
+            }
+            damage(label, Some(good));
+        }
+        assert_eq!(rig.cloud.find(request.machine).await.unwrap().len(), 1);
+        delete(&rig.cloud, &created.id).await;
+        assert_eq!(rig.bill(), NOTHING);
+    }
 }
 
 #[tokio::test]
