@@ -89,11 +89,17 @@ impl Line {
         self.copies.iter().filter(|copy| !kept(copy)).collect()
     }
 
+    /// The tag by which a person holds any part of it. Which part was meant to be let go, nobody knows.
+    pub(super) fn hold(&self) -> Option<String> {
+        let droplets = self.droplets.iter().map(|(droplet, _)| &droplet.tags);
+        droplets.chain(self.copies.iter().rev().map(|copy| &copy.image.tags)).find_map(|tags| tags::hold(tags))
+    }
+
     fn vms(&self, root: u64) -> Vec<Vm> {
+        let hold = self.hold().is_some();
         let Some((first, _)) = self.droplet() else {
             let sleeper = self.bed().map(|(copy, bed)| {
                 let id = Meant::id(bed.tags.machine, root);
-                let hold = tags::is_held(&copy.image.tags);
                 Vm { hold, created_at: copy.image.created_at, ..vm(id, &bed.tags, VmState::Hibernated, None) }
             });
             return sleeper.into_iter().collect();
@@ -109,7 +115,6 @@ impl Line {
             };
             let ip = droplet.ip().filter(|_| state != VmState::Hibernated);
             let id = Meant::id(tags.machine, if is_first { root } else { droplet.id });
-            let hold = tags::is_held(&droplet.tags);
             Vm { hold, created_at: droplet.created_at, ..vm(id, tags, state, ip) }
         };
         self.droplets.iter().map(shown).collect()
@@ -278,7 +283,8 @@ async fn remove_unlisted(http: &Http, doing: &'static str, meant: Meant) -> Resu
     }
 }
 
-/// Removes everything of what is meant. True when there was nothing any more.
+/// Removes everything of what is meant, but for snapshots that a person holds, at which whoever found it awake has not looked.
+/// True when there was nothing any more.
 pub(super) async fn remove(http: &Http, meant: Meant) -> Result<bool> {
     let doing = "delete a machine";
     let mut gone = true;
@@ -295,7 +301,8 @@ pub(super) async fn remove(http: &Http, meant: Meant) -> Result<bool> {
     if !gone {
         return Ok(false);
     }
-    for copy in lines.values().flat_map(|line| &line.copies) {
+    let copies = lines.values().flat_map(|line| &line.copies);
+    for copy in copies.filter(|copy| !tags::is_held(&copy.image.tags)) {
         match drop_copy(http, doing, copy.image.id).await {
             Err(error) if error.kind == ErrorKind::Conflict => return Ok(false),
             outcome => outcome?,

@@ -3,7 +3,7 @@
 //! Falling asleep: shut down, snapshot (named for its droplet), tag the snapshot, delete the droplet. Waking: a new droplet
 //! from the snapshot, in the region where the snapshot is, then delete the snapshot. Both look first and do what is
 //! missing, so that they may end anywhere and be called again: the droplet goes only when its snapshot is whole
-//! and says what it is, and a snapshot only when a droplet runs.
+//! and says what it is, and a snapshot only when a droplet runs. What a person holds of either is held in what stays.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::digitalocean::DigitalOcean;
 use crate::digitalocean::create::Order;
 use crate::digitalocean::http::Progress;
 use crate::digitalocean::machine::{self, Copy, Line, Meant};
-use crate::digitalocean::tags::{Bed, Origin, Tags, installation_tag, machine_tag};
+use crate::digitalocean::tags::{self, Bed, Origin, Tags, installation_tag, machine_tag};
 use crate::digitalocean::wire::{Action, Droplet};
 use crate::user_data::NO_METADATA;
 use crate::{CloudError, ErrorKind, Result, SleepProgress, Vm};
@@ -32,10 +32,11 @@ impl DigitalOcean {
         let lines = machine::look(&self.http, HIBERNATE, meant).await?;
         let Some(((_, root), line)) = lines.iter().next() else { return Err(none(HIBERNATE)) };
         let Some((droplet, tags)) = line.droplet() else { return self.lie(line).await };
+        let tags = Tags { hold: line.hold(), ..tags.clone() };
         let step = match &*droplet.status {
             _ if droplet.locked => Ok(SleepProgress::InProgress),
-            "off" => self.leave(*root, line, droplet, tags).await,
-            "active" => self.turn_off(*root, line, droplet, tags).await,
+            "off" => self.leave(*root, line, droplet, &tags).await,
+            "active" => self.turn_off(*root, line, droplet, &tags).await,
             // It is being made: nothing to do but wait.
             _ => Ok(SleepProgress::InProgress),
         };
@@ -47,10 +48,11 @@ impl DigitalOcean {
 
     /// There is no droplet any more: it sleeps, in one snapshot.
     async fn lie(&self, line: &Line) -> Result<SleepProgress> {
-        if line.bed().is_none() {
+        let Some((bed, _)) = line.bed() else {
             let pending = line.copies.iter().any(|copy| !copy.is_whole());
             return if pending { Ok(SleepProgress::InProgress) } else { Err(none(HIBERNATE)) };
-        }
+        };
+        self.hold(HIBERNATE, "image", bed.image.id, &bed.image.tags, line.hold()).await?;
         for copy in line.spare() {
             machine::drop_copy(&self.http, HIBERNATE, copy.image.id).await?;
         }
@@ -60,7 +62,7 @@ impl DigitalOcean {
     /// From running to off, and on.
     async fn turn_off(&self, root: u64, line: &Line, droplet: &Droplet, tags: &Tags) -> Result<SleepProgress> {
         // It has run since they were taken: they are of the past.
-        self.drop_all(HIBERNATE, &line.copies).await?;
+        self.drop_past(HIBERNATE, droplet, &line.copies).await?;
         let last = self.actions(HIBERNATE, droplet.id).await?.into_iter().max_by_key(|action| action.id);
         // A shutdown that ended and did not turn it off was not heard, by a call before this one.
         let unheard = last.is_some_and(|action| action.kind == "shutdown" && action.status != "in-progress");
@@ -91,18 +93,19 @@ impl DigitalOcean {
         };
         if last(&|kind| STARTS.contains(&kind)) > last(&|kind| kind == "snapshot") {
             // It has run since: not this disk is to be kept, but the droplet's.
-            self.drop_all(HIBERNATE, &line.copies).await?;
+            self.drop_past(HIBERNATE, droplet, &line.copies).await?;
             return self.snapshot(root, droplet, tags).await;
         }
-        let told = |tag: &String| kept.image.tags.contains(tag);
-        // A person may hold it also while it falls asleep.
-        if kept.bed.is_none() || !tags.hold.iter().all(told) {
+        if kept.bed.is_none() {
             let bed = Bed {
                 tags: Tags { root: Some(root), ..tags.clone() },
                 size: droplet.size_slug.clone(),
                 region: droplet.region.slug.clone(),
             };
             self.tell(kept, &bed).await?;
+        } else {
+            // A person may have held it since.
+            self.hold(HIBERNATE, "image", kept.image.id, &kept.image.tags, tags.hold.clone()).await?;
         }
         if !machine::remove_droplet(&self.http, HIBERNATE, droplet.id).await? {
             return Ok(SleepProgress::InProgress);
@@ -140,24 +143,42 @@ impl DigitalOcean {
         words.extend(bed.tags.hold.clone());
         words.push(bed.tag(&copy.origin));
         for tag in words.iter().filter(|tag| !copy.image.tags.contains(tag)) {
-            let image = json!({"resource_id": copy.image.id.to_string(), "resource_type": "image"});
-            let (path, body) = (format!("tags/{tag}/resources"), json!({"resources": [image]}));
-            let outcome = match self.http.post(HIBERNATE, &path, &body).await {
-                Err(error) if error.kind == ErrorKind::NotFound => {
-                    self.http.ensure_tag(HIBERNATE, tag).await?;
-                    self.http.post(HIBERNATE, &path, &body).await
-                }
-                outcome => outcome,
-            };
-            match outcome {
-                // It is the snapshot that is not found, and not the machine.
-                Err(error) if error.kind == ErrorKind::NotFound => {
-                    return Err(CloudError { kind: ErrorKind::Conflict, ..error });
-                }
-                outcome => outcome?,
-            };
+            self.give(HIBERNATE, tag, "image", copy.image.id).await?;
         }
         Ok(())
+    }
+
+    /// Holds this by the tag of a person who holds another part of the machine. One who holds this already is not overruled.
+    async fn hold(
+        &self,
+        doing: &'static str,
+        kind: &str,
+        id: u64,
+        tags: &[String],
+        hold: Option<String>,
+    ) -> Result<()> {
+        match hold.filter(|_| !tags::is_held(tags)) {
+            Some(tag) => self.give(doing, &tag, kind, id).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Gives a tag to a droplet or an image.
+    async fn give(&self, doing: &'static str, tag: &str, kind: &str, id: u64) -> Result<()> {
+        let resource = json!({"resource_id": id.to_string(), "resource_type": kind});
+        let (path, body) = (format!("tags/{tag}/resources"), json!({"resources": [resource]}));
+        let outcome = match self.http.post(doing, &path, &body).await {
+            Err(error) if error.kind == ErrorKind::NotFound => {
+                self.http.ensure_tag(doing, tag).await?;
+                self.http.post(doing, &path, &body).await
+            }
+            outcome => outcome,
+        };
+        match outcome {
+            // It is this part that is not found, and not the machine.
+            Err(error) if error.kind == ErrorKind::NotFound => Err(CloudError { kind: ErrorKind::Conflict, ..error }),
+            outcome => outcome.map(drop),
+        }
     }
 
     /// Brings it back, or tells that it is not yet there.
@@ -182,7 +203,7 @@ impl DigitalOcean {
     async fn stand_up(&self, root: u64, line: &Line, droplet: &Droplet) -> Result<()> {
         if droplet.status != "off" {
             self.runs(droplet.id).await?;
-            return self.drop_all(WAKE, &line.copies).await;
+            return self.drop_past(WAKE, droplet, &line.copies).await;
         }
         // Its snapshots stay until it runs: perhaps it is off because it is being deleted.
         match self.act(WAKE, droplet.id, "power_on").await {
@@ -196,13 +217,13 @@ impl DigitalOcean {
         let mut copies = machine::copies(&self.http, WAKE).await?;
         copies.retain(|copy| copy.origin.root == root && copy.origin.droplet == droplet.id);
         copies.extend(line.copies.iter().filter(|copy| copy.origin.droplet != droplet.id).cloned());
-        self.drop_all(WAKE, &copies).await
+        self.drop_past(WAKE, droplet, &copies).await
     }
 
     /// A new droplet from the snapshot, in the place that it had.
     async fn leave_bed(&self, line: &Line, copy: &Copy, bed: &Bed) -> Result<()> {
         let order = Order {
-            tags: &bed.tags,
+            tags: &Tags { hold: line.hold(), ..bed.tags.clone() },
             size: &bed.size,
             region: &bed.region,
             image: copy.image.id.into(),
@@ -211,10 +232,13 @@ impl DigitalOcean {
         };
         let placed = self.place(&order).await?;
         self.runs(placed.droplet.id).await?;
-        self.drop_all(WAKE, &line.copies).await
+        self.drop_past(WAKE, &placed.droplet, &line.copies).await
     }
 
-    async fn drop_all(&self, doing: &'static str, copies: &[Copy]) -> Result<()> {
+    /// Drops what is of the past of a droplet. What is held in it is held in the droplet from now on.
+    async fn drop_past(&self, doing: &'static str, droplet: &Droplet, copies: &[Copy]) -> Result<()> {
+        let hold = copies.iter().rev().find_map(|copy| tags::hold(&copy.image.tags));
+        self.hold(doing, "droplet", droplet.id, &droplet.tags, hold).await?;
         for copy in copies {
             machine::drop_copy(&self.http, doing, copy.image.id).await?;
         }

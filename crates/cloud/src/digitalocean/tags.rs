@@ -224,7 +224,7 @@ pub(super) fn is_held(tags: &[String]) -> bool {
 }
 
 /// The tag by which a person holds what carries it.
-fn hold(tags: &[String]) -> Option<String> {
+pub(super) fn hold(tags: &[String]) -> Option<String> {
     let holds = |tag: &&String| tag.strip_prefix(HOLD).is_some_and(|rest| rest.is_empty() || rest.starts_with(':'));
     tags.iter().find(holds).cloned()
 }

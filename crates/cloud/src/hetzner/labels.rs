@@ -159,6 +159,13 @@ pub(super) fn damage(what: &str, labels: &Labels) -> String {
     format!("{what} carries our labels, and {names} was changed or removed: {fix}")
 }
 
+/// The same labels, and that what carries them must stay.
+pub(super) fn held(labels: &Labels, hold: &str) -> Labels {
+    let mut labels = labels.clone();
+    labels.entry(HOLD.to_owned()).or_insert_with(|| hold.to_owned());
+    labels
+}
+
 pub(super) fn is_held(labels: &Labels) -> bool {
     labels.contains_key(HOLD)
 }

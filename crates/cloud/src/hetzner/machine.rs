@@ -124,10 +124,16 @@ impl Machine {
         self.snapshots.iter().rev().find(|(image, _)| image.status == "available").or(self.snapshots.last())
     }
 
+    /// What a person wrote who holds any part of it. Which part was meant to be let go, nobody knows.
+    pub(super) fn hold(&self) -> Option<String> {
+        let snapshots = self.snapshots.iter().rev().map(|(_, tags)| tags);
+        self.server.iter().map(|(_, tags)| tags).chain(snapshots).find_map(|tags| tags.hold.clone())
+    }
+
     pub(super) fn vm(&self) -> Option<Vm> {
+        let hold = self.hold().is_some();
         let Some((server, tags)) = &self.server else {
             let (image, tags) = self.bed()?;
-            let hold = labels::is_held(&image.labels);
             return Some(Vm { hold, ..vm(tags, VmState::Hibernated, None, image.created) });
         };
         let state = match &*server.status {
@@ -140,7 +146,6 @@ impl Machine {
             other => VmState::Other(other.to_owned()),
         };
         let address = server.ip().filter(|_| state != VmState::Hibernated);
-        let hold = labels::is_held(&server.labels);
         Some(Vm { hold, ..vm(tags, state, address, server.created) })
     }
 }
@@ -164,7 +169,8 @@ pub(super) async fn drop_snapshot(http: &Http, doing: &'static str, id: u64) -> 
     http.delete(doing, &format!("images/{id}")).await.map(drop)
 }
 
-/// Removes everything of it. True when there was nothing any more.
+/// Removes everything of it, but for snapshots that a person holds, at which whoever found it awake has not looked. True
+/// when there was nothing any more.
 pub(super) async fn remove(http: &Http, id: MachineId) -> Result<bool> {
     let doing = "delete a machine";
     let machine = look(http, doing, id).await?;
@@ -176,7 +182,7 @@ pub(super) async fn remove(http: &Http, id: MachineId) -> Result<bool> {
     {
         return Ok(false);
     }
-    for (image, _) in &machine.snapshots {
+    for (image, _) in machine.snapshots.iter().filter(|(image, _)| !labels::is_held(&image.labels)) {
         match drop_snapshot(http, doing, image.id).await {
             Err(error) if error.kind == ErrorKind::Conflict => return Ok(false),
             outcome => outcome?,

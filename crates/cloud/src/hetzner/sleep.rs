@@ -2,7 +2,8 @@
 //!
 //! Falling asleep: shut down, snapshot (which names its server), delete the server. Waking: a new server from the snapshot,
 //! delete the snapshot. Both look first and do what is missing, so that they may end anywhere and be called again:
-//! the server goes only when its snapshot is whole, and a snapshot only when its server runs.
+//! the server goes only when its snapshot is whole, and a snapshot only when its server runs. What a person holds of either
+//! is held in what stays.
 
 use std::time::Duration;
 
@@ -13,9 +14,9 @@ use stagely_domain::id::MachineId;
 use tokio::time::{Instant, sleep};
 
 use crate::hetzner::create::Order;
-use crate::hetzner::labels::Tags;
+use crate::hetzner::labels::{self, Tags};
 use crate::hetzner::machine::{self, Machine};
-use crate::hetzner::wire::{Image, Server};
+use crate::hetzner::wire::{Image, Labels, Server};
 use crate::hetzner::{Hetzner, Progress};
 use crate::user_data::NO_METADATA;
 use crate::{CloudError, ErrorKind, Result, SleepProgress, Vm};
@@ -36,9 +37,10 @@ impl Hetzner {
                 None => Err(CloudError::new(ErrorKind::NotFound, HIBERNATE, "there is none")),
             };
         };
+        let tags = Tags { hold: machine.hold(), ..tags.clone() };
         let step = match &*server.status {
-            "off" => self.leave(&machine, server, tags).await,
-            "running" => self.turn_off(&machine, server, tags).await,
+            "off" => self.leave(&machine, server, &tags).await,
+            "running" => self.turn_off(&machine, server, &tags).await,
             // It starts, stops or goes: nothing to do but wait.
             _ => Ok(SleepProgress::InProgress),
         };
@@ -51,6 +53,7 @@ impl Hetzner {
     /// From running to off, and on.
     async fn turn_off(&self, machine: &Machine, server: &Server, tags: &Tags) -> Result<SleepProgress> {
         // It has run since they were taken: they are of the past.
+        self.hold_server(HIBERNATE, machine, server).await?;
         for (image, _) in &machine.snapshots {
             machine::drop_snapshot(&self.http, HIBERNATE, image.id).await?;
         }
@@ -69,17 +72,14 @@ impl Hetzner {
     /// From off to a snapshot and no server.
     async fn leave(&self, machine: &Machine, server: &Server, tags: &Tags) -> Result<SleepProgress> {
         let whole = |image: &&(Image, Tags)| image.0.status == "available";
-        let Some((kept, Tags { hold: kept_hold, .. })) = machine.own().filter(whole).last() else {
+        let Some((kept, _)) = machine.own().filter(whole).last() else {
             if machine.own().any(|(image, _)| image.status == "creating") {
                 return Ok(SleepProgress::InProgress);
             }
             return self.snapshot(server, tags).await;
         };
-        if kept_hold != &tags.hold {
-            // A person has held it, or let it go, since the snapshot was begun.
-            let labels = Tags { server: Some(server.id), ..tags.clone() }.labels();
-            self.http.put(HIBERNATE, &format!("images/{}", kept.id), &json!({ "labels": labels })).await?;
-        }
+        // A person may have held it since the snapshot was begun.
+        self.hold(HIBERNATE, &format!("images/{}", kept.id), &kept.labels, tags.hold.as_deref()).await?;
         if !machine::remove_server(&self.http, HIBERNATE, server).await? {
             return Ok(SleepProgress::InProgress);
         }
@@ -121,6 +121,7 @@ impl Hetzner {
 
     /// A server is there: it fell asleep only half-way, or it has been made from its snapshot.
     async fn stand_up(&self, machine: &Machine, server: &Server) -> Result<()> {
+        self.hold_server(WAKE, machine, server).await?;
         if server.status == "off" {
             // What was taken of it is of the past as soon as it runs again.
             for (image, _) in machine.own() {
@@ -141,7 +142,7 @@ impl Hetzner {
             return Err(CloudError::new(ErrorKind::Invalid, WAKE, "its snapshot does not say where it was"));
         };
         let order = Order {
-            tags: &Tags { server: None, ..tags.clone() },
+            tags: &Tags { server: None, hold: machine.hold(), ..tags.clone() },
             server_type,
             location,
             image: image.id.to_string(),
@@ -150,10 +151,22 @@ impl Hetzner {
         };
         let placed = self.place(&order).await?;
         self.runs(placed.server.id).await?;
+        self.hold_server(WAKE, machine, &placed.server).await?;
         for (image, _) in &machine.snapshots {
             machine::drop_snapshot(&self.http, WAKE, image.id).await?;
         }
         Ok(())
+    }
+
+    /// Before snapshots of it go: what is held in one of them is held in the server from now on.
+    async fn hold_server(&self, doing: &'static str, machine: &Machine, server: &Server) -> Result<()> {
+        self.hold(doing, &format!("servers/{}", server.id), &server.labels, machine.hold().as_deref()).await
+    }
+
+    /// Holds this in the name of a person who holds another part of the machine. One who holds this already is not overruled.
+    async fn hold(&self, doing: &'static str, path: &str, labels: &Labels, hold: Option<&str>) -> Result<()> {
+        let Some(hold) = hold.filter(|_| !labels::is_held(labels)) else { return Ok(()) };
+        self.http.put(doing, path, &json!({ "labels": labels::held(labels, hold) })).await.map(drop)
     }
 
     async fn runs(&self, server: u64) -> Result<()> {

@@ -288,3 +288,34 @@ async fn a_droplet_stays_until_its_snapshot_is_whole() {
     put_to_sleep(&rig.cloud, &created.id).await;
     assert_eq!(rig.bill(), ONE_ASLEEP);
 }
+
+#[tokio::test]
+async fn a_snapshot_that_a_person_holds_while_its_machine_falls_asleep_is_held_whatever_becomes_of_it() {
+    for what in ["sleep", "wake", "turned on", "delete"] {
+        let rig = Rig::start().await;
+        let (request, created) = half_asleep(&rig).await;
+        {
+            let team = &mut rig.double.world().teams[0];
+            team.tags.insert("stagely-hold:ada".to_owned());
+            for image in team.images.values_mut().filter(|image| image.droplet != 0) {
+                image.shown["tags"].as_array_mut().unwrap().push("stagely-hold:ada".into());
+            }
+            if what == "turned on" {
+                team.droplets.values_mut().for_each(|droplet| droplet.status = "active");
+            }
+        }
+        assert!(rig.cloud.list(request.installation).await.unwrap().vms[0].hold);
+        match what {
+            "sleep" | "turned on" => put_to_sleep(&rig.cloud, &created.id).await,
+            "wake" => drop(rig.cloud.wake(&created.id).await.unwrap()),
+            // Its owner looked before it was held.
+            _ => {
+                while rig.bill().droplets > 0 {
+                    assert_eq!(rig.cloud.delete(&created.id).await.unwrap(), DeleteProgress::InProgress);
+                }
+            }
+        }
+        assert_eq!(rig.bill(), if what == "wake" { ONE_AWAKE } else { ONE_ASLEEP }, "{what}");
+        assert!(rig.cloud.find(request.machine).await.unwrap()[0].hold, "{what}");
+    }
+}

@@ -194,3 +194,38 @@ async fn a_server_stays_until_its_snapshot_is_whole() {
     put_to_sleep(&rig.cloud, &created.id).await;
     assert_eq!(rig.bill(), ONE_ASLEEP);
 }
+
+#[tokio::test]
+async fn a_snapshot_that_a_person_holds_while_its_machine_falls_asleep_is_held_whatever_becomes_of_it() {
+    for what in ["sleep", "wake", "turned on", "delete"] {
+        let rig = Rig::start().await;
+        let (request, created) = half_asleep(&rig).await;
+        {
+            let project = &mut rig.double.world().projects[0];
+            for image in project.images.values_mut().filter(|image| image.shown["type"] == "snapshot") {
+                image.shown["labels"]["stagely-hold"] = "ada".into();
+                image.shown["labels"]["note"] = "mine".into();
+            }
+            if what == "turned on" {
+                project.servers.values_mut().for_each(|server| server.status = "running");
+            }
+        }
+        assert!(rig.cloud.list(request.installation).await.unwrap().vms[0].hold);
+        match what {
+            "sleep" | "turned on" => put_to_sleep(&rig.cloud, &created.id).await,
+            "wake" => drop(rig.cloud.wake(&created.id).await.unwrap()),
+            // Its owner looked before it was held.
+            _ => {
+                while rig.bill().servers > 0 {
+                    assert_eq!(rig.cloud.delete(&created.id).await.unwrap(), DeleteProgress::InProgress);
+                }
+            }
+        }
+        assert_eq!(rig.bill(), if what == "wake" { ONE_AWAKE } else { ONE_ASLEEP }, "{what}");
+        assert!(rig.cloud.find(request.machine).await.unwrap()[0].hold, "{what}");
+        if what == "sleep" {
+            let note = rig.double.world().projects[0].images.values().last().unwrap().shown["labels"]["note"].clone();
+            assert_eq!(note, "mine");
+        }
+    }
+}

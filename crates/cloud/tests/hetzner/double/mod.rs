@@ -142,6 +142,7 @@ impl World {
             ("GET", ["servers", id]) => Ok((200, json!({"server": project.server(number(id)?)?.json(knobs)}))),
             ("DELETE", ["servers", id]) => project.delete_server(knobs, number(id)?),
             ("GET", ["servers", id, "actions"]) => query.page("actions", project.actions_of(number(id)?)?),
+            ("PUT", ["servers", id]) => project.update_server(knobs, number(id)?, &body),
             ("PUT", ["images", id]) => project.update_image(number(id)?, &body),
             ("POST", ["servers", id, "actions", what]) => project.act(knobs, number(id)?, what, &body),
             ("GET", ["images"]) => query.page("images", project.images_json()),

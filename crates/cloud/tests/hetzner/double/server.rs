@@ -163,6 +163,16 @@ impl Project {
         Ok((201, self.placing(knobs, id)))
     }
 
+    /// The new labels take the place of all that there were.
+    pub fn update_server(&mut self, knobs: &Knobs, id: u64, body: &Value) -> Reply {
+        check_labels(&body["labels"])?;
+        let Some(server) = self.servers.get_mut(&id) else { return refuse(404, "not_found", "server not found") };
+        if body["labels"].is_object() {
+            server.labels = body["labels"].clone();
+        }
+        Ok((200, json!({"server": server.json(knobs)})))
+    }
+
     /// The answer to a create, whose actions begin.
     fn placing(&mut self, knobs: &mut Knobs, id: u64) -> Value {
         let (failed, vanishes) = knobs.fail_placing.pop_front().unzip();
