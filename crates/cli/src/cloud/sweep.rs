@@ -117,17 +117,29 @@ impl Found {
         for (vm, _) in self.machines.iter().filter(|(_, goes)| *goes) {
             failed += report(out, &vm.id.0, until_gone(deadline, || cloud.delete(&vm.id)).await)?;
         }
+        if failed > 0 {
+            return Err(sweep_again(failed));
+        }
         // What a machine leaves behind shows only now.
-        let rest =
-            if failed == 0 { Self::look(cloud, sweep, self.now).await.map_err(told)?.residues } else { Vec::new() };
-        for (residue, _) in rest.iter().filter(|(_, goes)| *goes) {
+        let rest = Self::look(cloud, sweep, self.now).await.map_err(told)?;
+        // What belongs to a machine that is there and not listed would go.
+        if !rest.whole {
+            let message = "the provider's second list is not whole: the machines that were to go are gone, and nothing \
+                           else is removed; sweep again";
+            return Err(ClientError::Unavailable(message.to_owned()));
+        }
+        for (residue, _) in rest.residues.iter().filter(|(_, goes)| *goes) {
             failed += report(out, &residue.id, until_gone(deadline, || cloud.delete_residue(residue)).await)?;
         }
         match failed {
             0 => Ok(()),
-            _ => Err(ClientError::Unavailable(format!("{failed} could not be removed: sweep again"))),
+            _ => Err(sweep_again(failed)),
         }
     }
+}
+
+fn sweep_again(failed: u32) -> ClientError {
+    ClientError::Unavailable(format!("{failed} could not be removed: sweep again"))
 }
 
 /// Asks until it is gone, or refused for good.
@@ -162,4 +174,60 @@ fn report(out: &mut (impl Write + ?Sized), id: &str, outcome: Result<(), CloudEr
         }
     }
     Ok(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use chrono::TimeDelta;
+    use clap::Parser;
+    use stagely_cloud::testing::FakeCloud;
+    use stagely_cloud::{Cloud, CreateRequest, Residue, ResidueKind, contract};
+    use stagely_domain::clock::{Clock, SystemClock};
+    use stagely_domain::id::{InstallationId, MachineId};
+
+    use super::{Found, Sweep};
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        sweep: Sweep,
+    }
+
+    async fn machine(cloud: &FakeCloud, installation: InstallationId, hours: i64) -> MachineId {
+        let request = contract::request(installation, &SystemClock);
+        let request = CreateRequest { expires_at: SystemClock.now() + TimeDelta::hours(hours), ..request };
+        cloud.create(&request).await.unwrap();
+        request.machine
+    }
+
+    #[tokio::test]
+    async fn what_the_second_look_does_not_show_keeps_what_is_its_own() {
+        let (cloud, installation) = (FakeCloud::new(Arc::new(SystemClock)), InstallationId::generate());
+        let (ended, wanted) = (machine(&cloud, installation, -1).await, machine(&cloud, installation, 1).await);
+        let disk = Residue {
+            kind: ResidueKind::Volume,
+            id: "disk".to_owned(),
+            installation,
+            machine: Some(wanted),
+            image: None,
+            created_at: None,
+            hold: false,
+        };
+        let other = Residue { id: "other".to_owned(), machine: Some(ended), ..disk.clone() };
+        cloud.leave_behind(vec![disk.clone(), other]);
+        let id = installation.to_string();
+        let sweep = Line::try_parse_from(["sweep", "hetzner", "--delete", "--installation", &id]).unwrap().sweep;
+        let found = Found::look(&cloud, &sweep, SystemClock.now()).await.unwrap();
+        assert!(found.whole);
+        let mut out = Vec::new();
+        cloud.set_incomplete(true);
+        let error = found.remove(&cloud, &sweep, &mut out).await.unwrap_err().to_string();
+        assert!(error.contains("not whole") && error.contains("sweep again"), "{error}");
+        assert_eq!((cloud.machines(), cloud.residue().len()), (vec![wanted], 2));
+        cloud.set_incomplete(false);
+        found.remove(&cloud, &sweep, &mut out).await.unwrap();
+        assert_eq!((cloud.machines(), cloud.residue()), (vec![wanted], vec![disk]));
+    }
 }
