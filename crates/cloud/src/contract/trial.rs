@@ -124,17 +124,43 @@ impl<'t> Trial<'t> {
         }
     }
 
-    /// One create, once what it can cost is set aside, and as often as the provider is only busy.
+    /// One create, once what it can cost is set aside, and as often as the provider is only busy. After a call that may have
+    /// taken effect the machine is looked for first, and what was set aside for that call stays so.
     pub(super) async fn create_as_is(&self, request: &CreateRequest) -> Result<Result<Created, CloudError>, Failure> {
         self.note(request, None);
-        self.purse.take(request.offering.as_ref())?;
-        let created = self.patiently(|| self.cloud.create(request)).await;
-        match &created {
-            Ok(created) => self.note(request, Some(created.id.0.clone())),
-            Err(error) if !error.ambiguous => self.purse.put_back(request.offering.as_ref()),
-            Err(_) => {}
+        let (deadline, mut in_doubt) = (Instant::now() + self.patience.step, false);
+        loop {
+            if in_doubt && let Some(created) = self.made_before(request).await? {
+                return Ok(Ok(created));
+            }
+            self.purse.take(request.offering.as_ref())?;
+            let error = match self.cloud.create(request).await {
+                Ok(created) => {
+                    self.note(request, Some(created.id.0.clone()));
+                    return Ok(Ok(created));
+                }
+                Err(error) => error,
+            };
+            match error.ambiguous {
+                true => in_doubt = true,
+                false => self.purse.put_back(request.offering.as_ref()),
+            }
+            match self.pause(&error).filter(|pause| Instant::now() + *pause < deadline) {
+                Some(pause) => sleep(pause).await,
+                None => return Ok(Err(CloudError { ambiguous: in_doubt, ..error })),
+            }
         }
-        Ok(created)
+    }
+
+    /// The machine that a call before has made, if it is shown.
+    async fn made_before(&self, request: &CreateRequest) -> Result<Option<Created>, Failure> {
+        let found = self.patiently(|| self.cloud.find(request.machine)).await;
+        let found = found.map_err(|error| Failure::refused("look for a machine that may have been made", &error))?;
+        let ours = found.into_iter().find(|vm| vm.installation == request.installation);
+        Ok(ours.map(|vm| {
+            self.note(request, Some(vm.id.0.clone()));
+            Created { id: vm.id, address: vm.address }
+        }))
     }
 
     /// Makes a machine and waits until it runs.
@@ -241,15 +267,19 @@ impl<'t> Trial<'t> {
                 Ok(done) => return Ok(done),
                 Err(error) => error,
             };
-            let wait = match error.kind {
-                ErrorKind::RateLimited { retry_after } => retry_after.unwrap_or(self.patience.look * 4),
-                ErrorKind::Conflict | ErrorKind::Unavailable | ErrorKind::Timeout => self.patience.look,
-                _ => return Err(error),
-            };
-            if Instant::now() + wait >= deadline {
-                return Err(error);
+            match self.pause(&error).filter(|pause| Instant::now() + *pause < deadline) {
+                Some(pause) => sleep(pause).await,
+                None => return Err(error),
             }
-            sleep(wait).await;
+        }
+    }
+
+    /// How long to wait before a call is made again that failed so; nothing when it would fail again.
+    fn pause(&self, error: &CloudError) -> Option<Duration> {
+        match error.kind {
+            ErrorKind::RateLimited { retry_after } => Some(retry_after.unwrap_or(self.patience.look * 4)),
+            ErrorKind::Conflict | ErrorKind::Unavailable | ErrorKind::Timeout => Some(self.patience.look),
+            _ => None,
         }
     }
 
