@@ -139,6 +139,19 @@ impl Client {
         list.ask(doing, credentials, body).await.map(Some).map_err(|error| self.heed(action, error))
     }
 
+    /// The same once more with fresh keys, where those of a role have run out: what they were refused has not been done, and
+    /// what was done before that may be done twice, as any call.
+    pub(super) async fn renewed<T, F>(&self, call: impl Fn() -> F) -> Result<T>
+    where
+        F: Future<Output = Result<T>>,
+    {
+        let before = self.session.forgotten();
+        match call().await {
+            Err(error) if error.kind == ErrorKind::Auth && self.session.forgotten() != before => call().await,
+            outcome => outcome,
+        }
+    }
+
     async fn turn(&self, doing: &'static str, action: &Action) -> Result<()> {
         self.budget.take(action).await.map_err(|wait| {
             let message = format!("{}: the requests that are allowed are used up", action.permission);

@@ -4,9 +4,9 @@
 //! A create carries a `ClientToken`, so that the same request is the same instance, and the tags that say what the
 //! instance is. What was just made is not shown at once by every call there: a machine that this process has placed is
 //! believed for some minutes although no list shows it, and one that is not found is believed gone only after a second
-//! look. The crate `aws-sdk-ec2` writes requests and reads answers; retries are the orchestrator's. Parameters of SSM
-//! and prices are read by signed requests of our own, since their SDKs are minutes of work for the compiler and serve one
-//! call each.
+//! look. The crate `aws-sdk-ec2` writes requests and reads answers; retries are the orchestrator's, but for the one with
+//! fresh keys when those of a role were refused. Parameters of SSM and prices are read by signed requests of our own, since
+//! their SDKs are minutes of work for the compiler and serve one call each.
 
 mod access;
 mod actions;
@@ -183,7 +183,7 @@ impl Cloud for Aws {
     }
 
     async fn check_access(&self) -> Result<()> {
-        self.check().await?;
+        self.client.renewed(|| self.check()).await?;
         network::all_found(&self.missing_subnets().await?)
     }
 
@@ -192,49 +192,56 @@ impl Cloud for Aws {
     }
 
     async fn catalogue(&self) -> Result<Vec<Offering>> {
-        self.offerings().await
+        self.client.renewed(|| self.offerings()).await
     }
 
     async fn create(&self, request: &CreateRequest) -> Result<Created> {
         let image = request.image.as_deref().map(|image| self.here(image).map(str::to_owned)).transpose()?;
-        self.place(&CreateRequest { image, ..request.clone() }).await
+        let request = CreateRequest { image, ..request.clone() };
+        self.client.renewed(|| self.place(&request)).await
     }
 
     async fn find(&self, machine: MachineId) -> Result<Vec<Vm>> {
-        self.find_machine(machine).await
+        self.client.renewed(|| self.find_machine(machine)).await
     }
 
     async fn list(&self, installation: InstallationId) -> Result<Listing> {
-        self.list_machines(installation).await
+        self.client.renewed(|| self.list_machines(installation)).await
     }
 
     async fn delete(&self, id: &ProviderId) -> Result<DeleteProgress> {
-        self.remove(self.here(&id.0)?).await
+        let id = self.here(&id.0)?;
+        self.client.renewed(|| self.remove(id)).await
     }
 
     async fn hibernate(&self, id: &ProviderId) -> Result<SleepProgress> {
-        self.fall_asleep(self.here(&id.0)?).await
+        let id = self.here(&id.0)?;
+        self.client.renewed(|| self.fall_asleep(id)).await
     }
 
     async fn wake(&self, id: &ProviderId) -> Result<Vm> {
-        self.rise(self.here(&id.0)?).await
+        let id = self.here(&id.0)?;
+        self.client.renewed(|| self.rise(id)).await
     }
 
     async fn capture(&self, request: &CaptureRequest) -> Result<CaptureProgress> {
         let machine = ProviderId(self.here(&request.machine.0)?.to_owned());
-        self.image_of(&CaptureRequest { machine, ..request.clone() }).await
+        let request = CaptureRequest { machine, ..request.clone() };
+        self.client.renewed(|| self.image_of(&request)).await
     }
 
     async fn list_residue(&self, installation: InstallationId) -> Result<Residues> {
-        self.list_leftovers(installation).await
+        self.client.renewed(|| self.list_leftovers(installation)).await
     }
 
     async fn delete_residue(&self, residue: &Residue) -> Result<DeleteProgress> {
         let id = self.here(&residue.id)?.to_owned();
-        self.remove_leftover(&Residue { id, ..residue.clone() }).await
+        let residue = Residue { id, ..residue.clone() };
+        self.client.renewed(|| self.remove_leftover(&residue)).await
     }
 
     async fn console_tail(&self, id: &ProviderId) -> Result<Option<String>> {
-        self.console(self.here(&id.0)?).await
+        let id = self.here(&id.0)?;
+        self.client.renewed(|| self.console(id)).await
     }
 }

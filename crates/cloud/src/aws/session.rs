@@ -1,5 +1,6 @@
 //! Who asks: the keys of the account, or those that STS gives for a role until they run out.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
@@ -27,6 +28,7 @@ pub(super) struct Session {
     /// Whoever takes the role on holds this, and the others wait for the outcome.
     taking: tokio::sync::Mutex<()>,
     taken: Mutex<Option<(Credentials, DateTime<Utc>)>>,
+    forgotten: AtomicU64,
 }
 
 impl Session {
@@ -42,6 +44,7 @@ impl Session {
             clock,
             taking: tokio::sync::Mutex::default(),
             taken: Mutex::default(),
+            forgotten: AtomicU64::new(0),
         }
     }
 
@@ -59,7 +62,14 @@ impl Session {
 
     /// Takes the role on anew next time: its keys were refused.
     pub(super) fn forget(&self) {
-        *self.taken.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        if self.taken.lock().unwrap_or_else(PoisonError::into_inner).take().is_some() {
+            self.forgotten.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// How many times the keys of the role were refused.
+    pub(super) fn forgotten(&self) -> u64 {
+        self.forgotten.load(Ordering::Relaxed)
     }
 
     fn fresh(&self) -> Option<Credentials> {

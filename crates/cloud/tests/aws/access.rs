@@ -1,14 +1,16 @@
 //! Whether the credentials suffice, and roles that are taken on.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use stagely_cloud::aws::{Role, permissions};
 use stagely_cloud::contract::{delete, put_to_sleep};
 use stagely_cloud::{Cloud, ErrorKind};
 use stagely_domain::id::InstallationId;
 use stagely_domain::secret::Secret;
 
-use super::{Rig, SECRET, config, provider};
+use super::{ONE_AWAKE, Rig, SECRET, config, provider};
 use crate::ear::Ear;
-use crate::fault_proxy::Fault;
+use crate::fault_proxy::{Fault, Seen};
 
 #[tokio::test]
 #[ignore = "needs moto: cargo xtask contract"]
@@ -79,14 +81,29 @@ async fn a_role_is_taken_on_once_with_its_external_id_and_anew_when_its_keys_are
     let body = String::from_utf8_lossy(&assumed[0].body).into_owned();
     assert!(body.contains("ExternalId=external-7f3a") && body.contains("RoleSessionName=stagely"), "{body}");
     assert!(seen.iter().skip(1).all(|seen| seen.headers.contains_key("x-amz-security-token")));
-    // The next call has fresh keys.
-    let expired = "<Response><Errors><Error><Code>ExpiredToken</Code><Message>The token has expired.</Message></Error>\
-                   </Errors></Response>";
-    rig.proxy.harm_nth(1, Fault::Answer { status: 400, headers: vec![], body: expired.to_owned() });
-    assert_eq!(cloud.list(InstallationId::generate()).await.unwrap_err().kind, ErrorKind::Auth);
-    cloud.list(InstallationId::generate()).await.unwrap();
+    let expired = || {
+        let body = "<Response><Errors><Error><Code>ExpiredToken</Code><Message>The token has expired.</Message></Error>\
+                    </Errors></Response>";
+        Fault::Answer { status: 400, headers: vec![], body: body.to_owned() }
+    };
     let assumed = |body: &[u8]| body.starts_with(b"Action=AssumeRole");
-    assert_eq!(rig.proxy.seen().iter().filter(|seen| assumed(&seen.body)).count(), 1);
+    let count = |rig: &Rig, begin: &[u8]| rig.proxy.seen().iter().filter(|seen| seen.body.starts_with(begin)).count();
+    // The same call is sent again with fresh keys, also one that makes something.
+    rig.proxy.harm_nth(1, expired());
+    cloud.list(InstallationId::generate()).await.unwrap();
+    assert_eq!((count(&rig, b"Action=AssumeRole"), count(&rig, b"Action=DescribeInstances&")), (1, 2));
+    let request = rig.request().await;
+    let is_refused = AtomicBool::new(false);
+    let first =
+        move |seen: &Seen| seen.body.starts_with(b"Action=RunInstances") && !is_refused.swap(true, Ordering::Relaxed);
+    rig.proxy.harm_when(first, expired());
+    cloud.create(&request).await.unwrap();
+    assert_eq!((count(&rig, b"Action=AssumeRole"), count(&rig, b"Action=RunInstances")), (1, 2));
+    assert_eq!(rig.bill(request.machine).await, ONE_AWAKE);
+    // Once, and not for ever.
+    rig.proxy.harm_when(move |seen| !assumed(&seen.body), expired());
+    assert_eq!(cloud.list(InstallationId::generate()).await.unwrap_err().kind, ErrorKind::Auth);
+    assert_eq!((count(&rig, b"Action=AssumeRole"), count(&rig, b"Action=DescribeInstances&")), (1, 2));
     // A role that may not be taken on: nothing else was sent.
     let denied = "<ErrorResponse><Error><Type>Sender</Type><Code>AccessDenied</Code><Message>User is not authorized to \
                   perform: sts:AssumeRole</Message></Error></ErrorResponse>";
@@ -94,7 +111,6 @@ async fn a_role_is_taken_on_once_with_its_external_id_and_anew_when_its_keys_are
         move |seen| assumed(&seen.body),
         Fault::Answer { status: 403, headers: vec![], body: denied.to_owned() },
     );
-    let request = rig.request().await;
     let error = provider(other).create(&request).await.unwrap_err();
     assert_eq!((error.kind, error.ambiguous), (ErrorKind::Permission, false), "{error}");
     assert!(error.message.contains("sts:AssumeRole"), "{error}");
