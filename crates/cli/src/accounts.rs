@@ -13,11 +13,13 @@ use crate::commands::{id, print};
 use crate::{Output, show};
 
 /// The variables that hold credentials, by kind of account and by the credential's name.
-const VARIABLES: [(&str, &str, &str); 6] = [
+const VARIABLES: [(&str, &str, &str); 7] = [
     ("hetzner", "token", "HCLOUD_TOKEN"),
     ("digitalocean", "token", "DIGITALOCEAN_TOKEN"),
     ("aws", "access_key_id", "AWS_ACCESS_KEY_ID"),
     ("aws", "secret_access_key", "AWS_SECRET_ACCESS_KEY"),
+    // The server refuses it and says why: without it the keys would be called wrong.
+    ("aws", "session_token", "AWS_SESSION_TOKEN"),
     ("aws", "role_arn", "AWS_ROLE_ARN"),
     ("aws", "external_id", "AWS_EXTERNAL_ID"),
 ];

@@ -44,6 +44,10 @@ async fn credentials_come_from_the_environment_and_are_never_printed() {
     let region = [add("aws"), vec!["--region", "eu-central-1"]].concat();
     let (code, _, err) = stand.admin(&region, &[("AWS_ACCESS_KEY_ID", "s3cret")]);
     assert!(code == 1 && err.contains("secret_access_key") && !err.contains("s3cret"), "{code} {err}");
+    // So are those that run out, which would be refused as wrong without what goes with them.
+    let keys = [("AWS_ACCESS_KEY_ID", "s3cret"), ("AWS_SECRET_ACCESS_KEY", "s3cret"), ("AWS_SESSION_TOKEN", "s3cret")];
+    let (code, _, err) = stand.admin(&region, &keys);
+    assert!(code == 1 && err.contains("runs out in hours") && !err.contains("s3cret"), "{code} {err}");
     let (code, _, err) = stand.admin(&[add("hetzner"), vec!["--hcloud-token", "s3cret"]].concat(), &[]);
     assert!(code == 2 && err.contains("unexpected argument"), "there is no such argument: {code} {err}");
     let (code, _, err) = stand.admin(&[add("hetzner"), vec!["--credentials-stdin"]].concat(), &[]);

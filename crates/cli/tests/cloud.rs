@@ -4,8 +4,10 @@
 #[path = "../../cloud/tests/hetzner/double/mod.rs"]
 pub mod hetzner;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
+use axum::Router;
+use axum::http::{HeaderMap, StatusCode};
 use chrono::TimeDelta;
 use hetzner::Double;
 use stagely_cloud::account::{self, Apis};
@@ -16,6 +18,8 @@ use stagely_domain::clock::{Clock, SystemClock};
 use stagely_domain::id::{ImageId, InstallationId, MachineId};
 use stagely_domain::machine::Provider;
 use stagely_domain::secret::Secret;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
 
 use crate::stand::stagely;
 
@@ -112,6 +116,36 @@ async fn a_sweep_without_a_credential_or_with_a_wrong_one_says_what_to_do() {
     assert!(code == 2 && err.contains("HCLOUD_TOKEN"), "{code} {err}");
     let (code, _, err) = stagely(&["cloud", "sweep", "aws", "--installation", &installation], &[]);
     assert!(code == 2 && err.contains("AWS_REGION"), "{code} {err}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_of_aws_that_run_out_go_with_their_token() {
+    let tokens: Arc<Mutex<Vec<String>>> = Arc::default();
+    let seen = Arc::clone(&tokens);
+    let refuse = move |headers: HeaderMap| async move {
+        let token = headers.get("x-amz-security-token").and_then(|value| value.to_str().ok()).unwrap_or_default();
+        seen.lock().unwrap().push(token.to_owned());
+        let body = "<Response><Errors><Error><Code>AuthFailure</Code><Message>no</Message></Error></Errors></Response>";
+        (StatusCode::UNAUTHORIZED, body)
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    let mut serving = JoinSet::new();
+    serving.spawn(async move { axum::serve(listener, Router::new().fallback(refuse)).await.unwrap() });
+    let installation = InstallationId::generate().to_string();
+    for (token, sent) in [("session-99", "session-99"), ("", "")] {
+        let (code, _, err) = stagely(
+            &["cloud", "sweep", "aws", "--region", "eu-central-1", "--installation", &installation],
+            &[
+                ("AWS_ACCESS_KEY_ID", "ASIAIOSFODNN7EXAMPLE"),
+                ("AWS_SECRET_ACCESS_KEY", "s3cret"),
+                ("AWS_SESSION_TOKEN", token),
+                ("AWS_ENDPOINT_URL", &endpoint),
+            ],
+        );
+        assert!(code == 3 && !err.contains("session-99"), "{code} {err}");
+        assert_eq!(std::mem::take(&mut *tokens.lock().unwrap()), [sent]);
+    }
 }
 
 #[test]

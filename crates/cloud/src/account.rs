@@ -86,7 +86,7 @@ fn amazon(settings: &Settings, credentials: &Credentials, apis: &Apis) -> Result
         keys: aws::Keys {
             access_key_id: needed(credentials, "access_key_id")?.reveal().to_owned(),
             secret_access_key: needed(credentials, "secret_access_key")?,
-            session_token: None,
+            session_token: credentials.get("session_token").cloned(),
         },
         role,
         locations: settings.locations.clone(),

@@ -132,20 +132,36 @@ fn is_network(text: &str) -> bool {
     prefix.parse::<u8>().is_ok_and(|prefix| prefix <= longest)
 }
 
+/// What an access key of AWS needs that runs out.
+const SESSION_TOKEN: &str = "session_token";
+
 /// What proves to the provider who asks, by name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Credentials(BTreeMap<String, Secret>);
 
 impl Credentials {
-    /// Takes what was given for an account of this kind.
+    /// Takes what was given for an account of this kind, to be used from now on.
+    ///
+    /// # Errors
+    /// Which name is missing, unknown or of something that runs out; never a value.
+    pub fn new(kind: Provider, given: BTreeMap<String, Secret>) -> Result<Self, String> {
+        if kind == Provider::Aws && given.contains_key(SESSION_TOKEN) {
+            let fix = "give an access key that stays, perhaps with a `role_arn`";
+            let why = format!("a key that runs out in hours is none for an account; {fix}");
+            return Err(format!("`credentials.{SESSION_TOKEN}`: {why}"));
+        }
+        Self::passing(kind, given)
+    }
+
+    /// The same to be used at once and not kept: on AWS a key that runs out is taken too, with its `session_token`.
     ///
     /// # Errors
     /// Which name is missing or unknown; never a value.
-    pub fn new(kind: Provider, given: BTreeMap<String, Secret>) -> Result<Self, String> {
+    pub fn passing(kind: Provider, given: BTreeMap<String, Secret>) -> Result<Self, String> {
         let (needed, possible): (&[&str], &[&str]) = match kind {
             Provider::Qemu => (&[], &[]),
             Provider::Hetzner | Provider::Digitalocean => (&["token"], &[]),
-            Provider::Aws => (&["access_key_id", "secret_access_key"], &["role_arn", "external_id"]),
+            Provider::Aws => (&["access_key_id", "secret_access_key"], &["role_arn", "external_id", SESSION_TOKEN]),
         };
         let lacks = |name: &&&str| given.get(**name).is_none_or(Secret::is_empty);
         if let Some(name) = needed.iter().find(lacks) {
@@ -215,6 +231,16 @@ mod tests {
         assert_eq!(wrong(Provider::Hetzner, &[]), "`credentials.token` is missing");
         assert_eq!(wrong(Provider::Aws, &["access_key_id"]), "`credentials.secret_access_key` is missing");
         assert_eq!(wrong(Provider::Qemu, &["token"]), "`credentials.token` is unknown for this kind of account");
+    }
+
+    #[test]
+    fn a_key_that_runs_out_is_used_at_once_and_not_kept() {
+        let names = ["access_key_id", "secret_access_key", "session_token"];
+        let refused = Credentials::new(Provider::Aws, given(&names)).unwrap_err();
+        assert!(refused.starts_with("`credentials.session_token`: a key that runs out in hours"), "{refused}");
+        let passing = Credentials::passing(Provider::Aws, given(&names)).unwrap();
+        assert_eq!(passing.get("session_token"), Some(&Secret::new("v")));
+        assert!(Credentials::passing(Provider::Hetzner, given(&["token", "session_token"])).is_err());
     }
 
     #[test]

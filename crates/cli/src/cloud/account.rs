@@ -25,7 +25,8 @@ pub(crate) enum Kind {
 #[derive(Args)]
 pub(super) struct Account {
     /// Which cloud; credentials are taken from HCLOUD_TOKEN, DIGITALOCEAN_TOKEN, or AWS_ACCESS_KEY_ID and
-    /// AWS_SECRET_ACCESS_KEY (with AWS_ROLE_ARN and AWS_EXTERNAL_ID, that role is taken on).
+    /// AWS_SECRET_ACCESS_KEY (with AWS_SESSION_TOKEN, where they run out; with AWS_ROLE_ARN and AWS_EXTERNAL_ID, that role
+    /// is taken on).
     pub(super) kind: Kind,
     /// AWS: the region, or all regions of the account, with commas between them.
     #[arg(long = "region", env = "AWS_REGION", value_delimiter = ',')]
@@ -38,6 +39,8 @@ pub(super) struct Account {
     access_key_id: Option<String>,
     #[arg(long, env = "AWS_SECRET_ACCESS_KEY", hide = true, hide_env_values = true)]
     secret_access_key: Option<String>,
+    #[arg(long, env = "AWS_SESSION_TOKEN", hide = true, hide_env_values = true)]
+    session_token: Option<String>,
     #[arg(long, env = "AWS_ROLE_ARN", hide = true)]
     role_arn: Option<String>,
     #[arg(long, env = "AWS_EXTERNAL_ID", hide = true, hide_env_values = true)]
@@ -63,12 +66,16 @@ impl Kind {
 impl Account {
     /// A client of it, with these settings beside its region.
     pub(super) fn open(&self, settings: Settings) -> Result<Arc<dyn Cloud>, ClientError> {
-        let given = |name: &str, value: &Option<String>| Some((name.to_owned(), Secret::new(value.as_ref()?)));
+        let given = |name: &str, value: &Option<String>| {
+            let value = value.as_ref().filter(|value| !value.is_empty())?;
+            Some((name.to_owned(), Secret::new(value)))
+        };
         let (kind, variables, given) = match self.kind {
             Kind::Aws => {
                 let keys = [
                     given("access_key_id", &self.access_key_id),
                     given("secret_access_key", &self.secret_access_key),
+                    given("session_token", &self.session_token),
                     given("role_arn", &self.role_arn),
                     given("external_id", &self.external_id),
                 ];
@@ -83,7 +90,7 @@ impl Account {
             return Err(ClientError::Setup("say which region: --region, or AWS_REGION".to_owned()));
         }
         let missing = |what| ClientError::Setup(format!("{what}: set {variables}"));
-        let credentials = Credentials::new(kind, given.into_iter().flatten().collect()).map_err(missing)?;
+        let credentials = Credentials::passing(kind, given.into_iter().flatten().collect()).map_err(missing)?;
         let settings = Settings { regions: self.regions.clone(), ..settings };
         let apis = Apis {
             aws: self.aws_api.clone(),

@@ -26,6 +26,9 @@ pub(crate) struct Conformance {
     /// Where machines are made, in the provider's names; default: anywhere.
     #[arg(long = "location", value_name = "PLACE")]
     locations: Vec<String>,
+    /// AWS: a subnet in which machines are made; may be repeated; default: those of each region's default VPC.
+    #[arg(long = "subnet", value_name = "SUBNET")]
+    subnets: Vec<String>,
     /// What machines boot; default: the provider's Debian 13.
     #[arg(long)]
     image: Option<String>,
@@ -42,6 +45,18 @@ pub(crate) struct Conformance {
     look_millis: u64,
 }
 
+impl Conformance {
+    fn settings(&self) -> Settings {
+        Settings {
+            locations: self.locations.clone(),
+            subnets: self.subnets.clone(),
+            image: self.image.clone(),
+            ssh_keys: self.ssh_keys.clone(),
+            ..Settings::default()
+        }
+    }
+}
+
 /// What became of a case.
 enum Verdict {
     Holds,
@@ -51,13 +66,7 @@ enum Verdict {
 
 /// `stagely cloud conformance`
 pub(crate) async fn conformance(wanted: &Conformance, out: &mut (impl Write + ?Sized)) -> Result<Exit, ClientError> {
-    let settings = Settings {
-        locations: wanted.locations.clone(),
-        image: wanted.image.clone(),
-        ssh_keys: wanted.ssh_keys.clone(),
-        ..Settings::default()
-    };
-    let (provider, cloud) = (wanted.account.kind.provider(), wanted.account.open(settings)?);
+    let (provider, cloud) = (wanted.account.kind.provider(), wanted.account.open(wanted.settings())?);
     let patience = Patience { look: Duration::from_millis(wanted.look_millis), ..Patience::default() };
     let purse = Purse::new(wanted.max_spend, Billing::of(provider), patience.longest());
     let (offerings, capabilities) = (cloud.catalogue().await.map_err(told)?, cloud.capabilities());
@@ -145,5 +154,25 @@ impl Ends {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::Conformance;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        conformance: Conformance,
+    }
+
+    #[test]
+    fn machines_are_made_in_the_subnets_that_are_named() {
+        let line = ["conformance", "aws", "--max-spend", "1.00", "--region", "eu-central-1", "--subnet", "subnet-1"];
+        let wanted = Line::try_parse_from(line.into_iter().chain(["--subnet", "subnet-2"])).unwrap().conformance;
+        assert_eq!(wanted.settings().subnets, ["subnet-1", "subnet-2"]);
     }
 }
