@@ -86,7 +86,7 @@ impl Stack {
         let hub = hub::serve(Arc::clone(&world), Arc::clone(&gate), &tracker, shutdown.clone()).await;
         let prefix = format!("test:{}:", Uuid::new_v4().simple());
         let cache = Cache::connect(&redis_url(), &prefix).await.unwrap();
-        let edge = edge::serve(cache.clone(), Arc::clone(&world.cloud), &tracker, shutdown.clone()).await;
+        let edge = edge::serve(cache.clone(), Arc::clone(&world), &tracker, shutdown.clone()).await;
         let mut settings = stagely_runtime::config::load().unwrap();
         // Named, so that its connections can be told from those of the world.
         let joint = if world.db.url().contains('?') { '&' } else { '?' };
@@ -224,6 +224,12 @@ impl Stack {
             is_so()
         })
         .await;
+    }
+
+    /// The URL is asked for, and nothing is known yet.
+    pub async fn proves(&self) {
+        let proofs = "SELECT count(*) FROM workflow_runs WHERE phases->'prove' IS NOT NULL AND finished_at IS NULL";
+        self.wait("a proof", async || self.world.db.text(proofs).await == "1").await;
     }
 
     /// As if the preview had been live for ten minutes.

@@ -227,6 +227,19 @@ async fn a_failed_deployment_leaves_no_machine_and_says_why() {
 }
 
 #[tokio::test]
+async fn a_pull_request_closed_while_it_is_proved_does_not_wait_for_the_proof() {
+    let stack = Stack::start().await;
+    stack.hold(Hold::Edge);
+    stack.open().await;
+    stack.proves().await;
+    stack.close().await;
+    stack.gone().await;
+    let run = "SELECT state FROM workflow_runs";
+    assert_eq!(stack.world.db.text(run).await, "cancelled");
+    stack.end().await;
+}
+
+#[tokio::test]
 async fn what_a_failed_deployment_broke_is_not_called_live_by_the_next_push() {
     let stack = Stack::start().await;
     stack.open().await;

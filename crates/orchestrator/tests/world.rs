@@ -34,6 +34,8 @@ pub enum Hold {
     Deploy,
     /// The hub does not answer.
     Hub,
+    /// Visitors reach no machine.
+    Edge,
 }
 
 /// The world of one stack.

@@ -260,7 +260,13 @@ async fn open_and_prove(context: &Context, fence: &Fence, snapshot: &Snapshot) -
         tx.note_phase(run.id, "prove", PhaseEdge::Started).await
     })
     .await?;
-    match prove::through_the_edge(context, &surface::root_host(context, env)).await {
+    let host = surface::root_host(context, env);
+    let proof = tokio::select! {
+        proof = prove::through_the_edge(context, &host) => proof,
+        // What was begun by the older wish ends as everything of it does.
+        () = prove::overtaken(context, env) => return Ok(()),
+    };
+    match proof {
         Ok(()) => succeed(context, fence, snapshot, run, spec).await,
         Err(failure) => fail(context, fence, snapshot, &failure).await,
     }

@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use stagely_domain::failure::{Code, Failure};
+use stagely_store::Scope;
+use stagely_store::environments::Environment;
 use tokio::time::{Instant, sleep};
 
 use crate::context::Context;
@@ -10,6 +12,9 @@ use crate::failures::failure;
 
 /// How long a preview may take to answer through the edge once its agent says that it runs.
 const PROOF: Duration = Duration::from_secs(30);
+
+/// How often a proof looks whether anybody still wants to know.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// An answer below 500 that is not the edge's own.
 pub async fn through_the_edge(context: &Context, host: &str) -> Result<(), Failure> {
@@ -34,5 +39,17 @@ pub async fn through_the_edge(context: &Context, host: &str) -> Result<(), Failu
             ));
         }
         sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Returns once something else is wished than what is being proved.
+pub async fn overtaken(context: &Context, env: &Environment) {
+    loop {
+        sleep(LOOK).await;
+        // Without an answer of the database the proof goes on.
+        let now = context.store.get_environment(&Scope::system("prove a preview"), env.id).await;
+        if now.is_ok_and(|now| now.generation != env.generation) {
+            return;
+        }
     }
 }
