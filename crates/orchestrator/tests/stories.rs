@@ -227,6 +227,23 @@ async fn a_failed_deployment_leaves_no_machine_and_says_why() {
 }
 
 #[tokio::test]
+async fn what_was_interrupted_while_it_was_proved_leaves_no_machine_when_it_fails() {
+    let stack = Stack::start().await;
+    stack.hold(Hold::Edge);
+    stack.open().await;
+    stack.proves().await;
+    stack.kill();
+    git_host::commit(&stack.branch, &[("stagely.yaml", b"previw: {}\n")]).await;
+    stack.deliver("synchronize").await;
+    stack.says("config_invalid").await;
+    assert!(!stack.comment().contains("still live"), "{}", stack.comment());
+    stack.wait("no machine", async || stack.cloud.inner.machines().is_empty()).await;
+    stack.close().await;
+    stack.gone().await;
+    stack.end().await;
+}
+
+#[tokio::test]
 async fn a_pull_request_closed_while_it_is_proved_does_not_wait_for_the_proof() {
     let stack = Stack::start().await;
     stack.hold(Hold::Edge);

@@ -1,7 +1,7 @@
 //! Runs: one attempt to bring one commit live. Updated by the orchestrator.
 
 use chrono::{DateTime, Utc};
-use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder};
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use stagely_domain::failure::Failure;
@@ -84,6 +84,23 @@ impl Store {
             .await
             .map_err(reading)?;
         found.map(run).transpose()
+    }
+
+    /// When a commit of an environment went live last.
+    ///
+    /// # Errors
+    /// The database's error.
+    pub async fn last_live_at(&self, env: EnvironmentId) -> Result<Option<DateTime<Utc>>> {
+        workflow_runs::Entity::find()
+            .select_only()
+            .column(workflow_runs::Column::LiveAt)
+            .filter(workflow_runs::Column::EnvId.eq(env.uuid()))
+            .filter(workflow_runs::Column::LiveAt.is_not_null())
+            .order_by_desc(workflow_runs::Column::Generation)
+            .into_tuple()
+            .one(&self.db)
+            .await
+            .map_err(reading)
     }
 }
 

@@ -138,7 +138,8 @@ pub async fn look(context: &Context, id: EnvironmentId) -> Result<Option<Snapsho
     let machines = store.list_environment_machines(id).await.map_err(stored(doing))?;
     let newest = store.newest_environment_machine(id).await.map_err(stored(doing))?;
     let routes = store.list_environment_routes(id).await.map_err(stored(doing))?;
-    let mut snapshot = Snapshot { env, run, builds, machines, newest, agent: None, routes, costs: Vec::new() };
+    let live_at = store.last_live_at(id).await.map_err(stored(doing))?;
+    let mut snapshot = Snapshot { env, run, live_at, builds, machines, newest, agent: None, routes, costs: Vec::new() };
     if snapshot.env.desired == Presence::Absent && snapshot.machines.is_empty() {
         let costs = store.list_environment_costs(&Scope::system(doing), &[id]).await.map_err(stored(doing))?;
         snapshot.costs = costs.into_values().flatten().collect();

@@ -303,8 +303,8 @@ async fn fail(context: &Context, fence: &Fence, snapshot: &Snapshot, failure: &R
         let _ = tx.set_run_state(run.id, run::State::Failed, Some(failure)).await?;
         tx.merge_phases(run.id, agent_phases(snapshot, context.clock.now())).await?;
         tx.wake(kind::FLEET, env.project.uuid()).await?;
-        // Nothing was ever live here: a machine without anything on it is not kept.
-        if !snapshot.serves() {
+        // Nothing was ever live on it: a machine without anything on it is not kept.
+        if !snapshot.was_live() {
             for machine in snapshot.machines.iter().filter(|machine| machine.desired == Presence::Present) {
                 if tx.drop_machine(machine.id, None).await? == Outcome::Written {
                     tx.wake(kind::MACHINE, machine.id.uuid()).await?;

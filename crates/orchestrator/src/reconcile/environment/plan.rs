@@ -26,6 +26,8 @@ pub struct Snapshot {
     pub env: Environment,
     /// The run of the current generation.
     pub run: Option<Run<Resolved>>,
+    /// When a commit was brought live last.
+    pub live_at: Option<DateTime<Utc>>,
     pub builds: Vec<BuildJob>,
     /// Preview machines that are not gone, oldest first.
     pub machines: Vec<Machine>,
@@ -98,14 +100,21 @@ impl Snapshot {
         self.machines.iter().rev().find(|machine| machine.desired == Presence::Present)
     }
 
-    /// Whether what was brought live last still stands behind the routes, awake or not: a machine that is wanted.
+    /// Whether a commit was ever live on the machine that is wanted.
+    pub fn was_live(&self) -> bool {
+        self.machine().zip(self.live_at).is_some_and(|(machine, live)| machine.intended_at <= live)
+    }
+
+    /// Whether what was brought live last still stands behind the routes, awake or not: a machine that is wanted. Routes
+    /// are open before the proof, and alone prove nothing.
     pub fn serves(&self) -> bool {
         let is_wanted = |target: &route::Target| {
             let of_target = self.machines.iter().find(|machine| machine.id == target.machine);
             of_target.is_some_and(|machine| machine.desired == Presence::Present)
         };
         let leads = |state| matches!(state, route::State::Ready | route::State::Asleep | route::State::Waiting);
-        self.routes.iter().any(|route| leads(route.state) && route.target.as_ref().is_some_and(is_wanted))
+        self.was_live()
+            && self.routes.iter().any(|route| leads(route.state) && route.target.as_ref().is_some_and(is_wanted))
     }
 
     fn generation(&self) -> u64 {

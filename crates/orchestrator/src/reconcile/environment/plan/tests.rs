@@ -55,6 +55,7 @@ fn snapshot() -> Snapshot {
     Snapshot {
         env,
         run: None,
+        live_at: None,
         builds: Vec::new(),
         machines: Vec::new(),
         newest: None,
@@ -255,6 +256,21 @@ fn every_failure_ends_the_run_with_its_own_reason() {
 }
 
 #[test]
+fn what_was_opened_and_never_proved_is_not_taken_for_live() {
+    let mut opened = snapshot();
+    opened.machines = vec![machine(&opened, machine::State::Enrolled)];
+    opened.routes = vec![entry(&opened, route::State::Ready)];
+    assert!(!opened.was_live() && !opened.serves());
+    // Nor is it when it was another machine that was live.
+    opened.live_at = Some(now() - TimeDelta::minutes(1));
+    assert!(!opened.was_live() && !opened.serves());
+    opened.live_at = Some(now() + TimeDelta::minutes(1));
+    assert!(opened.was_live() && opened.serves());
+    opened.routes[0].state = route::State::Failed;
+    assert!(opened.was_live() && !opened.serves(), "its data are kept for the next commit");
+}
+
+#[test]
 fn closing_at_any_moment_leaves_nothing_and_creates_nothing() {
     for run_state in run::State::ALL {
         for machine_state in machine::State::ALL.into_iter().filter(|state| *state != machine::State::Gone) {
@@ -313,7 +329,7 @@ fn sleep_and_wake_follow_the_wish() {
 fn a_lost_machine_is_replaced_when_the_preview_had_been_live_for_a_while() {
     let mut lost = snapshot();
     let succeeded = Run { live_at: Some(now()), ..run(&lost, run::State::Succeeded) };
-    lost.run = Some(succeeded);
+    (lost.run, lost.live_at) = (Some(succeeded), Some(now()));
     let gone = Machine {
         desired: Presence::Absent,
         failure: Some(failure(Code::MachineLost, "run", "it is not there any more")),

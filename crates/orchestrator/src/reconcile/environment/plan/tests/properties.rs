@@ -61,15 +61,16 @@ fn any_snapshot() -> impl Strategy<Value = Snapshot> {
     let env = (presence(), power(), either(&State::ALL));
     let machines = prop::collection::vec(any_machine(), 0..3);
     let routes = prop::collection::vec(prop::sample::select(routes.to_vec()), 0..3);
-    (env, prop::option::of(any_run()), any_builds(), machines, prop::option::of(any_agent()), routes).prop_map(
-        |((desired, power, state), run, builds, machines, agent, routes)| {
-            let mut all = Snapshot { run, builds, newest: machines.last().cloned(), machines, ..snapshot() };
+    let was_live = any::<bool>();
+    (env, prop::option::of(any_run()), was_live, any_builds(), machines, prop::option::of(any_agent()), routes)
+        .prop_map(|((desired, power, state), run, was_live, builds, machines, agent, routes)| {
+            let live_at = was_live.then(now);
+            let mut all = Snapshot { run, live_at, builds, newest: machines.last().cloned(), machines, ..snapshot() };
             (all.env.desired, all.env.power, all.env.state) = (desired, power, state);
             all.agent = agent.filter(|_| all.machine().is_some());
             all.routes = routes.into_iter().map(|state| entry(&all, state)).collect();
             all
-        },
-    )
+        })
 }
 
 /// What the rows say once `op` was done.
@@ -91,12 +92,13 @@ fn apply(mut after: Snapshot, op: Op, now: DateTime<Utc>) -> Snapshot {
         Op::OpenAndProve => {
             let proved = after.run.as_mut().unwrap();
             (proved.state, proved.live_at) = (run::State::Succeeded, Some(now));
+            after.live_at = Some(now);
             after.routes = vec![entry(&after, route::State::Ready)];
         }
         Op::Fail(failure) => {
             let failed = after.run.as_mut().unwrap();
             (failed.state, failed.failure) = (run::State::Failed, Some(*failure));
-            if !after.serves() {
+            if !after.was_live() {
                 after.machines.iter_mut().for_each(|machine| machine.desired = Presence::Absent);
             }
         }
