@@ -40,12 +40,17 @@ fn failure(snapshot: &Snapshot) -> Option<&RunFailure> {
     of_run.or_else(|| lost.and_then(|machine| machine.failure.as_ref()))
 }
 
-/// Routes that lead to the machine; `None` while it has no address.
+/// Routes that lead to the machine, and the end of those that the commit does not have any more; `None` while the machine
+/// has no address.
 pub fn open_routes(context: &Context, snapshot: &Snapshot, spec: &Resolved) -> Option<Vec<Entry>> {
     let env = &snapshot.env;
     let machine = snapshot.machine()?;
     let address = machine.address.clone()?;
-    let entries = spec.hosts(&env.hash, &context.preview_domain).into_iter().map(|host| {
+    let hosts = spec.hosts(&env.hash, &context.preview_domain);
+    let others = snapshot.routes.iter().filter(|entry| !hosts.contains(&entry.host));
+    let mut entries: Vec<Entry> =
+        others.map(|entry| closed(env, entry, "This preview has no such address any more.")).collect();
+    entries.extend(hosts.into_iter().map(|host| {
         let of_host =
             spec.exposures.iter().filter(|exposure| exposure.host_name(&env.hash, &context.preview_domain) == host);
         let mut rules: Vec<Rule> = of_host
@@ -57,19 +62,22 @@ pub fn open_routes(context: &Context, snapshot: &Snapshot, spec: &Resolved) -> O
         rules.sort_by_key(|rule| std::cmp::Reverse(rule.path.len()));
         let target = Some(Target { machine: machine.id, address: address.clone(), rules });
         Entry { host, version: 0, environment: env.id, state: route::State::Ready, target, notice: notice(env, "") }
-    });
-    Some(entries.collect())
+    }));
+    Some(entries)
 }
 
 /// The same hosts, leading nowhere any more.
 pub fn closed_routes(snapshot: &Snapshot) -> Vec<Entry> {
-    let closed = snapshot.routes.iter().map(|entry| Entry {
-        state: route::State::Gone,
-        target: None,
-        notice: notice(&snapshot.env, "This preview was removed."),
-        ..entry.clone()
-    });
-    closed.collect()
+    snapshot.routes.iter().map(|entry| closed(&snapshot.env, entry, "This preview was removed.")).collect()
+}
+
+fn closed(env: &Environment, entry: &Entry, text: &str) -> Entry {
+    Entry { state: route::State::Gone, target: None, notice: notice(env, text), ..entry.clone() }
+}
+
+/// The routes that are not closed.
+fn open(snapshot: &Snapshot) -> impl Iterator<Item = &Entry> {
+    snapshot.routes.iter().filter(|entry| entry.state != route::State::Gone)
 }
 
 /// Writes routes and posts as they should be for `state`, and wakes who brings them out.
@@ -112,7 +120,7 @@ fn routes(context: &Context, snapshot: &Snapshot, state: State) -> Vec<Entry> {
     // What is asleep or wakes is still what the routes lead to; of a failed deployment nobody knows what is left.
     let keeps = matches!(state, State::Sleeping | State::Asleep | State::Waking);
     let page = |route_state, text: &str| {
-        let mut entries: Vec<Entry> = snapshot.routes.clone();
+        let mut entries: Vec<Entry> = open(snapshot).cloned().collect();
         if entries.is_empty() {
             let host = root_host(context, env);
             entries.push(Entry {
@@ -146,7 +154,7 @@ fn routes(context: &Context, snapshot: &Snapshot, state: State) -> Vec<Entry> {
 fn awake_routes(snapshot: &Snapshot) -> Vec<Entry> {
     let is_awake = |machine: &&Machine| machine.state == machine::State::Enrolled && machine.power == Power::Awake;
     let Some(machine) = snapshot.machine().filter(is_awake) else { return Vec::new() };
-    let mut entries = snapshot.routes.clone();
+    let mut entries: Vec<Entry> = open(snapshot).cloned().collect();
     for entry in &mut entries {
         if let Some(target) = &mut entry.target {
             target.machine = machine.id;
@@ -204,7 +212,7 @@ fn comment(context: &Context, snapshot: &Snapshot, state: State) -> String {
         let url = context.preview_url.of(&root_host(context, env));
         body.push_str(&format!("**{url}**\n\n"));
         let root = root_host(context, env);
-        for entry in snapshot.routes.iter().filter(|entry| entry.host != root) {
+        for entry in open(snapshot).filter(|entry| entry.host != root) {
             body.push_str(&format!("- {}\n", context.preview_url.of(&entry.host)));
         }
     }

@@ -91,6 +91,33 @@ async fn pushed_during(hold: Hold, sign: &str) {
 }
 
 #[tokio::test]
+async fn a_host_that_a_push_takes_away_is_closed_and_not_named_any_more_until_it_comes_back() {
+    let stack = Stack::start().await;
+    let with: &[u8] =
+        b"version: 2\npreview:\n  expose: [{service: web, port: 3000}, {service: db, port: 80, host: db}]\n";
+    let without: &[u8] = b"version: 2\npreview: {expose: [{service: web, port: 3000}]}\n";
+    git_host::commit(&stack.branch, &[("stagely.yaml", with)]).await;
+    stack.open().await;
+    stack.live().await;
+    for (text, state) in [(without, "gone"), (with, "ready"), (without, "gone")] {
+        git_host::commit(&stack.branch, &[("stagely.yaml", text)]).await;
+        stack.deliver("synchronize").await;
+        stack.live().await;
+        let host = format!("db--{}", stack.hostname().await);
+        let route = format!("SELECT state FROM routes WHERE host = '{host}'");
+        assert_eq!(stack.world.db.text(&route).await, state);
+        assert_eq!(stack.comment().contains(&host), state == "ready", "{}", stack.comment());
+    }
+    // What is shown instead of the preview is not shown there.
+    stack.power(Power::Asleep).await;
+    stack.says("Preview: Asleep").await;
+    assert_eq!(stack.world.db.text("SELECT count(*) FROM routes WHERE state = 'gone'").await, "1");
+    stack.close().await;
+    stack.gone().await;
+    stack.end().await;
+}
+
+#[tokio::test]
 async fn a_commit_that_is_deployed_again_says_so_and_builds_nothing() {
     let stack = Stack::start().await;
     stack.open().await;
