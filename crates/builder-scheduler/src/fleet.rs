@@ -16,7 +16,7 @@ use stagely_proto::orchestrator::orchestrator_client::OrchestratorClient;
 use stagely_proto::orchestrator::{AcquireMachineRequest, ReleaseMachineRequest};
 use stagely_reconcile::{Claim, ErrorClass, Failure, Reconciler, Step};
 use stagely_runtime::grpc::Channel;
-use stagely_store::builds::BuildJob;
+use stagely_store::builds::{BuildJob, LeftImages};
 use stagely_store::environments::Presence;
 use stagely_store::machines::Machine;
 use stagely_store::work::kind;
@@ -29,6 +29,9 @@ use crate::wish::Wishes;
 
 /// How soon to look again after something was done.
 const SOON: Duration = Duration::from_secs(1);
+
+/// How long after an environment's end a builder may still push an image for it.
+const LATE: TimeDelta = TimeDelta::minutes(10);
 
 /// The newest wish that this process sent to a machine.
 #[derive(Debug, Clone)]
@@ -64,7 +67,10 @@ pub struct Limits {
 #[derive(Default)]
 pub struct Memory {
     sent: Mutex<HashMap<MachineId, Sent>>,
+    /// Environments of which the registry has nothing more.
     cleaned: Mutex<HashSet<EnvironmentId>>,
+    /// The others that had their turn: each has one before any has another.
+    tried: Mutex<HashSet<EnvironmentId>>,
 }
 
 #[async_trait]
@@ -244,22 +250,40 @@ impl Fleet {
         Ok(())
     }
 
-    /// Deletes the tags of one environment that is gone; the next look takes the next.
+    /// Deletes tags of one environment that is gone; the next look takes the next. It counts as cleaned once there was
+    /// nothing to delete and nothing can come any more.
     async fn drop_left_tags(&self, project: ProjectId) -> Result<(), Failure> {
         let Some(registry) = &self.registry else { return Ok(()) };
         let left = self.store.list_left_images(Some(project)).await;
         let left = left.map_err(|error| failed("list images left behind", error))?;
-        let cleaned = |id| self.memory.cleaned.lock().unwrap_or_else(PoisonError::into_inner).contains(id);
-        let Some(next) = left.iter().find(|left| !cleaned(&left.environment)) else { return Ok(()) };
-        match registry.drop_images(project, &next.hash, &next.images, self.clock.now()).await {
+        let Some(next) = self.memory.next_to_clean(&left) else { return Ok(()) };
+        let now = self.clock.now();
+        match registry.drop_images(project, &next.hash, &next.images, now).await {
+            Ok(0) if now - next.gone_at > LATE => {
+                self.memory.cleaned.lock().unwrap_or_else(PoisonError::into_inner).insert(next.environment);
+            }
+            Ok(0) => {}
             Ok(dropped) => {
                 tracing::info!(env.id = %next.environment, dropped, "images of {} are removed", next.environment);
             }
-            // The rows are kept, so another process or the next start tries again.
             Err(error) => tracing::warn!(env.id = %next.environment, %error, "images of {} stay", next.environment),
         }
-        self.memory.cleaned.lock().unwrap_or_else(PoisonError::into_inner).insert(next.environment);
         Ok(())
+    }
+}
+
+impl Memory {
+    /// Whose turn it is.
+    fn next_to_clean<'l>(&self, left: &'l [LeftImages]) -> Option<&'l LeftImages> {
+        let cleaned = self.cleaned.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tried = self.tried.lock().unwrap_or_else(PoisonError::into_inner);
+        let open: Vec<_> = left.iter().filter(|left| !cleaned.contains(&left.environment)).collect();
+        if open.iter().all(|left| tried.contains(&left.environment)) {
+            tried.retain(|id| open.iter().all(|left| left.environment != *id));
+        }
+        let next = open.into_iter().find(|left| !tried.contains(&left.environment))?;
+        tried.insert(next.environment);
+        Some(next)
     }
 }
 

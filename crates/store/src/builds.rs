@@ -82,9 +82,13 @@ pub struct LeftImages {
     pub project: ProjectId,
     /// Its label; its tags begin with it and a hyphen.
     pub hash: String,
-    /// `repository:tag` of every image built for it.
+    /// When it went.
+    pub gone_at: DateTime<Utc>,
+    /// `repository:tag` of every image asked for: one whose build was called off may have been pushed all the same.
     pub images: Vec<String>,
 }
+
+type LeftRow = (uuid::Uuid, uuid::Uuid, String, DateTime<Utc>, Vec<String>);
 
 impl Store {
     /// The jobs of a run, in the order in which they were asked for.
@@ -182,26 +186,27 @@ impl Store {
         Ok(wanted)
     }
 
-    /// Environments that went within the last week and had images built, the newest first, at most 100: id, label
-    /// and the `repository:tag` of each image. With a project only its own.
+    /// Environments that went within the last week and had images asked for, the newest first, at most 100. With a
+    /// project only its own.
     ///
     /// # Errors
     /// The database's error.
     pub async fn list_left_images(&self, project: Option<ProjectId>) -> Result<Vec<LeftImages>> {
-        let sql = "SELECT e.id, e.project_id, e.preview_hash, array_agg(DISTINCT b.spec->>'image') \
-                   FROM environments e JOIN build_jobs b ON b.env_id = e.id WHERE b.state = 'succeeded' \
-                   AND e.gone_at > now() - interval '7 days' AND ($1::uuid IS NULL OR e.project_id = $1) \
+        let sql = "SELECT e.id, e.project_id, e.preview_hash, e.gone_at, array_agg(DISTINCT b.spec->>'image') \
+                   FROM environments e JOIN build_jobs b ON b.env_id = e.id \
+                   WHERE e.gone_at > now() - interval '7 days' AND ($1::uuid IS NULL OR e.project_id = $1) \
                    GROUP BY e.id ORDER BY e.gone_at DESC LIMIT 100";
-        let rows: Vec<(uuid::Uuid, uuid::Uuid, String, Vec<String>)> =
+        let rows: Vec<LeftRow> =
             sqlx::query_as(sql).bind(project.map(ProjectId::uuid)).fetch_all(self.pool()).await.map_err(|error| {
                 StoreError::query("list images left behind", sea_orm::DbErr::Custom(error.to_string()))
             })?;
         Ok(rows
             .into_iter()
-            .map(|(environment, project, hash, images)| LeftImages {
+            .map(|(environment, project, hash, gone_at, images)| LeftImages {
                 environment: EnvironmentId::from_uuid(environment),
                 project: ProjectId::from_uuid(project),
                 hash,
+                gone_at,
                 images,
             })
             .collect())
