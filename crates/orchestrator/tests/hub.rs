@@ -110,7 +110,9 @@ impl Api for Hub {
             tx.commit().await.map_err(refused)?;
             if accepted {
                 let wish = Wish::try_from(preview.wish).unwrap();
-                world.inside().wishes.insert(machine, (desired.generation, wish));
+                let mut inside = world.inside();
+                inside.wishes.insert(machine, (desired.generation, wish));
+                inside.told.insert(machine, preview);
             }
             Ok(hub::SetDesiredResponse { accepted })
         };

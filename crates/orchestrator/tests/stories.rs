@@ -151,6 +151,22 @@ async fn an_image_is_taken_again_only_while_all_that_its_build_reads_is_the_same
 }
 
 #[tokio::test]
+async fn of_an_image_for_two_processors_that_of_the_machine_runs() {
+    let stack = Stack::start().await;
+    let both: &[u8] = b"version: 2\nbuilds:\n  web: {context: web, platforms: [linux/arm64, linux/amd64]}\n";
+    git_host::commit(&stack.branch, &[("stagely.yaml", both)]).await;
+    stack.open().await;
+    stack.live().await;
+    assert_eq!(stack.world.inside().built, 2);
+    let [machine] = stack.cloud.inner.machines()[..] else { panic!("one machine") };
+    let overlaid = stack.world.inside().told[&machine].override_yaml.clone();
+    assert!(overlaid.contains("@sha256:111") && !overlaid.contains("@sha256:222"), "{overlaid}");
+    stack.close().await;
+    stack.gone().await;
+    stack.end().await;
+}
+
+#[tokio::test]
 async fn a_machine_that_cannot_be_had_is_said_on_the_pull_request() {
     let stack = Stack::start().await;
     stack.cloud.refuses.lock().unwrap().0 = Some(ErrorKind::Invalid);

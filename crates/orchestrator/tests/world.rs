@@ -8,6 +8,7 @@ use stagely_cloud::Cloud;
 use stagely_domain::build;
 use stagely_domain::failure::Failure;
 use stagely_domain::id::{InstallationId, MachineId, ProjectId};
+use stagely_proto::agent::Preview;
 use stagely_proto::agent::preview::Wish;
 use stagely_store::agents::{Enrolled, Observed, Phase};
 use stagely_store::testing::TestDb;
@@ -57,6 +58,8 @@ pub struct Inside {
     connections: HashMap<MachineId, u64>,
     /// What each agent was told last.
     pub wishes: HashMap<MachineId, (u64, Wish)>,
+    /// All of that.
+    pub told: HashMap<MachineId, Preview>,
     reports: HashMap<MachineId, u64>,
     /// How many images were built.
     pub built: usize,
@@ -134,7 +137,8 @@ impl World {
     /// Every image that was asked for gets built.
     async fn build(&self) {
         for job in self.db.store().list_open_builds(self.project).await.unwrap() {
-            let digest = format!("sha256:{}", "1".repeat(64));
+            let digit = if job.platform == "linux/amd64" { "1" } else { "2" };
+            let digest = format!("sha256:{}", digit.repeat(64));
             let tx = self.db.store().begin().await.unwrap();
             let _ = tx.set_build_state(job.id, job.state, build::State::Succeeded, Some(&digest), None).await.unwrap();
             tx.wake(kind::ENVIRONMENT, job.environment.uuid()).await.unwrap();

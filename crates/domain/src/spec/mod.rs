@@ -76,7 +76,7 @@ pub struct Build {
     /// Compose services that use the image; default the one of this name.
     #[schemars(schema_with = "schema::texts")]
     pub services: Vec<String>,
-    /// Platforms; default the preview machine's. Several make one manifest list.
+    /// Platforms; default the preview machine's, which must be one of them. Each is an image of its own.
     #[schemars(schema_with = "schema::platforms")]
     pub platforms: Vec<Platform>,
     /// Size of the builder.

@@ -124,6 +124,7 @@ pub fn resolve(reading: Reading, files: &Files) -> Result<Resolved, Vec<Diagnost
     let opens_as_read = !reading.mistakes.iter().any(|mistake| mistake.key.starts_with("preview.expose"));
     let Reading { file, root, spec, mentions, mistakes } = reading;
     let mut check = Check { file, root, wrong: mistakes };
+    check.platforms(&spec);
     let services = files.services();
     let mut exposures = Vec::new();
     if is_known {
@@ -157,6 +158,25 @@ impl Check {
         let at = self.root.as_ref().and_then(|root| root.locate(key)).unwrap_or(Position { line: 1, column: 1 });
         let (file, key, message) = (self.file.clone(), key.to_owned(), message.to_owned());
         self.wrong.push(Diagnostic { file, at, key, message, suggestion: None });
+    }
+
+    /// Every image is to run on the preview's machine.
+    fn platforms(&mut self, spec: &Spec) {
+        let (arch, wanted) = (spec.preview.arch, Platform::of(spec.preview.arch));
+        let is_wrong = |wrong: &[Diagnostic], key: &str| wrong.iter().any(|mistake| mistake.key.starts_with(key));
+        let is_known = !is_wrong(&self.wrong, "preview.arch") && self.wrong.iter().all(|wrong| wrong.key != "preview");
+        for (name, build) in spec.builds.iter().filter(|_| is_known) {
+            if build.platforms.is_empty() || build.platforms.contains(&wanted) {
+                continue;
+            }
+            let written = self.root.as_ref().and_then(|root| root.get("builds")?.get(name)?.get("platforms"));
+            let key = format!("builds.{name}.{}", if written.is_some() { "platforms" } else { "platform" });
+            if !is_wrong(&self.wrong, &key) {
+                let wanted = wanted.as_str();
+                let message = format!("the preview's machine is {arch}: add `{wanted}`, or change `preview.arch`");
+                self.tell(&key, &message);
+            }
+        }
     }
 
     fn service(&mut self, mention: Mention, names: &[&str]) {
@@ -265,104 +285,4 @@ fn host_label(service: &str, port: u16, taken: &[Exposure]) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::{Reading, resolve};
-    use crate::compose::Files;
-    use crate::spec::{RepoPath, read};
-
-    const COMPOSE: &str = "services:\n  web: {build: ./web, ports: ['80:3000']}\n  api: {build: ./api, ports: ['8080:8080', '9090']}\n  db: {image: postgres}\n";
-
-    fn files(compose: &str) -> Files {
-        let mut files = Files::default();
-        files.add(&RepoPath::parse("docker-compose.yml").unwrap(), Some(compose));
-        files
-    }
-
-    fn told(text: &str, files: &Files) -> Vec<String> {
-        resolve(read(text, "stagely.yaml"), files).unwrap_err().iter().map(ToString::to_string).collect()
-    }
-
-    #[test]
-    fn without_a_file_builds_and_urls_come_from_the_compose_file() {
-        let resolved = resolve(Reading::default(), &files(COMPOSE)).unwrap();
-        let targets: Vec<&str> = resolved.targets.iter().map(|target| target.name.as_str()).collect();
-        assert_eq!(targets, ["web", "api"]);
-        let hosts = resolved.hosts("x7k2", "example.dev");
-        assert_eq!(hosts, ["x7k2.example.dev", "api--x7k2.example.dev", "api-9090--x7k2.example.dev"]);
-    }
-
-    #[test]
-    fn names_that_no_compose_file_has_are_told_at_their_place() {
-        let text = "version: 2\nbuilds:\n  bakend: {context: ./api}\npreview:\n  expose: [{service: wbe, port: 80}]\n  lifecycle:\n    on_start: [{service: apii, command: x}]\n  health: {service: nope}\n";
-        assert_eq!(
-            told(text, &files(COMPOSE)),
-            [
-                "stagely.yaml:3:11: builds.bakend: the compose files have no service `bakend`; they have web, api, db",
-                "stagely.yaml:5:22: preview.expose[0].service: the compose files have no service `wbe`; they have web, api, db (did you mean `web`?)",
-                "stagely.yaml:7:26: preview.lifecycle.on_start[0].service: the compose files have no service `apii`; they have web, api, db (did you mean `api`?)",
-                "stagely.yaml:8:21: preview.health.service: the compose files have no service `nope`; they have web, api, db",
-            ]
-        );
-    }
-
-    #[test]
-    fn nothing_to_open_and_two_root_urls_are_refused() {
-        let closed = files("services:\n  db: {image: postgres}\n");
-        assert!(resolve(Reading::default(), &closed).unwrap_err()[0].message.contains("nothing to open"));
-        let text = "version: 2\npreview: {expose: [{service: web, port: 1}, {service: api, port: 2}]}\n";
-        let told = told(text, &files(COMPOSE));
-        assert!(told[0].contains("same host and path"), "{}", told[0]);
-    }
-
-    #[test]
-    fn mistakes_of_stagely_yaml_and_of_the_compose_files_are_told_at_once() {
-        let text = "version: 2\nbuilds:\n  bakend: {machine: huge}\npreview:\n  expose: [{service: wbe, prt: 80}]\n  ttl: soon\n";
-        let places = |compose: &str| {
-            let told = told(text, &files(compose));
-            told.iter().map(|line| line.split(": ").take(2).collect::<Vec<_>>().join(": ")).collect::<Vec<_>>()
-        };
-        assert_eq!(
-            places(COMPOSE),
-            [
-                "stagely.yaml:3:11: builds.bakend",
-                "stagely.yaml:3:21: builds.bakend.machine",
-                "stagely.yaml:5:12: preview.expose[0].port",
-                "stagely.yaml:5:22: preview.expose[0].service",
-                "stagely.yaml:5:27: preview.expose[0].prt",
-                "stagely.yaml:6:8: preview.ttl",
-            ]
-        );
-        // Which services there are is not known then.
-        assert_eq!(
-            places("services:\n  web: nginx\n"),
-            [
-                "stagely.yaml:3:21: builds.bakend.machine",
-                "stagely.yaml:5:12: preview.expose[0].port",
-                "stagely.yaml:5:27: preview.expose[0].prt",
-                "stagely.yaml:6:8: preview.ttl",
-                "docker-compose.yml:2:8: services.web",
-            ]
-        );
-        let absent = {
-            let mut files = Files::default();
-            files.add(&RepoPath::parse("docker-compose.yml").unwrap(), None);
-            told("version: 2\npreview: {ttl: soon}\n", &files)
-        };
-        assert!(absent.len() == 2 && absent[1].contains("no such file"), "{absent:?}");
-    }
-
-    #[test]
-    fn a_compose_file_that_is_not_named_rightly_is_not_guessed() {
-        for text in [
-            "version: 2\npreview: {compose: /etc/compose.yml, health: {service: nope}}\n",
-            "version: 2\npreview: [compose.yml]\n",
-            "version: 2\npreview: {\n",
-        ] {
-            let reading = read(text, "stagely.yaml");
-            assert!(reading.compose().is_empty(), "{text}");
-            assert_eq!(resolve(reading, &Files::default()).unwrap_err().len(), 1, "{text}");
-        }
-        let reading = read("version: 2\npreview: {compose: c.yml, ttl: soon}\n", "stagely.yaml");
-        assert_eq!(reading.compose(), [RepoPath::parse("c.yml").unwrap()]);
-    }
-}
+mod tests;

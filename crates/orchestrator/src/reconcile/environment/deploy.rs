@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde_json::{Value, json};
 use stagely_domain::ingress;
-use stagely_domain::spec::Resolved;
+use stagely_domain::spec::{Platform, Resolved};
 use stagely_forge::CloneAccess;
 use stagely_proto::agent;
 use stagely_runtime::registry_credential::Access;
@@ -79,7 +79,7 @@ fn checkout(clone: &CloneAccess, sha: &str) -> agent::Checkout {
     }
 }
 
-/// Images by digest for what we built, variables for every service. JSON is YAML. The commit is told to what was
+/// Images by digest for what we built for the machine's processor, variables for every service. JSON is YAML. The commit is told to what was
 /// built, as the one that its image was built at: a push replaces only the containers whose image it changed.
 fn overlay(context: &Context, env: &Environment, spec: &Resolved, builds: &[BuildJob]) -> Value {
     let mut variables = variables(context, env, spec);
@@ -88,8 +88,10 @@ fn overlay(context: &Context, env: &Environment, spec: &Resolved, builds: &[Buil
     for service in &spec.services {
         services.insert(service.clone(), json!({"environment": variables}));
     }
+    let platform = Platform::of(spec.spec.preview.arch).as_str();
+    let runs_here = |job: &&BuildJob| job.platform == platform && job.image_digest.is_some();
     for target in &spec.targets {
-        let job = builds.iter().find(|job| job.target == target.name && job.image_digest.is_some());
+        let job = builds.iter().filter(runs_here).find(|job| job.target == target.name);
         let Some((job, digest)) = job.and_then(|job| Some((job, job.image_digest.as_ref()?))) else { continue };
         let name = job.spec.image.split(':').next().unwrap_or_default();
         let image = format!("{}/{name}@{digest}", context.config.registry_host);

@@ -8,7 +8,7 @@ use stagely_domain::build;
 use stagely_domain::cost::Money;
 use stagely_domain::environment::State;
 use stagely_domain::failure::{Code, Failure};
-use stagely_domain::machine;
+use stagely_domain::machine::{self, Arch};
 use stagely_domain::route;
 use stagely_domain::run;
 use stagely_domain::spec::Resolved;
@@ -156,6 +156,9 @@ fn advance(snapshot: &Snapshot, run: &Run<Resolved>, now: DateTime<Utc>) -> Plan
             None => step(State::Building, Op::EnsureMachine),
         };
     };
+    if machine.arch != spec.spec.preview.arch {
+        return other_arch(snapshot, machine, spec.spec.preview.arch);
+    }
     if machine.power == Power::Asleep {
         return step(State::Building, Op::SetPower(Power::Awake));
     }
@@ -188,6 +191,20 @@ fn advance(snapshot: &Snapshot, run: &Run<Resolved>, now: DateTime<Utc>) -> Plan
         Some(observed) if observed.phase == Phase::Running => step(State::Deploying, Op::OpenAndProve),
         _ => wait(State::Deploying, SOON),
     }
+}
+
+/// A commit that asks for another processor than the machine of an earlier one has.
+fn other_arch(snapshot: &Snapshot, machine: &Machine, wanted: Arch) -> Plan {
+    // Nothing is lost with a machine on which nothing was ever live.
+    if !snapshot.was_live() {
+        return step(State::Building, Op::DropMachines);
+    }
+    let message = format!(
+        "preview.arch is {wanted} now, and the machine that holds the preview's data is {}: close the pull request and open it \
+         again for a new one",
+        machine.arch
+    );
+    fail(failure(Code::ConfigInvalid, "boot", message))
 }
 
 /// Keeping what there is, awake or asleep.

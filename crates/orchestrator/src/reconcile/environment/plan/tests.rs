@@ -271,6 +271,20 @@ fn what_was_opened_and_never_proved_is_not_taken_for_live() {
 }
 
 #[test]
+fn another_processor_is_had_while_nothing_is_live_and_refused_afterwards() {
+    let mut other = snapshot();
+    let mut commit = spec();
+    commit.spec.preview.arch = Arch::Arm64;
+    other.run = Some(Run { spec: Some(commit), ..run(&other, run::State::Pending) });
+    other.machines = vec![machine(&other, machine::State::Enrolled)];
+    assert_eq!(plan(&other, now()).op, Some(Op::DropMachines));
+    other.live_at = Some(now());
+    let Some(Op::Fail(failure)) = plan(&other, now()).op else { panic!("it goes on") };
+    assert_eq!((failure.code, failure.phase.as_str()), (Code::ConfigInvalid, "boot"));
+    assert!(failure.message.contains("arm64 now") && failure.message.contains("is amd64"), "{}", failure.message);
+}
+
+#[test]
 fn closing_at_any_moment_leaves_nothing_and_creates_nothing() {
     for run_state in run::State::ALL {
         for machine_state in machine::State::ALL.into_iter().filter(|state| *state != machine::State::Gone) {
