@@ -211,7 +211,7 @@ async fn stop(
 ) -> Result<(), Stop> {
     machine.targets.replace(std::collections::HashMap::new());
     let directory = directory(machine);
-    let compose = match Compose::of_preview(&machine.config, preview, &directory) {
+    let mut compose = match Compose::of_preview(&machine.config, preview, &directory) {
         Ok(compose) => compose,
         // Never checked out, or gone: the labels of what runs are enough.
         Err(_) => Compose::by_name(&machine.config, &preview.project_name)?,
@@ -228,7 +228,11 @@ async fn stop(
     let deadline = Duration::from_secs(u64::from(preview.stop_grace_secs) + 300);
     let down = async {
         let stop = ["stop", "--timeout", &grace];
-        let _ = finish(compose.command(&stop, deadline), &mut log, cancel).await?;
+        if finish(compose.command(&stop, deadline), &mut log, cancel).await?.code != 0 {
+            // Compose does not take the files, or what runs is not of them any more: the labels are enough.
+            compose = Compose::by_name(&machine.config, &preview.project_name)?;
+            let _ = finish(compose.command(&stop, deadline), &mut log, cancel).await?;
+        }
         let down = ["down", "--volumes", "--remove-orphans", "--timeout", &grace];
         let ended = finish(compose.command(&down, deadline), &mut log, cancel).await?;
         if ended.code == 0 {

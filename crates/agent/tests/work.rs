@@ -162,6 +162,26 @@ async fn a_preview_is_brought_up_step_by_step_and_stopped_again() {
     running.stop().await;
 }
 
+#[tokio::test]
+async fn what_compose_does_not_read_any_more_is_stopped_by_its_name() {
+    let (rig, _engine, service) = with_services().await;
+    rig.fake_docker(CONFIG);
+    let wish = preview(1, &checkout(&rig), service.local_addr().unwrap().port());
+    let running = rig.start();
+    rig.hub.tell.send(Order::Send(wish.clone())).await.unwrap();
+    reached(&rig, 1, Phase::Running).await;
+    rig.fake_docker("case \"$args\" in *' -f '*) echo 'required variable X is missing' >&2; exit 15;; esac");
+    let before = rig.calls().len();
+    let stop = with(wish, |preview| preview.wish = Wish::Stopped.into());
+    rig.hub.tell.send(Order::Send(Desired { generation: 2, ..stop })).await.unwrap();
+    assert!(reached(&rig, 2, Phase::Stopped).await.failure.is_none());
+    let told: Vec<_> = rig.calls()[before..].iter().map(|call| call.join(" ")).collect();
+    let by_name = told.iter().filter(|call| !call.contains(" -f "));
+    let by_name: Vec<_> = by_name.filter_map(|call| call.split_once(" -p shop ")).map(|(_, rest)| rest).collect();
+    assert_eq!(by_name, ["stop --timeout 1", "down --volumes --remove-orphans --timeout 1"], "{told:?}");
+    running.stop().await;
+}
+
 fn text_of_all(directory: &Path) -> String {
     let mut text = String::new();
     for entry in std::fs::read_dir(directory).unwrap().flatten() {

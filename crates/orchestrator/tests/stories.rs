@@ -10,6 +10,7 @@ use stagely_domain::id::MachineId;
 use stagely_domain::machine::Arch;
 use stagely_domain::offering::{Offering, Price};
 use stagely_forge::testing::Status;
+use stagely_proto::agent::preview::Wish;
 use stagely_store::environments::Power;
 use uuid::{NoContext, Timestamp, Uuid};
 
@@ -30,6 +31,24 @@ async fn an_opened_pull_request_goes_live_and_a_closed_one_leaves_nothing() {
     let deployments = host().deployments(REPO).into_iter().filter(|deployment| deployment.sha == stack.sha());
     assert_eq!(deployments.map(|deployment| deployment.state).collect::<Vec<_>>(), ["inactive"]);
     assert_eq!((stack.cloud.ever(), stack.cloud.inner.creates()), (1, 1));
+    stack.end().await;
+}
+
+#[tokio::test]
+async fn who_stops_a_preview_is_told_the_variables_that_its_compose_files_need() {
+    let stack = Stack::start().await;
+    let text: &[u8] = b"version: 2\npreview: {env: {MODE: quiet}}\n";
+    git_host::commit(&stack.branch, &[("stagely.yaml", text)]).await;
+    stack.open().await;
+    stack.live().await;
+    let [machine] = stack.cloud.inner.machines()[..] else { panic!("one machine") };
+    let running = stack.world.inside().told[&machine].variables.clone();
+    stack.close().await;
+    stack.gone().await;
+    let stopped = stack.world.inside().told[&machine].clone();
+    assert!(stopped.wish() == Wish::Stopped);
+    assert_eq!(stopped.variables.get("MODE").map(String::as_str), Some("quiet"));
+    assert_eq!(stopped.variables, running);
     stack.end().await;
 }
 

@@ -51,14 +51,15 @@ pub fn running(
     }
 }
 
-/// Hooks, SIGTERM, and everything down.
-pub fn stopped(env: &Environment, spec: Option<&Resolved>) -> agent::Preview {
+/// Hooks, SIGTERM, and everything down. Compose reads its files for that too, and they may insist on variables.
+pub fn stopped(context: &Context, env: &Environment, spec: Option<&Resolved>) -> agent::Preview {
     agent::Preview {
         wish: agent::preview::Wish::Stopped.into(),
         project_name: project_name(env),
         compose_files: spec
             .map(|spec| spec.spec.preview.compose.iter().map(ToString::to_string).collect())
             .unwrap_or_default(),
+        variables: spec.map(|spec| variables(context, env, spec).into_iter().collect()).unwrap_or_default(),
         on_stop: spec.map(|spec| hooks(&spec.spec.preview.lifecycle.on_stop)).unwrap_or_default(),
         stop_grace_secs: STOP_GRACE_SECS,
         ..agent::Preview::default()

@@ -218,7 +218,7 @@ async fn deploy(context: &Context, fence: &Fence, snapshot: &Snapshot) -> Result
 async fn stop(context: &Context, snapshot: &Snapshot) -> Result<(), Failure> {
     let last = context.store.last_live_run::<Resolved>(snapshot.env.id).await.map_err(stored("stop a preview"))?;
     let spec = last.and_then(|run| run.spec);
-    set_desired(context, snapshot, deploy::stopped(&snapshot.env, spec.as_ref())).await
+    set_desired(context, snapshot, deploy::stopped(context, &snapshot.env, spec.as_ref())).await
 }
 
 async fn set_desired(context: &Context, snapshot: &Snapshot, preview: agent::Preview) -> Result<(), Failure> {
