@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::context::{Context, hosted, stored};
-use crate::pulls;
+use crate::pulls::{self, Decision};
 
 const EDGE: Duration = Duration::from_millis(250);
 const SCAN: Duration = Duration::from_secs(300);
@@ -200,9 +200,10 @@ impl Scan {
         let tx = context.store.begin().await.map_err(stored(doing))?;
         let verdict = pulls::apply(context, &tx, project, number, seen).await?;
         tx.commit().await.map_err(stored(doing))?;
-        if verdict.applied {
+        let is_applied = verdict.decision == Decision::Applied;
+        if is_applied {
             tracing::info!(project.id = %project.id, "pull request {number} was not told of: {}", verdict.reason);
         }
-        Ok(verdict.applied)
+        Ok(is_applied)
     }
 }

@@ -18,8 +18,18 @@ const TTL_SECS: i64 = 7 * 24 * 3600;
 
 /// What was concluded, for the delivery's record.
 pub struct Verdict {
-    pub applied: bool,
+    pub decision: Decision,
     pub reason: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decision {
+    /// The wish is another one now.
+    Applied,
+    /// Nothing is to be changed.
+    Ignored,
+    /// What is wished is to be looked at again once the environment is gone.
+    Later,
 }
 
 /// A pull request as the git host showed it.
@@ -85,8 +95,8 @@ pub async fn look(context: &Context, repo: &Repo, pull: Found) -> Result<Seen, F
 pub async fn apply(context: &Context, tx: &Tx, project: &Project, number: i64, seen: Seen) -> Result<Verdict, Failure> {
     let doing = "apply a pull request";
     let known = context.store.find_environment(project.id, number).await.map_err(stored(doing))?;
-    let applied = |reason: &str| Verdict { applied: true, reason: reason.to_owned() };
-    let ignored = |reason: &str| Verdict { applied: false, reason: reason.to_owned() };
+    let applied = |reason: &str| Verdict { decision: Decision::Applied, reason: reason.to_owned() };
+    let ignored = |reason: &str| Verdict { decision: Decision::Ignored, reason: reason.to_owned() };
     if known.as_ref().map(|env| (env.id, env.generation)) != seen.before {
         return Err(changed_meanwhile(doing));
     }
@@ -112,11 +122,7 @@ pub async fn apply(context: &Context, tx: &Tx, project: &Project, number: i64, s
         (PullRequestState::Closed, Some(env)) => close(tx, &env, "the pull request was closed").await,
         (PullRequestState::Closed, None) => Ok(ignored("the pull request is closed")),
         (PullRequestState::Open, Some(env)) if env.desired == Presence::Absent => {
-            // It is on its way out; once it is gone, the scan finds the open pull request.
-            tx.wake_in(kind::ENVIRONMENT, env.id.uuid(), std::time::Duration::from_secs(5))
-                .await
-                .map_err(stored(doing))?;
-            Ok(ignored("the environment is being removed; what is wished after that is looked at when it is gone"))
+            Ok(Verdict { decision: Decision::Later, reason: "the environment has to be gone first".to_owned() })
         }
         (PullRequestState::Open, Some(env)) if refusal.is_some() => {
             close(tx, &env, refusal.as_deref().unwrap_or_default()).await
@@ -165,13 +171,14 @@ fn changed_meanwhile(doing: &'static str) -> Failure {
 async fn close(tx: &Tx, env: &Environment, reason: &str) -> Result<Verdict, Failure> {
     let doing = "close an environment";
     if env.desired == Presence::Absent {
-        return Ok(Verdict { applied: false, reason: "the environment is being removed already".to_owned() });
+        let reason = "the environment is being removed already".to_owned();
+        return Ok(Verdict { decision: Decision::Ignored, reason });
     }
     if tx.wish_absent(env.id, env.generation, reason).await.map_err(stored(doing))? == Outcome::Stale {
         return Err(changed_meanwhile(doing));
     }
     tx.wake(kind::ENVIRONMENT, env.id.uuid()).await.map_err(stored(doing))?;
-    Ok(Verdict { applied: true, reason: reason.to_owned() })
+    Ok(Verdict { decision: Decision::Applied, reason: reason.to_owned() })
 }
 
 /// Twelve characters without look-alikes: 59 random bits, so that nobody guesses a preview's host.

@@ -436,6 +436,33 @@ async fn what_a_machine_left_behind_goes_and_what_is_held_shared_or_in_use_stays
 }
 
 #[tokio::test]
+async fn a_pull_request_opened_again_while_its_preview_is_removed_gets_another_once_that_is_gone() {
+    let stack = Stack::start().await;
+    stack.open().await;
+    stack.live().await;
+    let first = stack.hostname().await;
+    stack.hold(Hold::Hub);
+    let closed = stack.close().await;
+    stack.decided(closed).await;
+    host().change(REPO, stack.number, |pull| pull.open = true);
+    let reopened = stack.deliver("reopened").await;
+    let waits = format!(
+        "SELECT count(*) FROM work WHERE key = '{}' AND run_after BETWEEN now() + interval '1 minute' AND now() + interval '1 hour'",
+        reopened.uuid()
+    );
+    stack.wait("the delivery to wait", async || stack.world.db.text(&waits).await == "1").await;
+    stack.release(Hold::Hub);
+    stack.decided(reopened).await;
+    stack.live().await;
+    assert_ne!(stack.hostname().await, first);
+    let decision = format!("SELECT decision FROM inbox WHERE id = '{}'", reopened.uuid());
+    assert_eq!(stack.world.db.text(&decision).await, "applied");
+    stack.close().await;
+    stack.gone().await;
+    stack.end().await;
+}
+
+#[tokio::test]
 async fn a_close_that_nobody_told_us_of_is_noticed() {
     let stack = Stack::start().await;
     stack.open().await;

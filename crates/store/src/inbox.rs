@@ -5,6 +5,8 @@ use sea_orm::{ConnectionTrait, DbBackend, QueryResult, Statement};
 use stagely_domain::id::DeliveryId;
 use uuid::Uuid;
 
+use crate::environments::Environment;
+use crate::work::kind;
 use crate::{Result, Scope, Store, StoreError, Tx};
 
 /// A verified delivery, as received.
@@ -69,7 +71,7 @@ pub struct Delivery {
     pub pr_number: Option<i64>,
     /// When it came in.
     pub received_at: DateTime<Utc>,
-    /// `None` until the orchestrator has looked at it.
+    /// `None` until the orchestrator has looked at it, and while it waits for a removal to end.
     pub decision: Option<DeliveryDecision>,
 }
 
@@ -183,29 +185,6 @@ fn delivery(row: &QueryResult) -> std::result::Result<Delivery, sea_orm::DbErr> 
     })
 }
 
-/// What the orchestrator needs of a delivery: which pull request it is about. Its story is not believed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Subject {
-    /// `owner/name`.
-    pub repo: String,
-    /// The pull request's number.
-    pub pr_number: i64,
-    /// Whether it was decided before.
-    pub decided: bool,
-}
-
-impl Store {
-    /// What a delivery is about; `None` when it is about no pull request.
-    ///
-    /// # Errors
-    /// [`StoreError::NotFound`], or the database's error.
-    pub async fn delivery_subject(&self, id: DeliveryId) -> Result<Option<Subject>> {
-        let delivery = self.get_delivery(&Scope::system("apply a delivery"), id).await?;
-        let decided = delivery.decision.is_some();
-        Ok(delivery.repo.zip(delivery.pr_number).map(|(repo, pr_number)| Subject { repo, pr_number, decided }))
-    }
-}
-
 impl Tx {
     /// Records what became of a delivery.
     ///
@@ -214,6 +193,24 @@ impl Tx {
     pub async fn decide_delivery(&self, id: DeliveryId, verdict: &str, reason: &str) -> Result<()> {
         let sql = "UPDATE inbox SET decision = $2, reason = $3, applied_at = now() WHERE id = $1";
         self.run("decide about a delivery", sql, [id.uuid().into(), verdict.into(), reason.into()]).await?;
+        Ok(())
+    }
+
+    /// Has what waits for the end of an environment looked at, when this transaction commits.
+    ///
+    /// # Errors
+    /// The database's error.
+    pub async fn wake_deliveries(&self, env: &Environment) -> Result<()> {
+        let doing = |source| StoreError::query("look for deliveries that wait", source);
+        let waiting = Statement::from_sql_and_values(
+            DbBackend::Postgres,
+            "SELECT i.id FROM inbox i JOIN projects p ON p.forge = i.source AND lower(p.repo) = lower(i.repo) \
+             WHERE p.id = $1 AND i.pr_number = $2 AND i.received_at >= $3 AND i.decision IS NULL",
+            [env.project.uuid().into(), env.pr.number.into(), env.created_at.into()],
+        );
+        for row in self.inner.query_all_raw(waiting).await.map_err(doing)? {
+            self.wake(kind::INBOX, row.try_get("", "id").map_err(doing)?).await?;
+        }
         Ok(())
     }
 

@@ -38,7 +38,7 @@ pub use api_tokens::{Authorized, NewApiToken};
 pub use audit::AuditEntry;
 pub use costs::DayCost;
 pub use error::StoreError;
-pub use inbox::{Delivery, DeliveryDecision, NewDelivery, Received, Subject};
+pub use inbox::{Delivery, DeliveryDecision, NewDelivery, Received};
 pub use logs::{Appended, LogEntry, LogOwner, LogPage, LogRow, LogStream};
 pub use notify::Notice;
 pub use scope::Scope;

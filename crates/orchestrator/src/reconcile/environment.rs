@@ -22,7 +22,8 @@ use stagely_store::{Scope, StoreError};
 use tokio::sync::Mutex;
 
 use crate::context::{Context, stored};
-use crate::{pulls, surface};
+use crate::pulls::{self, Decision};
+use crate::surface;
 use plan::{Plan, Snapshot};
 
 /// Key: the environment's id.
@@ -114,7 +115,7 @@ impl Environments {
         let seen = pulls::read(context, &project, env.pr.number).await?;
         let tx = context.store.begin().await.map_err(stored(doing))?;
         let verdict = pulls::apply(context, &tx, &project, env.pr.number, seen).await?;
-        if verdict.applied {
+        if verdict.decision == Decision::Applied {
             tracing::info!(env.id = %env.id, "{} was not told of: {}", env.id, verdict.reason);
         }
         tx.commit().await.map_err(stored(doing))

@@ -1,6 +1,7 @@
 //! Deliveries: each says which pull request to look at, once.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use stagely_domain::id::DeliveryId;
@@ -9,7 +10,10 @@ use stagely_store::Scope;
 use stagely_store::work::kind;
 
 use crate::context::{Context, stored};
-use crate::pulls;
+use crate::pulls::{self, Decision};
+
+/// When to look again at what waits for the end of an environment, should nothing wake it.
+const WAIT: Duration = Duration::from_secs(300);
 
 /// Key: the delivery's id.
 pub struct Inbox(pub Arc<Context>);
@@ -21,26 +25,39 @@ impl Reconciler for Inbox {
     async fn reconcile(&self, claim: &Claim) -> Result<Step, Failure> {
         let doing = "apply a delivery";
         let (context, id) = (&self.0, DeliveryId::from_uuid(claim.fence.key));
-        let subject = context.store.delivery_subject(id).await.map_err(stored(doing))?;
-        let Some(subject) = subject.filter(|subject| !subject.decided) else { return Ok(Step::Done) };
-        let project = context.store.find_project(&Scope::system(doing), &subject.repo).await.map_err(stored(doing))?;
-        let found = match &project {
-            Some(project) => Some(pulls::read(context, project, subject.pr_number).await?),
-            None => None,
-        };
-        let tx = context.store.fenced(&claim.fence).await.map_err(stored(doing))?;
-        match project.zip(found) {
-            Some((project, seen)) => {
-                let verdict = pulls::apply(context, &tx, &project, subject.pr_number, seen).await?;
-                let word = if verdict.applied { "applied" } else { "ignored" };
-                tracing::info!(delivery = %id, decision = word, "delivery {id}: {}", verdict.reason);
-                tx.decide_delivery(id, word, &verdict.reason).await.map_err(stored(doing))?;
-            }
-            None => {
-                let reason = "no project watches this repository";
-                tx.decide_delivery(id, "ignored", reason).await.map_err(stored(doing))?;
-            }
+        let scope = Scope::system(doing);
+        let delivery = context.store.get_delivery(&scope, id).await.map_err(stored(doing))?;
+        if delivery.decision.is_some() {
+            return Ok(Step::Done);
         }
+        let Some((repo, number)) = delivery.repo.zip(delivery.pr_number) else {
+            return Ok(Step::Done);
+        };
+        let Some(project) = context.store.find_project(&scope, &repo).await.map_err(stored(doing))? else {
+            return self.decide(claim, "ignored", "no project watches this repository").await;
+        };
+        let seen = pulls::read(context, &project, number).await?;
+        let tx = context.store.fenced(&claim.fence).await.map_err(stored(doing))?;
+        let verdict = pulls::apply(context, &tx, &project, number, seen).await?;
+        tracing::info!(delivery = %id, decision = ?verdict.decision, "delivery {id}: {}", verdict.reason);
+        let word = match verdict.decision {
+            Decision::Applied => "applied",
+            Decision::Ignored => "ignored",
+            // Whoever ends the environment wakes it.
+            Decision::Later => return Ok(Step::Again(WAIT)),
+        };
+        tx.decide_delivery(id, word, &verdict.reason).await.map_err(stored(doing))?;
+        tx.commit().await.map_err(stored(doing))?;
+        Ok(Step::Done)
+    }
+}
+
+impl Inbox {
+    async fn decide(&self, claim: &Claim, word: &str, reason: &str) -> Result<Step, Failure> {
+        let doing = "decide about a delivery";
+        let tx = self.0.store.fenced(&claim.fence).await.map_err(stored(doing))?;
+        let id = DeliveryId::from_uuid(claim.fence.key);
+        tx.decide_delivery(id, word, reason).await.map_err(stored(doing))?;
         tx.commit().await.map_err(stored(doing))?;
         Ok(Step::Done)
     }

@@ -359,6 +359,7 @@ async fn finish(context: &Context, fence: &Fence, snapshot: &Snapshot) -> Result
     let _ = tx.set_environment_state(env.id, env.generation, State::Destroyed, reason).await.map_err(stored(doing))?;
     surface::write(context, &tx, snapshot, State::Destroyed).await?;
     tx.wake(kind::FLEET, env.project.uuid()).await.map_err(stored(doing))?;
+    tx.wake_deliveries(env).await.map_err(stored(doing))?;
     tx.commit().await.map_err(stored(doing))?;
     tracing::info!(env.id = %env.id, "{} is gone", env.id);
     Ok(())
