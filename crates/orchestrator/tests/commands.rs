@@ -7,6 +7,7 @@ use stagely_proto::orchestrator as wire;
 use stagely_proto::orchestrator::orchestrator_client::OrchestratorClient;
 use stagely_runtime::grpc::Channel;
 use stagely_runtime::{Kit, Peer};
+use stagely_store::NewDelivery;
 use stagely_store::environments::Environment;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -100,6 +101,27 @@ async fn a_member_redeploys_replays_a_lost_delivery_and_destroys() {
     let opened = stack.deliver("reopened").await;
     stack.decided(opened).await;
     assert_ne!(stack.environment().await.id, env.id);
+    stack.end().await;
+}
+
+#[tokio::test]
+async fn every_delivery_comes_to_a_decision_also_one_that_is_about_nothing_or_cannot_be_applied() {
+    const ODD: &str = "acme/shop/web";
+    let stack = Stack::start().await;
+    let mut commands = stack.commands().await;
+    let ignored = Some("Stagely does not act on `push` events".to_owned());
+    let push = NewDelivery { event: "push".to_owned(), pr_number: None, ignored, ..stack.delivery("") };
+    let push = stack.take_in(push).await;
+    commands.replay(wire::ReplayRequest { delivery_id: push.to_string() }).await.unwrap();
+    stack.decided(push).await;
+    stack.world.db.execute(&format!("UPDATE projects SET repo = '{ODD}'")).await;
+    let odd = stack.take_in(NewDelivery { repo: Some(ODD.to_owned()), ..stack.delivery("opened") }).await;
+    stack.decided(odd).await;
+    let decisions = "SELECT string_agg(decision || ': ' || reason, '; ' ORDER BY id) FROM inbox";
+    assert_eq!(
+        stack.world.db.text(decisions).await,
+        "ignored: it is about no pull request; failed: it was given up at: read a pull request"
+    );
     stack.end().await;
 }
 

@@ -2,6 +2,7 @@
 
 use stagely_domain::id::EnvironmentId;
 use stagely_proto::orchestrator as wire;
+use stagely_store::NewDelivery;
 
 use crate::gate::{Harm, Point};
 use crate::git_host::host;
@@ -81,7 +82,9 @@ async fn a_repository_that_cannot_be_seen_any_more_takes_no_preview_with_it() {
     let desired = async || stack.world.db.text("SELECT desired FROM environments").await;
     assert_eq!(desired().await, "present");
     host().hide_repo(REPO, true);
-    let delivery = stack.deliver_of(REPO, number, "synchronize").await;
+    let delivery =
+        NewDelivery { repo: Some(REPO.to_owned()), pr_number: Some(number), ..stack.delivery("synchronize") };
+    let delivery = stack.take_in(delivery).await;
     let refusals = "SELECT count(*) FROM work WHERE kind = 'inbox' AND last_error LIKE '%acme/unseen cannot be seen%'";
     stack.wait("a refusal", async || stack.world.db.text(refusals).await == "1").await;
     assert_eq!(desired().await, "present");

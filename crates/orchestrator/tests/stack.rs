@@ -150,22 +150,25 @@ impl Stack {
 
     /// What the API does with a webhook.
     pub async fn deliver(&self, action: &str) -> DeliveryId {
-        self.deliver_of(REPO, self.number, action).await
+        self.take_in(self.delivery(action)).await
     }
 
-    /// The same of another pull request.
-    pub async fn deliver_of(&self, repo: &str, number: i64, action: &str) -> DeliveryId {
-        let delivery = NewDelivery {
+    /// A webhook about the pull request.
+    pub fn delivery(&self, action: &str) -> NewDelivery {
+        NewDelivery {
             source: "github",
             guid: Uuid::new_v4(),
             event: "pull_request".to_owned(),
             action: Some(action.to_owned()),
-            repo: Some(repo.to_owned()),
-            pr_number: Some(number),
+            repo: Some(REPO.to_owned()),
+            pr_number: Some(self.number),
             body_sha256: [0; 32],
             body: Vec::new(),
             ignored: None,
-        };
+        }
+    }
+
+    pub async fn take_in(&self, delivery: NewDelivery) -> DeliveryId {
         let tx = self.world.db.store().begin().await.unwrap();
         let Received::Stored(id) = tx.insert_delivery(delivery).await.unwrap() else { panic!("a new delivery") };
         tx.wake(kind::INBOX, id.uuid()).await.unwrap();

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use stagely_domain::id::DeliveryId;
-use stagely_reconcile::{Claim, Failure, Reconciler, Step};
+use stagely_forge::ForgeError;
+use stagely_reconcile::{Claim, ErrorClass, Failure, Reconciler, Step};
 use stagely_store::Scope;
 use stagely_store::work::kind;
 
@@ -15,6 +16,9 @@ use crate::pulls::{self, Decision};
 /// When to look again at what waits for the end of an environment, should nothing wake it.
 const WAIT: Duration = Duration::from_secs(300);
 
+/// After so many tries a delivery has failed; the scan finds what it was about.
+const TRIES: u32 = 20;
+
 /// Key: the delivery's id.
 pub struct Inbox(pub Arc<Context>);
 
@@ -23,6 +27,15 @@ impl Reconciler for Inbox {
     const KIND: &'static str = kind::INBOX;
 
     async fn reconcile(&self, claim: &Claim) -> Result<Step, Failure> {
+        match self.apply(claim).await {
+            Err(failure) if is_spent(claim, &failure) => self.give_up(claim, failure).await,
+            outcome => outcome,
+        }
+    }
+}
+
+impl Inbox {
+    async fn apply(&self, claim: &Claim) -> Result<Step, Failure> {
         let doing = "apply a delivery";
         let (context, id) = (&self.0, DeliveryId::from_uuid(claim.fence.key));
         let scope = Scope::system(doing);
@@ -31,7 +44,7 @@ impl Reconciler for Inbox {
             return Ok(Step::Done);
         }
         let Some((repo, number)) = delivery.repo.zip(delivery.pr_number) else {
-            return Ok(Step::Done);
+            return self.decide(claim, "ignored", "it is about no pull request").await;
         };
         let Some(project) = context.store.find_project(&scope, &repo).await.map_err(stored(doing))? else {
             return self.decide(claim, "ignored", "no project watches this repository").await;
@@ -50,9 +63,17 @@ impl Reconciler for Inbox {
         tx.commit().await.map_err(stored(doing))?;
         Ok(Step::Done)
     }
-}
 
-impl Inbox {
+    /// Records why it was not applied, and parks: who replays it wakes it.
+    async fn give_up(&self, claim: &Claim, failure: Failure) -> Result<Step, Failure> {
+        // The git host's words are for people, other errors are for the log.
+        let said = failure.source.as_ref().and_then(|source| source.downcast_ref::<ForgeError>());
+        let reason = said.map_or_else(|| failure.doing.clone(), ToString::to_string);
+        let decided = self.decide(claim, "failed", &format!("it was given up at: {reason}")).await;
+        decided.map_err(Failure::never_parks)?;
+        Err(Failure { class: ErrorClass::Permanent, ..failure })
+    }
+
     async fn decide(&self, claim: &Claim, word: &str, reason: &str) -> Result<Step, Failure> {
         let doing = "decide about a delivery";
         let tx = self.0.store.fenced(&claim.fence).await.map_err(stored(doing))?;
@@ -60,5 +81,14 @@ impl Inbox {
         tx.decide_delivery(id, word, reason).await.map_err(stored(doing))?;
         tx.commit().await.map_err(stored(doing))?;
         Ok(Step::Done)
+    }
+}
+
+/// Whether another try would change nothing, or there were enough.
+fn is_spent(claim: &Claim, failure: &Failure) -> bool {
+    match failure.class {
+        ErrorClass::Permanent => true,
+        ErrorClass::Transient => claim.attempt >= TRIES,
+        ErrorClass::RateLimited { .. } | ErrorClass::Fenced => false,
     }
 }
