@@ -70,7 +70,7 @@ pub struct Build {
     /// Build arguments.
     #[schemars(schema_with = "schema::variables")]
     pub args: IndexMap<String, String>,
-    /// Names of project secrets given to the build.
+    /// Names of project secrets for the build. Taken, and not acted on in this version.
     #[schemars(schema_with = "schema::texts")]
     pub secrets: Vec<String>,
     /// Compose services that use the image; default the one of this name.
@@ -148,7 +148,7 @@ pub struct Preview {
     /// Environment for every service that is built or named.
     #[schemars(schema_with = "schema::variables")]
     pub env: IndexMap<String, String>,
-    /// Names of project secrets.
+    /// Names of project secrets. Taken, and not acted on in this version.
     #[schemars(schema_with = "schema::texts")]
     pub secrets: Vec<String>,
     /// Who may open the preview.
