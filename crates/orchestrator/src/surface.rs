@@ -222,6 +222,11 @@ fn comment(context: &Context, snapshot: &Snapshot, state: State) -> String {
             body.push_str("The commit before it is still live.\n\n");
         }
     }
+    if !gone && snapshot.run.as_ref().is_some_and(|run| run.cause == run::Cause::MachineLost) {
+        body.push_str(
+            "The machine before this one was lost or fell silent: the preview began anew, without its data.\n\n",
+        );
+    }
     if gone && let Some(reason) = &env.reason {
         body.push_str(&format!("{}.\n\n", markdown::escape(reason, 200)));
     }

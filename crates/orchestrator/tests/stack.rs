@@ -201,6 +201,21 @@ impl Stack {
         self.look_at(machine).await;
     }
 
+    /// Another agent of the account has been connected for long.
+    pub async fn a_neighbour_is_heard(&self) {
+        let db = &self.world.db;
+        db.execute(
+            "INSERT INTO machines SELECT (jsonb_populate_record(m, jsonb_build_object('id', gen_random_uuid(), \
+             'role', 'builder', 'env_id', NULL, 'gone_at', now()))).* FROM machines m",
+        )
+        .await;
+        db.execute(
+            "INSERT INTO agent_connections (machine_id, enrol_token_hash, enrol_deadline, connected_at, last_seen_at) \
+             SELECT id, '', now(), now() - interval '11 minutes', now() FROM machines WHERE role = 'builder'",
+        )
+        .await;
+    }
+
     /// Somebody looks at the machine who has no list of before.
     pub async fn look_at(&self, machine: MachineId) {
         self.kill();

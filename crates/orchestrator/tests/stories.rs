@@ -494,6 +494,29 @@ async fn a_live_preview_that_loses_its_machine_gets_another_but_no_more_time() {
 }
 
 #[tokio::test]
+async fn a_machine_whose_agent_alone_is_silent_for_long_is_replaced_and_the_comment_says_so() {
+    let stack = Stack::start().await;
+    stack.open().await;
+    stack.live().await;
+    stack.age().await;
+    let [machine] = stack.cloud.inner.machines()[..] else { panic!("one machine") };
+    stack.world.db.execute("UPDATE agent_connections SET last_seen_at = now() - interval '11 minutes'").await;
+    stack.kill();
+    stack.says("The machine does not answer").await;
+    stack.world.db.execute("UPDATE environments SET updated_at = now() - interval '11 minutes'").await;
+    stack.kill();
+    stack.a_neighbour_is_heard().await;
+    let replacements = "SELECT count(*) FROM workflow_runs WHERE cause = 'machine_lost' AND live_at IS NOT NULL";
+    stack.wait("a replacement", async || stack.world.db.text(replacements).await == "1").await;
+    stack.says("without its data").await;
+    stack.wait("the end of the silent one", async || !stack.cloud.inner.machines().contains(&machine)).await;
+    stack.live().await;
+    stack.close().await;
+    stack.says("Preview: Removed").await;
+    stack.end().await;
+}
+
+#[tokio::test]
 async fn a_machine_that_is_lost_at_once_is_not_replaced_and_nothing_is_said_to_be_live() {
     let stack = Stack::start().await;
     stack.open().await;

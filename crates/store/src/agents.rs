@@ -12,7 +12,7 @@ pub use enrolment::{Enrolled, Prepared};
 pub use facts::{AgentChange, AgentWatch, Noted};
 pub use observed::{BuildFact, Observed, Phase, Service, Step};
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use sea_orm::{ConnectionTrait, DbBackend, QueryResult, Statement};
 use stagely_domain::id::{EnvironmentId, MachineId, ProjectId, TeamId};
 use stagely_domain::machine::Role;
@@ -93,6 +93,23 @@ impl Store {
         let doing = |source| StoreError::query("read an agent", source);
         let Some(row) = self.db.query_one_raw(statement).await.map_err(doing)? else { return Ok(None) };
         agent(&row, machine).map(Some)
+    }
+
+    /// Whether another agent in the machine's cloud account has been connected for that long, and is still heard: the
+    /// hub was there, and could be reached from there.
+    ///
+    /// # Errors
+    /// The database's error.
+    pub async fn hears_others(&self, machine: MachineId, long: TimeDelta) -> Result<bool> {
+        let statement = Statement::from_sql_and_values(
+            DbBackend::Postgres,
+            "SELECT 1 FROM agent_connections a JOIN machines m ON m.id = a.machine_id \
+             WHERE m.id <> $1 AND m.account_id = (SELECT account_id FROM machines WHERE id = $1) AND a.revoked_at IS NULL \
+             AND a.connected_at < now() - make_interval(secs => $2) AND a.last_seen_at > now() - interval '1 minute' LIMIT 1",
+            [machine.uuid().into(), long.as_seconds_f64().into()],
+        );
+        let found = self.db.query_one_raw(statement).await;
+        found.map(|row| row.is_some()).map_err(|source| StoreError::query("look for other agents", source))
     }
 
     /// The machine's team and wish, still sealed; `None` when there is none.

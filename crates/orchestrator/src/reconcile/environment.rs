@@ -140,13 +140,17 @@ pub async fn look(context: &Context, id: EnvironmentId) -> Result<Option<Snapsho
     let newest = store.newest_environment_machine(id).await.map_err(stored(doing))?;
     let routes = store.list_environment_routes(id).await.map_err(stored(doing))?;
     let live_at = store.last_live_at(id).await.map_err(stored(doing))?;
-    let mut snapshot = Snapshot { env, run, live_at, builds, machines, newest, agent: None, routes, costs: Vec::new() };
+    let (agent, hears_others, costs) = (None, false, Vec::new());
+    let mut snapshot = Snapshot { env, run, live_at, builds, machines, newest, agent, hears_others, routes, costs };
     if snapshot.env.desired == Presence::Absent && snapshot.machines.is_empty() {
         let costs = store.list_environment_costs(&Scope::system(doing), &[id]).await.map_err(stored(doing))?;
         snapshot.costs = costs.into_values().flatten().collect();
     }
     if let Some(machine) = snapshot.machine().map(|machine| machine.id) {
         snapshot.agent = store.find_agent(machine).await.map_err(stored(doing))?;
+        if snapshot.env.state == State::Unreachable {
+            snapshot.hears_others = store.hears_others(machine, plan::LOST).await.map_err(stored(doing))?;
+        }
     }
     Ok(Some(snapshot))
 }

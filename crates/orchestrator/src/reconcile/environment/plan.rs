@@ -35,6 +35,8 @@ pub struct Snapshot {
     pub newest: Option<Machine>,
     /// The agent of the wanted machine.
     pub agent: Option<Agent>,
+    /// Whether others of the account were heard all the time for which an agent has to be silent to be given up.
+    pub hears_others: bool,
     pub routes: Vec<route::Entry>,
     /// What it has cost in all, by currency; known once it is to be absent and no machine is left.
     pub costs: Vec<Money>,
@@ -88,6 +90,8 @@ pub struct Plan {
 const STOP_GRACE: TimeDelta = TimeDelta::seconds(60);
 /// How long an agent may be silent before the environment counts as unreachable.
 const SILENCE: TimeDelta = TimeDelta::seconds(120);
+/// How long the environment must have been unreachable for its machine to be given up.
+pub const LOST: TimeDelta = TimeDelta::minutes(10);
 /// How long a preview must have been live for its lost machine to be replaced.
 const STEADY: TimeDelta = TimeDelta::minutes(5);
 /// How often a resting environment is compared with its pull request.
@@ -236,11 +240,20 @@ fn keep(snapshot: &Snapshot, settled: State, now: DateTime<Utc>) -> Plan {
             let heard = snapshot.agent.as_ref().and_then(|agent| agent.last_seen_at);
             if heard.is_some_and(|heard| now - heard < SILENCE) {
                 wait(settled, Duration::from_secs(60))
+            } else if is_lost(snapshot, now) {
+                step(State::Unreachable, Op::DropMachines)
             } else {
                 wait(State::Unreachable, SOON)
             }
         }
     }
+}
+
+/// Whether the agent has died for good, as far as can be known: a hub that is away silences all of them, and what wakes
+/// needs a moment to be heard.
+fn is_lost(snapshot: &Snapshot, now: DateTime<Utc>) -> bool {
+    let is_unreachable = snapshot.env.state == State::Unreachable && now - snapshot.env.updated_at > LOST;
+    is_unreachable && snapshot.hears_others
 }
 
 /// Towards nothing: hooks and SIGTERM, then routes, then machines, whose address may be another's soon after.

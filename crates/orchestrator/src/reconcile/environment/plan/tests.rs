@@ -60,6 +60,7 @@ fn snapshot() -> Snapshot {
         machines: Vec::new(),
         newest: None,
         agent: None,
+        hears_others: false,
         routes: Vec::new(),
         costs: Vec::new(),
     }
@@ -363,4 +364,22 @@ fn a_lost_machine_is_replaced_when_the_preview_had_been_live_for_a_while() {
     assert_eq!(lost_after(1, Power::Awake), (None, State::Failed), "one that is lost at once is not tried for ever");
     assert_eq!(lost_after(10, Power::Awake), (Some(Op::Replace), State::Queued));
     assert_eq!(lost_after(10, Power::Asleep), (None, State::Asleep), "nobody misses it");
+}
+
+#[test]
+fn a_silent_agent_is_given_up_after_a_while_in_which_others_were_heard() {
+    let mut silent = snapshot();
+    (silent.run, silent.live_at) = (Some(run(&silent, run::State::Succeeded)), Some(now()));
+    silent.machines = vec![machine(&silent, machine::State::Enrolled)];
+    silent.agent = Some(agent(&silent, 3, 3, Phase::Running));
+    let mut after = |minutes, state, hears_others| {
+        (silent.env.state, silent.hears_others) = (state, hears_others);
+        let plan = plan(&silent, now() + TimeDelta::minutes(minutes));
+        assert_eq!(plan.state, State::Unreachable);
+        plan.op
+    };
+    assert_eq!(after(11, State::Unreachable, true), Some(Op::DropMachines));
+    assert_eq!(after(9, State::Unreachable, true), None);
+    assert_eq!(after(11, State::Unreachable, false), None, "it may be the hub that is away");
+    assert_eq!(after(11, State::Waking, true), None, "it was asleep, and nobody expected to hear it");
 }
