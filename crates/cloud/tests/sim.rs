@@ -8,7 +8,8 @@ use stagely_cloud::contract::{self, baking, dropped, golden_images, request};
 use stagely_cloud::testing::sim::{Billing, Habits, SimCloud};
 use stagely_cloud::testing::{Chance, Doom};
 use stagely_cloud::{
-    CaptureProgress, CaptureRequest, Cloud, CreateRequest, DeleteProgress, ErrorKind, Offering, Price, VmState,
+    CaptureProgress, CaptureRequest, Cloud, CreateRequest, DeleteProgress, ErrorKind, Offering, Price, SleepProgress,
+    VmState,
 };
 use stagely_domain::clock::{Clock, ManualClock};
 use stagely_domain::id::{ImageId, InstallationId};
@@ -198,6 +199,31 @@ async fn an_image_takes_its_time_shows_late_and_has_twins_where_names_are_not_un
         let unknown = CreateRequest { image: Some(image.reference), ..request(wanted.installation, &clock) };
         assert_eq!(cloud.create(&unknown).await.unwrap_err().kind, ErrorKind::Invalid);
     }
+}
+
+#[tokio::test]
+async fn what_is_half_asleep_is_shown_asleep_and_costs() {
+    let (cloud, clock) = world(Habits { sleeps_by_halves: true, ..Habits::default() });
+    cloud.sell(vec![(offering("small", 3600), None)]);
+    let request =
+        CreateRequest { offering: Some(offering("small", 3600)), ..request(InstallationId::generate(), &clock) };
+    let id = cloud.create(&request).await.unwrap().id;
+    let ten_seconds_later = || {
+        clock.advance(TimeDelta::seconds(10));
+        cloud.spent_micros()
+    };
+    assert_eq!(cloud.hibernate(&id).await.unwrap(), SleepProgress::InProgress);
+    assert_eq!(cloud.find(request.machine).await.unwrap()[0].state, VmState::Hibernated);
+    assert_eq!(ten_seconds_later(), 10);
+    assert_eq!(cloud.wake(&id).await.unwrap().state, VmState::Running);
+    assert_eq!(ten_seconds_later(), 20);
+    assert_eq!(cloud.hibernate(&id).await.unwrap(), SleepProgress::InProgress);
+    assert_eq!(ten_seconds_later(), 30);
+    for _ in 0..2 {
+        assert_eq!(cloud.hibernate(&id).await.unwrap(), SleepProgress::Asleep);
+        assert_eq!(ten_seconds_later(), 30);
+    }
+    assert_eq!(cloud.records()[0].awake.len(), 1);
 }
 
 #[tokio::test]

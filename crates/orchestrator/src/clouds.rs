@@ -49,6 +49,8 @@ pub struct Account {
     locations: Vec<String>,
     catalogue: Mutex<Option<(Instant, Catalogue)>>,
     listing: Mutex<Option<(Instant, Vec<Vm>)>>,
+    /// Machines of which all that is shown has said to this process that it sleeps.
+    asleep: Mutex<HashSet<MachineId>>,
 }
 
 /// What an account's provider sells.
@@ -145,7 +147,14 @@ impl Clouds {
 impl Account {
     /// An account of which nothing was read yet.
     pub fn new(cloud: Arc<dyn Cloud>, locations: Vec<String>) -> Self {
-        Self { cloud, generation: 1, locations, catalogue: Mutex::default(), listing: Mutex::default() }
+        Self {
+            cloud,
+            generation: 1,
+            locations,
+            catalogue: Mutex::default(),
+            listing: Mutex::default(),
+            asleep: Mutex::default(),
+        }
     }
 
     /// What `machine` is to be created as: what was chosen before, until the provider refused it, or else the best that was
@@ -217,6 +226,15 @@ impl Account {
         let shown: Vec<Vm> = shown.collect();
         drop(listing);
         if shown.iter().any(|vm| vm.state == VmState::Running) { Ok(shown) } else { self.cloud.find(machine).await }
+    }
+
+    /// All that is shown of it has said that it sleeps.
+    pub async fn note_asleep(&self, machine: MachineId) {
+        self.asleep.lock().await.insert(machine);
+    }
+
+    pub async fn is_known_asleep(&self, machine: MachineId) -> bool {
+        self.asleep.lock().await.contains(&machine)
     }
 
     async fn catalogue(&self) -> Result<Catalogue, CloudError> {

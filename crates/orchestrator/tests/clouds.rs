@@ -88,7 +88,8 @@ fn settings() -> Settings {
 }
 
 /// A pull request is opened, pushed to, sleeps, is visited and closed; on the way everything is as on any other cloud.
-async fn story(account: Account) {
+/// `costs_as_asleep` looks at the provider's bill while it sleeps.
+async fn story(account: Account, costs_as_asleep: impl Fn()) {
     let cloud = account.open();
     let stack = Stack::start_in(account).await;
     stack.open().await;
@@ -101,6 +102,7 @@ async fn story(account: Account) {
     stack.says("Preview: Asleep").await;
     let asleep = cloud.find(first[0]).await.unwrap();
     assert!(!asleep.is_empty() && asleep.iter().all(|vm| vm.state == VmState::Hibernated), "{asleep:?}");
+    costs_as_asleep();
     stack.power(Power::Awake).await;
     stack.wait("a preview that is awake", async || stack.is_served().await).await;
     stack.live().await;
@@ -116,19 +118,21 @@ async fn story(account: Account) {
 #[tokio::test]
 async fn a_pull_request_lives_and_ends_on_hetzner() {
     let double = hetzner::Double::start().await;
-    story(Account::at_hetzner(&double)).await;
+    let asleep = hetzner::world::Bill { snapshots: 1, ..Default::default() };
+    story(Account::at_hetzner(&double), || assert_eq!(double.world().projects[0].bill(), asleep)).await;
 }
 
 #[tokio::test]
 async fn a_pull_request_lives_and_ends_on_digitalocean() {
     let double = digitalocean::Double::start().await;
-    story(Account {
+    let asleep = digitalocean::world::Bill { snapshots: 1, ..Default::default() };
+    let account = Account {
         kind: Provider::Digitalocean,
         settings: settings(),
         credentials: json!({"token": digitalocean::TOKEN}),
         apis: json!({"digitalocean": format!("{}/v2", double.url())}),
-    })
-    .await;
+    };
+    story(account, || assert_eq!(double.world().teams[0].bill(), asleep)).await;
 }
 
 #[tokio::test]
@@ -137,11 +141,12 @@ async fn a_pull_request_lives_and_ends_on_aws() {
     // The only images that moto knows.
     let image = "/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-{machine}";
     let region = Some("eu-central-1".to_owned());
-    story(Account {
+    let account = Account {
         kind: Provider::Aws,
         settings: Settings { region, image: Some(image.to_owned()), ..settings() },
         credentials: json!({"access_key_id": "AKIAIOSFODNN7EXAMPLE", "secret_access_key": "a-secret-access-key"}),
         apis: json!({"aws": moto::url().await}),
-    })
-    .await;
+    };
+    // One that is stopped is shown as what it is.
+    story(account, || {}).await;
 }

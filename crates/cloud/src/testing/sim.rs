@@ -226,10 +226,9 @@ impl Inside {
             // Whatever would refuse it now refuses it silently.
             let _ = self.create(&request, at);
         }
-        let (power_off_deletes, moves) = (self.habits.power_off_deletes, self.habits.moves_in_sleep);
         for record in &mut self.records {
             let was_alive = record.is_alive();
-            record.settle(now, power_off_deletes, moves);
+            record.settle(now, &self.habits);
             if let (true, Some(ended), Some(tags)) = (was_alive, record.ended, &record.tags)
                 && self.chance.happens(self.habits.leaves_disk)
             {

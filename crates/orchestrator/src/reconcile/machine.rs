@@ -30,6 +30,8 @@ const BOOT_LIMIT: TimeDelta = TimeDelta::minutes(10);
 /// client remembers is gone with its process.
 const YOUTH: TimeDelta = TimeDelta::minutes(5);
 const LOOK: Duration = Duration::from_secs(20);
+/// How often one that sleeps is looked at.
+const REST: Duration = Duration::from_secs(300);
 
 pub struct Machines(pub Arc<dyn Ledger>);
 
@@ -131,15 +133,19 @@ impl Work<'_> {
     /// more, and a twin of it may be what does.
     async fn learn_address(&self, vms: &[Vm]) -> Result<(), Failure> {
         let id = self.machine.id;
-        let is_meant = |vm: &Vm| self.machine.provider_id.as_ref() == Some(&vm.id.0);
         let mut running = vms.iter().filter(|vm| runs(vm));
-        let is_news = self.machine.address.is_none() || !running.clone().any(is_meant);
+        let is_news = self.machine.address.is_none() || !running.clone().any(|vm| self.is_meant(vm));
         let known = running.find(|vm| vm.address.is_some()).filter(|_| is_news);
         let Some(vm) = known else { return Ok(()) };
         self.write_and_tell("record a machine's address", async |tx| {
             tx.machine_placed(id, &vm.id.0, vm.address.as_deref()).await.map(drop)
         })
         .await
+    }
+
+    /// Whether its row names this one.
+    fn is_meant(&self, vm: &Vm) -> bool {
+        self.machine.provider_id.as_ref() == Some(&vm.id.0)
     }
 
     /// Whether its enrolment token turned up twice.
@@ -163,44 +169,64 @@ impl Work<'_> {
             return self.give_up(lost()).await;
         }
         self.learn_address(&vms).await?;
-        // The wish for sleep may have been taken back when it slept already.
-        let sleeps = vms.iter().all(|vm| vm.state == VmState::Hibernated);
         match (machine.power, machine.state) {
+            // The wish for sleep may have been taken back when it slept already.
             (Power::Awake, State::Enrolled) if !vms.iter().any(runs) => self.wake_up(&vms).await,
-            (Power::Asleep, State::Enrolled) => self.fall_asleep(&vms).await,
-            // It was woken, which was not recorded, or there is a second one.
-            (Power::Asleep, _) if !sleeps => self.fall_asleep(&vms).await,
             (Power::Awake, State::Hibernated) => self.wake_up(&vms).await,
-            (Power::Asleep, _) => Ok(Step::Again(Duration::from_secs(300))),
+            (Power::Asleep, State::Hibernated) if self.sleeps(&vms).await => Ok(Step::Again(REST)),
+            (Power::Asleep, _) => self.fall_asleep(&vms).await,
             (Power::Awake, _) => Ok(Step::Again(LOOK)),
         }
     }
 
+    /// Whether all that is shown of it sleeps, and has said so itself: by an earlier version it may be recorded as asleep
+    /// although it is only half-way there.
+    async fn sleeps(&self, vms: &[Vm]) -> bool {
+        vms.iter().all(|vm| vm.state == VmState::Hibernated) && self.account.is_known_asleep(self.machine.id).await
+    }
+
+    /// Until each that is shown says that it sleeps. Providers show as asleep what is only half-way there, so that nobody
+    /// takes it for lost; it costs as if it ran.
     async fn fall_asleep(&self, vms: &[Vm]) -> Result<Step, Failure> {
         let (doing, id) = ("hibernate a machine", self.machine.id);
-        // Asleep it may be under another id; what is still there besides is put to sleep.
-        let mut awake = vms.iter().filter(|vm| vm.state != VmState::Hibernated);
-        if let Some(vm) = awake.next() {
-            match self.cloud.hibernate(&vm.id).await {
-                Ok(SleepProgress::Asleep) if awake.next().is_some() => return Ok(Step::Again(Duration::ZERO)),
-                Ok(SleepProgress::Asleep) => {}
-                Ok(SleepProgress::InProgress) => return Ok(Step::Again(Duration::from_secs(5))),
-                // It was found a moment ago: what is found next decides.
-                Err(error) if error.kind == ErrorKind::NotFound => return Ok(Step::Again(Duration::from_secs(5))),
+        let mut sleeps = true;
+        for vm in vms {
+            sleeps &= match self.cloud.hibernate(&vm.id).await {
+                Ok(progress) => progress == SleepProgress::Asleep,
+                // It was found a moment ago, and may sleep under another id: what is found next decides.
+                Err(error) if error.kind == ErrorKind::NotFound => false,
                 Err(error) => return Err(clouded(doing)(error)),
-            }
+            };
         }
-        self.write_and_tell("record a sleeping machine", async |tx| {
-            tx.set_machine_state(id, State::Enrolled, State::Hibernated).await.map(drop)
+        if !sleeps {
+            // It was woken, which was not recorded, or there is a second one, or it never slept: it is billed.
+            self.becomes(State::Hibernated, State::Enrolled).await?;
+            return Ok(Step::Again(Duration::from_secs(5)));
+        }
+        self.account.note_asleep(id).await;
+        self.becomes(State::Enrolled, State::Hibernated).await?;
+        Ok(Step::Again(REST))
+    }
+
+    /// Records whether it sleeps, if that is news.
+    async fn becomes(&self, from: State, to: State) -> Result<(), Failure> {
+        let id = self.machine.id;
+        if self.machine.state != from {
+            return Ok(());
+        }
+        self.write_and_tell("record whether a machine sleeps", async |tx| {
+            tx.set_machine_state(id, from, to).await.map(drop)
         })
         .await?;
-        tracing::info!(machine.id = %id, "{id} sleeps");
-        Ok(Step::Again(Duration::from_secs(300)))
+        tracing::info!(machine.id = %id, "{id} {}", if to == State::Hibernated { "sleeps" } else { "does not sleep yet" });
+        Ok(())
     }
 
     async fn wake_up(&self, vms: &[Vm]) -> Result<Step, Failure> {
         let (doing, id) = ("wake a machine", self.machine.id);
-        let Some(asleep) = vms.iter().find(|vm| vm.state == VmState::Hibernated).or(vms.first()) else {
+        // Of two the one that is meant: what was done was done on it, and the other goes.
+        let asleep = vms.iter().filter(|vm| vm.state == VmState::Hibernated).min_by_key(|vm| !self.is_meant(vm));
+        let Some(asleep) = asleep.or(vms.first()) else {
             return self.give_up(lost()).await;
         };
         // Its credential may have run out while it slept: for some minutes it may come back all the same.

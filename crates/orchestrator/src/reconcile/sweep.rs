@@ -267,13 +267,14 @@ fn is_twin_image(row: &Image, residue: &Residue, listed: &[Residue]) -> bool {
 }
 
 /// Whether a machine is there beside the one that its row means and that runs: a provider without idempotent creates made both, since an
-/// answer was lost and a look came too early. What sleeps, or is on its way there or back, may be shown under two ids.
+/// answer was lost and a look came too early. Both may have slept since: one that was not woken costs, most of all half-way
+/// asleep. What sleeps, or is on its way there or back, may be shown under two ids, but not while its row has it awake.
 fn is_twin(row: &Machine, vm: &Vm, listed: &[Vm]) -> bool {
     let meant = |other: &&Vm| other.machine == row.id && row.provider_id.as_ref() == Some(&other.id.0);
     let is_settled = row.desired == Presence::Present
         && row.power == Power::Awake
         && matches!(row.state, State::Booting | State::Enrolled);
     is_settled
-        && matches!(vm.state, VmState::Running | VmState::Stopped)
+        && matches!(vm.state, VmState::Running | VmState::Stopped | VmState::Hibernated)
         && listed.iter().find(meant).is_some_and(|meant| meant.id != vm.id && meant.state == VmState::Running)
 }

@@ -115,14 +115,13 @@ impl Cloud for SimCloud {
             let takes = inside.chance.span(inside.habits.sleeps_in);
             let index = inside.index(id, "hibernate a machine")?;
             let record = &mut inside.records[index];
-            match record.state {
-                VmState::Hibernated => return Ok(SleepProgress::Asleep),
-                VmState::Running | VmState::Stopped => record.asleep_at = record.asleep_at.or(Some(now + takes)),
-                _ => return Err(conflict("hibernate a machine", record)),
+            if record.can_fall_asleep() {
+                record.asleep_at = record.asleep_at.or(Some(now + takes));
+            } else if record.state != VmState::Hibernated {
+                return Err(conflict("hibernate a machine", record));
             }
             inside.settle(now);
-            let asleep = inside.records[index].state == VmState::Hibernated;
-            Ok(if asleep { SleepProgress::Asleep } else { SleepProgress::InProgress })
+            Ok(if inside.records[index].can_fall_asleep() { SleepProgress::InProgress } else { SleepProgress::Asleep })
         })
         .await
     }
@@ -133,8 +132,9 @@ impl Cloud for SimCloud {
             let index = inside.index(id, "wake a machine")?;
             let record = &mut inside.records[index];
             match record.state {
+                _ if record.asleep_at.is_some() => return Err(conflict("wake a machine", record)),
                 VmState::Hibernated => record.wake_up(now, address),
-                VmState::Running if record.asleep_at.is_none() => {}
+                VmState::Running => {}
                 _ => return Err(conflict("wake a machine", record)),
             }
             record.view(now).ok_or_else(|| none("wake a machine"))

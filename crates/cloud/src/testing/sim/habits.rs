@@ -16,7 +16,7 @@ pub struct Habits {
     pub fades_after: TimeDelta,
     /// How long deleting takes once it was accepted.
     pub deletes_in: TimeDelta,
-    /// How long falling asleep takes.
+    /// How long falling asleep takes, or each half of it.
     pub sleeps_in: TimeDelta,
     /// How long a machine bakes until it stops.
     pub bakes_in: TimeDelta,
@@ -48,6 +48,8 @@ pub struct Habits {
     pub power_off_deletes: bool,
     /// Whether every create makes a machine, unless one of this id is shown.
     pub makes_twins: bool,
+    /// Whether falling asleep has two halves, of which only a call begins the second: in between it is shown asleep, and costs.
+    pub sleeps_by_halves: bool,
     /// Whether what sleeps is under another id.
     pub moves_in_sleep: bool,
     /// How time becomes money.
@@ -78,6 +80,7 @@ impl Default for Habits {
             quota: None,
             power_off_deletes: true,
             makes_twins: false,
+            sleeps_by_halves: false,
             moves_in_sleep: false,
             billing: Billing::Seconds { least: 0 },
         }

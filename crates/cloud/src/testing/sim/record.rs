@@ -3,7 +3,7 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use stagely_domain::id::{EnvironmentId, InstallationId, MachineId};
 
-use crate::testing::sim::Billing;
+use crate::testing::sim::{Billing, Habits};
 use crate::{Offering, ProviderId, Vm, VmState};
 
 /// A machine from its first second on, and after its last.
@@ -40,6 +40,8 @@ pub struct Record {
     pub(super) shown_from: DateTime<Utc>,
     pub(super) fades_for: TimeDelta,
     pub(super) asleep_at: Option<DateTime<Utc>>,
+    /// It is shown asleep, and goes on costing.
+    pub(super) is_half_asleep: bool,
     pub(super) deleted_at: Option<DateTime<Utc>>,
     pub(super) ends_itself_at: Option<DateTime<Utc>>,
     pub(super) baked_at: Option<DateTime<Utc>>,
@@ -79,6 +81,7 @@ impl Record {
             shown_from: now,
             fades_for: TimeDelta::zero(),
             asleep_at: None,
+            is_half_asleep: false,
             deleted_at: None,
             baked_at: None,
         }
@@ -134,7 +137,7 @@ impl Record {
     }
 
     /// Lets happen what was to happen by now, each at its time.
-    pub(super) fn settle(&mut self, now: DateTime<Utc>, power_off_deletes: bool, moves_in_sleep: bool) {
+    pub(super) fn settle(&mut self, now: DateTime<Utc>, habits: &Habits) {
         let next = |record: &Self| {
             let all = [record.ends_itself_at, record.asleep_at, record.deleted_at, record.baked_at];
             all.into_iter().flatten().min().filter(|at| *at <= now)
@@ -144,8 +147,8 @@ impl Record {
                 self.was_deleted |= self.is_alive();
                 self.end(at);
             } else if self.asleep_at.take_if(|asleep_at| *asleep_at == at).is_some() {
-                if self.is_alive() && matches!(self.state, VmState::Running | VmState::Stopped) {
-                    self.fall_asleep(at, moves_in_sleep);
+                if self.is_alive() && self.can_fall_asleep() {
+                    self.fall_asleep(at, habits);
                 }
             } else if self.baked_at.take_if(|baked_at| *baked_at == at).is_some() {
                 if self.is_awake() {
@@ -155,7 +158,7 @@ impl Record {
             } else {
                 self.ends_itself_at = None;
                 self.ended_itself |= self.is_awake();
-                match power_off_deletes {
+                match habits.power_off_deletes {
                     _ if !self.is_awake() => {}
                     true => self.end(at),
                     false => (self.state, self.address) = (VmState::Stopped, None),
@@ -173,13 +176,28 @@ impl Record {
 
     pub(super) fn wake_up(&mut self, now: DateTime<Utc>, address: String) {
         (self.state, self.address) = (VmState::Running, Some(address));
-        self.awake.push((now, None));
+        if !std::mem::take(&mut self.is_half_asleep) {
+            self.awake.push((now, None));
+        }
     }
 
-    fn fall_asleep(&mut self, at: DateTime<Utc>, moves: bool) {
+    /// Whether it is not asleep yet, and nothing else becomes of it.
+    pub(super) fn can_fall_asleep(&self) -> bool {
+        match self.state {
+            VmState::Running | VmState::Stopped => true,
+            VmState::Hibernated => self.is_half_asleep,
+            _ => false,
+        }
+    }
+
+    fn fall_asleep(&mut self, at: DateTime<Utc>, habits: &Habits) {
         (self.state, self.address, self.was_asleep) = (VmState::Hibernated, None, true);
+        self.is_half_asleep = habits.sleeps_by_halves && !self.is_half_asleep;
+        if self.is_half_asleep {
+            return;
+        }
         self.stop_meter(at);
-        if moves {
+        if habits.moves_in_sleep {
             self.id.0.push('z');
         }
     }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use chrono::TimeDelta;
+use stagely_cloud::VmState;
 use stagely_cloud::testing::Chance;
 use stagely_cloud::testing::sim::{Habits, Record};
 use stagely_domain::id::MachineId;
@@ -30,6 +31,10 @@ fn insert(id: MachineId, lifetime: TimeDelta) -> Event {
     Event::Insert(id, Fortune { boots_in: Some(TimeDelta::seconds(20)), twins_boot: false }, lifetime)
 }
 
+fn costs(record: &Record) -> bool {
+    record.awake.iter().any(|(_, to)| to.is_none())
+}
+
 async fn pass(life: &Life, minutes: u64) {
     life.processes(Instant::now() + Duration::from_secs(60 * minutes)).await;
 }
@@ -47,6 +52,7 @@ async fn a_process_that_dies_at_any_point_leaves_one_machine_or_none_and_none_un
         let mut point = 0;
         loop {
             let (life, id) = quiet();
+            life.rows.cloud.change(|habits| habits.sleeps_by_halves = true);
             life.rows.doom.strike_after(point);
             life.happen(&insert(id, DAY));
             pass(&life, 2).await;
@@ -69,6 +75,28 @@ async fn a_process_that_dies_at_any_point_leaves_one_machine_or_none_and_none_un
             }
             point += 1;
         }
+    }
+}
+
+/// It is shown asleep from the first call on, and costs until the second.
+#[tokio::test(start_paused = true)]
+async fn a_machine_that_is_half_asleep_is_put_to_sleep_whatever_its_row_says() {
+    for recorded_by_an_earlier_version in [false, true] {
+        let (life, id) = quiet();
+        life.rows.cloud.change(|habits| habits.sleeps_by_halves = true);
+        life.happen(&insert(id, DAY));
+        pass(&life, 2).await;
+        life.rows.wish(id, Intent::Asleep);
+        life.processes(Instant::now() + Duration::from_secs(1)).await;
+        let half = alive(&life, id).remove(0);
+        assert!(half.state == VmState::Hibernated && costs(&half), "{half:?}");
+        if recorded_by_an_earlier_version {
+            life.rows.inside().machines.get_mut(&id).unwrap().state = State::Hibernated;
+        }
+        pass(&life, 1).await;
+        let asleep = alive(&life, id).remove(0);
+        assert!(asleep.state == VmState::Hibernated && !costs(&asleep), "{asleep:?}");
+        assert_eq!(life.rows.inside().machines[&id].state, State::Hibernated);
     }
 }
 
@@ -199,9 +227,8 @@ async fn a_machine_that_is_past_its_hard_end_is_gone_and_given_up() {
     }
 }
 
-/// Case 37.
-#[tokio::test(start_paused = true)]
-async fn of_twins_the_one_goes_that_the_row_does_not_mean() {
+/// A machine that an account made twice.
+async fn twins() -> (Life, MachineId) {
     let (life, id) = quiet();
     let late = Habits { makes_twins: true, shows_after: TimeDelta::seconds(90), ..Habits::default() };
     life.rows.cloud.behave(Habits { lands_late: 1000, late_by: TimeDelta::seconds(10), ..late.clone() });
@@ -210,10 +237,38 @@ async fn of_twins_the_one_goes_that_the_row_does_not_mean() {
     life.rows.cloud.behave(late);
     pass(&life, 2).await;
     let twins = alive(&life, id).len();
-    let meant = life.rows.inside().machines[&id].provider_id.clone();
-    assert!(twins > 1 && meant.is_some(), "this seed has no twins");
+    assert!(twins > 1 && meant(&life, id).is_some(), "this seed has no twins");
+    (life, id)
+}
+
+/// The provider's id by which its row knows it.
+fn meant(life: &Life, id: MachineId) -> Option<String> {
+    life.rows.inside().machines[&id].provider_id.clone()
+}
+
+/// Case 37.
+#[tokio::test(start_paused = true)]
+async fn of_twins_the_one_goes_that_the_row_does_not_mean() {
+    let (life, id) = twins().await;
+    let first = meant(&life, id);
     pass(&life, 30).await;
     let left: Vec<String> = alive(&life, id).into_iter().map(|record| record.id.0).collect();
-    assert_eq!(left, meant.into_iter().collect::<Vec<_>>());
+    assert_eq!(left, first.into_iter().collect::<Vec<_>>());
     assert_eq!(life.rows.inside().machines[&id].state, State::Enrolled, "the preview does not notice");
+}
+
+/// They were put to sleep, and half-way there only one was woken.
+#[tokio::test(start_paused = true)]
+async fn of_twins_the_one_goes_that_was_left_half_asleep() {
+    let (life, id) = twins().await;
+    life.rows.cloud.change(|habits| habits.sleeps_by_halves = true);
+    pass(&life, 1).await;
+    life.rows.wish(id, Intent::Asleep);
+    life.processes(Instant::now() + Duration::from_secs(1)).await;
+    assert!(alive(&life, id).iter().all(|record| record.state == VmState::Hibernated && costs(record)));
+    life.rows.wish(id, Intent::Awake);
+    pass(&life, 30).await;
+    let left: Vec<String> = alive(&life, id).into_iter().map(|record| record.id.0).collect();
+    assert_eq!(left, meant(&life, id).into_iter().collect::<Vec<_>>());
+    assert_eq!(life.rows.inside().machines[&id].state, State::Enrolled);
 }

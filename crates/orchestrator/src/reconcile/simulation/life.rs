@@ -128,6 +128,7 @@ impl Life {
             *habits = Habits {
                 power_off_deletes: habits.power_off_deletes,
                 makes_twins: habits.makes_twins,
+                sleeps_by_halves: habits.sleeps_by_halves,
                 moves_in_sleep: habits.moves_in_sleep,
                 ..Habits::default()
             };

@@ -96,6 +96,7 @@ pub fn habits(chance: &mut Chance) -> Habits {
         late_by: seconds(&[10, 170, 1200]),
         ..Habits::default()
     };
+    let makes_twins = chance.happens(250);
     Habits {
         refuses: *chance.pick(&[0, 20, 150]),
         loses_answers: *chance.pick(&[0, 50, 200]),
@@ -108,7 +109,9 @@ pub fn habits(chance: &mut Chance) -> Habits {
         per_minute: *chance.pick(&[None, None, None, Some(30)]),
         quota: *chance.pick(&[None, None, None, Some(5)]),
         power_off_deletes: chance.happens(500),
-        makes_twins: chance.happens(250),
+        makes_twins,
+        // Where that is how machines sleep, names are unique.
+        sleeps_by_halves: !makes_twins && chance.happens(300),
         moves_in_sleep: chance.happens(300),
         ..habits
     }
