@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use stagely_cloud::account::{self, Apis};
 use stagely_cloud::catalogue::{candidates, is_in};
-use stagely_cloud::{Cloud, CloudError, CreateRequest, Created, ErrorKind, Offering, Vm, VmState};
+use stagely_cloud::{Cloud, CloudError, CreateRequest, Created, ErrorKind, Listing, Offering, Vm, VmState};
 use stagely_domain::account::Credentials;
 use stagely_domain::clock::Clock;
 use stagely_domain::id::{CloudAccountId, ImageId, InstallationId, MachineId};
 use stagely_domain::machine::{Arch, Provider};
 use stagely_reconcile::{ErrorClass, Failure};
+use stagely_store::environments::Power;
 use stagely_store::machines::Machine;
 use stagely_store::seal::KeyRing;
 use stagely_store::tenants::CloudAccount;
@@ -25,8 +26,13 @@ use crate::context::{clouded, stored};
 const CATALOGUE: Duration = Duration::from_secs(3600);
 /// The same, while a part of the account could not be read.
 const PART_OF_CATALOGUE: Duration = Duration::from_secs(60);
-/// How long a list of the account's machines is believed to hold those that it shows.
-const LISTING: Duration = Duration::from_secs(5);
+/// How long a list of the account's machines is believed to hold those that it shows, for each request that it takes: of an
+/// allowance of one a second, the smallest of all providers, lists take a tenth.
+const LISTING: Duration = Duration::from_secs(10);
+/// The longest. A sweep's list comes sooner, and serves as well.
+const LONGEST_LISTING: Duration = Duration::from_secs(90);
+/// Machines in one answer, at the provider with the shortest.
+const PAGE: usize = 50;
 
 const OPEN: &str = "open a cloud account";
 
@@ -48,7 +54,7 @@ pub struct Account {
     /// Where it may make machines, the best first; everywhere when it is empty.
     locations: Vec<String>,
     catalogue: Mutex<Option<(Instant, Catalogue)>>,
-    listing: Mutex<Option<(Instant, Vec<Vm>)>>,
+    listing: Mutex<Option<(Instant, Listing)>>,
     /// Machines of which all that is shown has said to this process that it sleeps.
     asleep: Mutex<HashSet<MachineId>>,
 }
@@ -215,17 +221,45 @@ impl Account {
         })
     }
 
-    /// What the provider shows of a machine that is to be as it is. One list serves all machines of the account, since
-    /// requests are counted; what a list lacks is asked for by itself before anything follows from it.
-    pub async fn look(&self, installation: InstallationId, machine: MachineId) -> Result<Vec<Vm>, CloudError> {
-        let mut listing = self.listing.lock().await;
-        if listing.as_ref().is_none_or(|(read_at, _)| read_at.elapsed() > LISTING) {
-            *listing = Some((Instant::now(), self.cloud.list(installation).await?.vms));
+    /// What the provider shows of a machine that is to be as it is, awake or asleep. One list serves all machines of the
+    /// account, since requests are counted; where a list shows it otherwise, or not, it is asked for by itself before
+    /// anything follows from that.
+    pub async fn look(
+        &self,
+        installation: InstallationId,
+        machine: MachineId,
+        power: Power,
+    ) -> Result<Vec<Vm>, CloudError> {
+        let mut known = self.listing.lock().await;
+        let (_, listing) = match &mut *known {
+            Some(young) if young.0.elapsed() <= believed(young.1.vms.len()) => young,
+            old => old.insert((Instant::now(), self.cloud.list(installation).await?)),
+        };
+        let shown: Vec<Vm> = listing.vms.iter().filter(|vm| vm.machine == machine).cloned().collect();
+        let is_as_wished = match power {
+            Power::Awake => shown.iter().any(|vm| vm.state == VmState::Running),
+            // A list that is not whole may lack a second one that runs.
+            Power::Asleep => {
+                listing.complete && !shown.is_empty() && shown.iter().all(|vm| vm.state == VmState::Hibernated)
+            }
+        };
+        drop(known);
+        if is_as_wished { Ok(shown) } else { self.cloud.find(machine).await }
+    }
+
+    /// Every machine as the provider shows it now. Who looks at one next is served by the same list.
+    pub async fn list(&self, installation: InstallationId) -> Result<Listing, CloudError> {
+        let asked_at = Instant::now();
+        let listing = self.cloud.list(installation).await?;
+        *self.listing.lock().await = Some((asked_at, listing.clone()));
+        Ok(listing)
+    }
+
+    /// Something is done to a machine: what a list showed of it before is of the past.
+    pub async fn outdate(&self, machine: MachineId) {
+        if let Some((_, listing)) = &mut *self.listing.lock().await {
+            listing.vms.retain(|vm| vm.machine != machine);
         }
-        let shown = listing.iter().flat_map(|(_, vms)| vms).filter(|vm| vm.machine == machine).cloned();
-        let shown: Vec<Vm> = shown.collect();
-        drop(listing);
-        if shown.iter().any(|vm| vm.state == VmState::Running) { Ok(shown) } else { self.cloud.find(machine).await }
     }
 
     /// All that is shown of it has said that it sleeps.
@@ -251,6 +285,13 @@ impl Account {
     }
 }
 
+/// How long a list of so many machines is believed. What runs and what sleeps are on pages of their own, of which the last
+/// may not be full.
+fn believed(machines: usize) -> Duration {
+    let requests = u32::try_from(machines / PAGE).unwrap_or(u32::MAX).saturating_add(2);
+    LISTING.saturating_mul(requests).min(LONGEST_LISTING)
+}
+
 /// Ids cannot be guessed: who is shown one machine or image looks at the place in which all of them are.
 async fn look_for(cloud: &dyn Cloud, known: &Known) -> Result<Seen, CloudError> {
     if !known.machines.is_empty() {
@@ -265,4 +306,19 @@ async fn look_for(cloud: &dyn Cloud, known: &Known) -> Result<Seen, CloudError> 
     let residues = cloud.list_residue(known.installation).await?;
     let mut images = residues.items.iter().filter_map(|residue| residue.image);
     Ok(if images.any(|image| known.images.contains(&image)) { Seen::Known } else { Seen::Nothing })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{LONGEST_LISTING, PAGE, believed};
+
+    #[test]
+    fn lists_take_a_tenth_of_the_smallest_allowance_and_no_list_is_believed_for_long() {
+        for machines in [0, 1, PAGE, PAGE + 1, 200, 350] {
+            // Those that run, those that sleep, and a page of each that is not full.
+            let requests = u64::try_from(machines / PAGE + 2).unwrap();
+            assert!(believed(machines).as_secs() >= 10 * requests, "{machines} machines");
+        }
+        assert!([500, 5_000, usize::MAX].iter().all(|machines| believed(*machines) == LONGEST_LISTING));
+    }
 }

@@ -156,10 +156,12 @@ impl Work<'_> {
 
     /// Awake or asleep as wished, at its address, and still there.
     async fn keep(&self) -> Result<Step, Failure> {
-        let machine = self.machine;
+        let (machine, doing) = (self.machine, "look at a machine");
         let is_awake = (machine.power, machine.state) == (Power::Awake, State::Enrolled);
-        let vms = if is_awake {
-            self.account.look(self.context.installation(), machine.id).await.map_err(clouded("look at a machine"))?
+        let is_asleep = (machine.power, machine.state) == (Power::Asleep, State::Hibernated);
+        let vms = if is_awake || is_asleep {
+            let shown = self.account.look(self.context.installation(), machine.id, machine.power).await;
+            shown.map_err(clouded(doing))?
         } else {
             self.find().await?
         };
@@ -189,6 +191,7 @@ impl Work<'_> {
     /// takes it for lost; it costs as if it ran.
     async fn fall_asleep(&self, vms: &[Vm]) -> Result<Step, Failure> {
         let (doing, id) = ("hibernate a machine", self.machine.id);
+        self.account.outdate(id).await;
         let mut sleeps = true;
         for vm in vms {
             sleeps &= match self.cloud.hibernate(&vm.id).await {

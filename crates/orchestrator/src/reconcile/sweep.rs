@@ -83,10 +83,11 @@ impl Sweeps {
     pub async fn sweep(&self, account: CloudAccountId) -> Result<Findings, Failure> {
         let doing = "sweep a cloud account";
         let context = &self.context;
-        let cloud = Arc::clone(&context.account(account).await.map_err(Failure::never_parks)?.cloud);
+        let opened = context.account(account).await.map_err(Failure::never_parks)?;
+        let cloud = &*opened.cloud;
         let blind = context.note_sweep(account, GAP).await.map_err(stored(doing))?;
         // The cloud first: a row is committed before its machine is made, so whatever is listed has its row by now.
-        let listing = cloud.list(context.installation()).await.map_err(clouded(doing))?;
+        let listing = opened.list(context.installation()).await.map_err(clouded(doing))?;
         let rows = context.list_account_machines(account).await.map_err(stored(doing))?;
         let known: HashMap<MachineId, &Machine> = rows.iter().map(|row| (row.id, row)).collect();
         let mut findings = Findings { complete: listing.complete, ..Findings::default() };
@@ -106,7 +107,7 @@ impl Sweeps {
                 self.forget(account, &id).await;
             }
         }
-        let looked = self.sweep_residue(account, &*cloud, &known, blind, &mut findings).await?;
+        let looked = self.sweep_residue(account, cloud, &known, blind, &mut findings).await?;
         if findings.forgotten > 0 {
             tracing::error!(
                 account.id = %account,

@@ -157,6 +157,25 @@ async fn a_machine_that_lands_after_its_row_was_closed_is_swept_away() {
     assert!(alive(&life, id).is_empty() && life.rows.cloud.records().iter().any(|record| record.is(id)));
 }
 
+/// Each by itself would be more calls than this cloud allows.
+#[tokio::test(start_paused = true)]
+async fn one_list_serves_all_that_sleep() {
+    let (life, _) = quiet();
+    let (cloud, mut chance) = (&life.rows.cloud, Chance::new(9));
+    cloud.sell(story::shelves(&mut chance).into_iter().map(|(offering, _)| (offering, None)).collect());
+    let process = Process::start(&life);
+    let ids: Vec<MachineId> = (0..20).map(|_| story::machine(&mut chance)).collect();
+    ids.iter().for_each(|id| life.happen(&insert(*id, DAY)));
+    process.run(Instant::now() + Duration::from_secs(120)).await;
+    ids.iter().for_each(|id| life.rows.wish(*id, Intent::Asleep));
+    process.run(Instant::now() + Duration::from_secs(120)).await;
+    assert!(life.rows.inside().machines.values().all(|row| row.state == State::Hibernated));
+    cloud.change(|habits| habits.per_minute = Some(5));
+    process.run(Instant::now() + Duration::from_secs(20 * 60)).await;
+    assert_eq!(cloud.faults(), 0);
+    assert!(life.rows.inside().machines.values().all(|row| row.state == State::Hibernated));
+}
+
 /// Case 23.
 #[tokio::test(start_paused = true)]
 async fn what_no_row_knows_is_marked_first_and_removed_later_and_never_on_a_partial_list() {
