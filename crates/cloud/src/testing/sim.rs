@@ -145,6 +145,13 @@ impl SimCloud {
         }
     }
 
+    /// A person forbids at the provider that machines with this id are deleted.
+    pub fn protect(&self, machine: MachineId) {
+        for record in self.settled().records.iter_mut().filter(|record| record.is(machine)) {
+            record.is_protected = true;
+        }
+    }
+
     /// A machine ends, by itself or by a person's hand.
     pub fn end(&self, machine: MachineId) {
         let now = self.clock.now();

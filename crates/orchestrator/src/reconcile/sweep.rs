@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, Utc};
-use stagely_cloud::{Cloud, DeleteProgress, ProviderId, Residue, ResidueKind, Vm, VmState};
+use stagely_cloud::{Cloud, CloudError, DeleteProgress, ProviderId, Residue, ResidueKind, Vm, VmState};
 use stagely_domain::id::{CloudAccountId, ImageId, MachineId};
 use stagely_domain::machine::State;
 use stagely_reconcile::{Claim as WorkClaim, Failure, Reconciler, Step};
@@ -101,13 +101,13 @@ impl Sweeps {
             };
             things.push((vm.id.0.clone(), claim, vm.hold, vm.created_at));
         }
+        let mut refused = None;
         for id in self.judge(account, "machine", &things, listing.complete, &mut findings).await {
-            if cloud.delete(&ProviderId(id.clone())).await.map_err(clouded(doing))? == DeleteProgress::Gone {
-                findings.removed += 1;
-                self.forget(account, &id).await;
-            }
+            let outcome = cloud.delete(&ProviderId(id.clone())).await;
+            refused = refused.or(self.note(account, &id, outcome, &mut findings).await);
         }
-        let looked = self.sweep_residue(account, cloud, &known, blind, &mut findings).await?;
+        let residue = self.sweep_residue(account, cloud, &known, blind, &mut findings).await;
+        let looked = residue.as_ref().is_ok_and(|looked| *looked);
         if findings.forgotten > 0 {
             tracing::error!(
                 account.id = %account,
@@ -123,7 +123,10 @@ impl Sweeps {
             tx.wake(kind::MACHINE, machine.uuid()).await.map_err(stored(doing))?;
         }
         tx.commit().await.map_err(stored(doing))?;
-        Ok(findings)
+        match refused {
+            Some(error) => Err(clouded(doing)(error)),
+            None => residue.map(|_| findings),
+        }
     }
 
     /// Disks, snapshots, addresses and the like whose machine is gone, and images that nobody wants. What names neither is
@@ -153,18 +156,20 @@ impl Sweeps {
             things.push((residue.id.clone(), claim, residue.hold, residue.created_at));
             by_id.insert(residue.id.clone(), residue);
         }
+        let mut refused = None;
         for id in self.judge(account, "left behind", &things, residues.complete, findings).await {
             let Some(residue) = by_id.get(&id) else { continue };
-            if cloud.delete_residue(residue).await.map_err(clouded(doing))? == DeleteProgress::Gone {
-                findings.removed += 1;
-                self.forget(account, &id).await;
-            }
+            let outcome = cloud.delete_residue(residue).await;
+            refused = refused.or(self.note(account, &id, outcome, findings).await);
         }
         // What is marked is looked at again soon, what is clean after a while.
         if self.memory.lock().await.marks.keys().all(|(of, _)| *of != account) {
             self.memory.lock().await.residue.insert(account, Instant::now());
         }
-        Ok(residues.complete)
+        match refused {
+            Some(error) => Err(clouded(doing)(error)),
+            None => Ok(residues.complete),
+        }
     }
 
     /// What the rows say of a machine. Only no row at all makes an orphan: it may be of another account, or gone by now.
@@ -247,8 +252,26 @@ impl Sweeps {
         remove
     }
 
-    async fn forget(&self, account: CloudAccountId, id: &str) {
-        self.memory.lock().await.marks.remove(&(account, id.to_owned()));
+    /// What became of a removal. One that is refused keeps no other from its end, so its error is only kept.
+    async fn note(
+        &self,
+        account: CloudAccountId,
+        id: &str,
+        outcome: Result<DeleteProgress, CloudError>,
+        findings: &mut Findings,
+    ) -> Option<CloudError> {
+        match outcome {
+            Ok(DeleteProgress::Gone) => {
+                findings.removed += 1;
+                self.memory.lock().await.marks.remove(&(account, id.to_owned()));
+                None
+            }
+            Ok(DeleteProgress::InProgress) => None,
+            Err(error) => {
+                tracing::warn!(account.id = %account, %error, "{id} was not removed");
+                Some(error)
+            }
+        }
     }
 }
 

@@ -99,6 +99,9 @@ impl Cloud for SimCloud {
                 inside.faults += 1;
                 return Ok(DeleteProgress::Gone);
             }
+            if inside.records[index].is_protected {
+                return Err(CloudError::new(ErrorKind::Permission, "delete a machine", "it is protected"));
+            }
             let takes = inside.chance.span(longest);
             let record = &mut inside.records[index];
             record.deleted_at = record.deleted_at.or(Some(now + takes));

@@ -42,6 +42,7 @@ pub struct Record {
     pub(super) asleep_at: Option<DateTime<Utc>>,
     /// It is shown asleep, and goes on costing.
     pub(super) is_half_asleep: bool,
+    pub(super) is_protected: bool,
     pub(super) deleted_at: Option<DateTime<Utc>>,
     pub(super) ends_itself_at: Option<DateTime<Utc>>,
     pub(super) baked_at: Option<DateTime<Utc>>,
@@ -82,6 +83,7 @@ impl Record {
             fades_for: TimeDelta::zero(),
             asleep_at: None,
             is_half_asleep: false,
+            is_protected: false,
             deleted_at: None,
             baked_at: None,
         }

@@ -195,6 +195,26 @@ async fn what_no_row_knows_is_marked_first_and_removed_later_and_never_on_a_part
     assert!(alive(&life, id).is_empty());
 }
 
+#[tokio::test(start_paused = true)]
+async fn an_orphan_that_cannot_be_deleted_keeps_no_other_and_no_disk() {
+    let (life, protected) = quiet();
+    let other = story::machine(&mut Chance::new(8));
+    life.rows.cloud.behave(Habits { leaves_disk: 1000, ..Habits::default() });
+    for id in [protected, other] {
+        life.happen(&Event::Plant(id));
+    }
+    life.rows.cloud.protect(protected);
+    let process = Process::start(&life);
+    process.sweep().await.unwrap();
+    tokio::time::advance(PATIENCE).await;
+    process.sweep().await.unwrap_err();
+    assert_eq!((alive(&life, protected).len(), alive(&life, other).len()), (1, 0));
+    assert_eq!(life.rows.cloud.residue().len(), 1);
+    tokio::time::advance(PATIENCE).await;
+    process.sweep().await.unwrap_err();
+    assert_eq!((alive(&life, protected).len(), life.rows.cloud.residue().len()), (1, 0));
+}
+
 /// What the cloud lists has its row by then, since the rows are read after the list.
 #[tokio::test(start_paused = true)]
 async fn what_is_made_while_the_cloud_lists_is_no_orphan() {
