@@ -31,6 +31,9 @@ use decide::{Claim, Thing, Verdict, decide};
 pub const EVERY: Duration = Duration::from_secs(60);
 /// How often what machines left behind is looked for: it takes a request for each class of it.
 const RESIDUE_EVERY: Duration = Duration::from_secs(600);
+/// For how long nothing more of an account is removed after there were more orphans than may go at once, so that a person
+/// can look.
+const PAUSE: Duration = Duration::from_secs(3600);
 
 /// When the sweep before lies further back, there may have been others, of a newer database than this one.
 const GAP: TimeDelta = TimeDelta::minutes(3);
@@ -40,13 +43,15 @@ pub struct Sweeps {
     pub memory: Arc<Mutex<Memory>>,
 }
 
-/// What sweeps remember of each other. Forgetting it only waits longer.
+/// What sweeps remember of each other. Without it nothing is removed for ten minutes, since nothing is marked.
 #[derive(Default)]
 pub struct Memory {
     /// When something was first seen that nothing wants, by account and the provider's id.
     marks: HashMap<(CloudAccountId, String), DateTime<Utc>>,
     /// When an account was last asked for what machines left behind.
     residue: HashMap<CloudAccountId, Instant>,
+    /// When there were more orphans than may go at once.
+    paused: HashMap<CloudAccountId, Instant>,
 }
 
 /// What a sweep found.
@@ -57,6 +62,8 @@ pub struct Findings {
     pub orphans: u32,
     /// Made when the rows know of nothing, and left to a person.
     pub forgotten: u32,
+    /// Whether what is left waits, since there was too much for once.
+    pub paused: bool,
     pub complete: bool,
 }
 
@@ -227,10 +234,17 @@ impl Sweeps {
             marked_at: memory.marks.get(&(account, id.clone())).copied(),
         };
         let things: Vec<Thing> = found.iter().map(thing).collect();
-        let (verdicts, beyond) = decide(&things, whole, now);
+        let pauses = memory.paused.get(&account).is_some_and(|since| since.elapsed() < PAUSE);
+        let (verdicts, beyond) = decide(&things, whole && !pauses, now);
         if beyond > 0 {
-            tracing::error!(account.id = %account, "{beyond} more are left where they are: so many orphans at once need a person's look");
+            memory.paused.insert(account, Instant::now());
+            tracing::error!(
+                account.id = %account,
+                "so many orphans at once need a person's look: {beyond} more are left where they are for {} minutes; hold there by `stagely-hold` what must stay",
+                PAUSE.as_secs() / 60
+            );
         }
+        findings.paused |= pauses || beyond > 0;
         let mut remove = Vec::new();
         for ((id, claim, ..), verdict) in found.iter().zip(verdicts) {
             match verdict {

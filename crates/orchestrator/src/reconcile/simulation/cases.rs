@@ -215,6 +215,23 @@ async fn an_orphan_that_cannot_be_deleted_keeps_no_other_and_no_disk() {
     assert_eq!((alive(&life, protected).len(), life.rows.cloud.residue().len()), (1, 0));
 }
 
+#[tokio::test(start_paused = true)]
+async fn after_too_many_orphans_nothing_more_goes_for_an_hour() {
+    let (life, _) = quiet();
+    let mut chance = Chance::new(8);
+    let orphans: Vec<MachineId> = (0..12).map(|_| story::machine(&mut chance)).collect();
+    orphans.iter().for_each(|id| life.happen(&Event::Plant(*id)));
+    let process = Process::start(&life);
+    process.sweep().await.unwrap();
+    // How many are removed by then: five may go at once.
+    for (minutes, removed) in [(11, 5), (1, 5), (58, 5), (2, 10), (58, 10), (3, 12)] {
+        tokio::time::advance(Duration::from_secs(60 * minutes)).await;
+        let found = process.sweep().await.unwrap();
+        let left: usize = orphans.iter().map(|id| alive(&life, *id).len()).sum();
+        assert_eq!((left, found.paused), (12 - removed, removed < 12), "{minutes} minutes later");
+    }
+}
+
 /// What the cloud lists has its row by then, since the rows are read after the list.
 #[tokio::test(start_paused = true)]
 async fn what_is_made_while_the_cloud_lists_is_no_orphan() {

@@ -146,16 +146,16 @@ impl Life {
         }
     }
 
-    /// As often as it takes to remove what is too much for two.
+    /// Two, and as many more as it takes to remove what is too much for these.
     pub async fn two_sweeps(&self) {
         self.restart(Instant::now());
         let process = Process::start(self);
-        let cloud = &self.rows.cloud;
-        let more = cloud.records().iter().filter(|record| record.is_alive()).count() / 5;
-        let images = cloud.pictures().iter().filter(|picture| picture.is_alive()).count() / 5;
-        for _ in 0..2 + more + images {
-            process.sweep().await.expect("a sweep in the calm");
+        for number in 1.. {
+            let found = process.sweep().await.expect("a sweep in the calm");
             process.run(Instant::now() + GRACE.to_std().unwrap_or_default() + MINUTE).await;
+            if number >= 2 && !found.paused {
+                break;
+            }
         }
         self.note(&process);
     }

@@ -72,7 +72,7 @@ impl<'l> Process<'l> {
         let account = CloudAccountId::from_uuid(self.life.account);
         let findings = self.sweeps.sweep(account).await.map_err(Failure::never_parks)?;
         self.removed.fetch_add(findings.removed.into(), Ordering::Relaxed);
-        if !findings.complete {
+        if !findings.complete || findings.paused {
             self.life.rows.inside().queue.trouble((kind::SWEEP, self.life.account), Instant::now());
         }
         Ok(findings)

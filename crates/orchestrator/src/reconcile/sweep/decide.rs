@@ -41,12 +41,12 @@ pub enum Verdict {
 }
 
 /// The verdict on each of `things`, in their order, and how many more would go if so many at once were not suspicious.
-/// `whole` says whether the provider's list was: nothing is removed on a partial one.
-pub fn decide(things: &[Thing], whole: bool, now: DateTime<Utc>) -> (Vec<Verdict>, usize) {
+/// `may_remove` says whether anything may go: nothing does on a partial list, nor while a person is to look.
+pub fn decide(things: &[Thing], may_remove: bool, now: DateTime<Utc>) -> (Vec<Verdict>, usize) {
     let limit = (things.len() / 5).max(5);
     let mut removals = 0;
     let mut one = |thing: &Thing| match verdict(thing, now) {
-        Verdict::Remove if !whole => Verdict::Mark,
+        Verdict::Remove if !may_remove => Verdict::Mark,
         Verdict::Remove => {
             removals += 1;
             if removals > limit { Verdict::Mark } else { Verdict::Remove }
@@ -102,15 +102,15 @@ mod tests {
         #[test]
         fn nothing_goes_that_is_wanted_held_new_or_seen_for_the_first_time(
             things in prop::collection::vec(any_thing(), 0..60),
-            whole in any::<bool>(),
+            may_remove in any::<bool>(),
         ) {
-            let (verdicts, beyond) = decide(&things, whole, now());
+            let (verdicts, beyond) = decide(&things, may_remove, now());
             assert_eq!(verdicts.len(), things.len());
             let mut removed = 0;
             for (thing, verdict) in things.iter().zip(&verdicts) {
                 if *verdict == Verdict::Remove {
                     removed += 1;
-                    assert!(whole && !is_kept(thing) && thing.marked_at.is_some());
+                    assert!(may_remove && !is_kept(thing) && thing.marked_at.is_some());
                     assert!(thing.claim == Claim::Closed || thing.created_at.unwrap() < now() - GRACE);
                 }
                 // What nothing wants is at least remembered, so that it goes one day.
