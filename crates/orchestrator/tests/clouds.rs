@@ -123,6 +123,31 @@ async fn a_pull_request_lives_and_ends_on_hetzner() {
 }
 
 #[tokio::test]
+async fn a_preview_for_which_there_is_no_room_wakes_when_there_is_some() {
+    let double = hetzner::Double::start().await;
+    let stack = Stack::start_in(Account::at_hetzner(&double)).await;
+    stack.open().await;
+    stack.live().await;
+    let place: (&'static str, &'static str) = {
+        let world = double.world();
+        let server = world.projects[0].servers.values().next().unwrap();
+        (server.kind.clone().leak(), server.location.clone().leak())
+    };
+    stack.power(Power::Asleep).await;
+    stack.says("Preview: Asleep").await;
+    double.world().knobs.full.insert(place);
+    stack.power(Power::Awake).await;
+    let tries = || double.world().requests.iter().filter(|request| *request == "POST /v1/servers").count();
+    // Once it was made. What fails is not tried more often than twenty times.
+    stack.wait("many tries", async || tries() > 1 + 25).await;
+    double.world().knobs.full.clear();
+    stack.wait("a preview that is awake", async || stack.is_served().await).await;
+    stack.close().await;
+    stack.gone().await;
+    stack.end().await;
+}
+
+#[tokio::test]
 async fn a_pull_request_lives_and_ends_on_digitalocean() {
     let double = digitalocean::Double::start().await;
     let asleep = digitalocean::world::Bill { snapshots: 1, ..Default::default() };

@@ -12,7 +12,7 @@ use stagely_cloud::{Cloud, DeleteProgress, ErrorKind, ProviderId, SleepProgress,
 use stagely_domain::failure::{Code, Failure as RunFailure};
 use stagely_domain::id::MachineId;
 use stagely_domain::machine::{Role, State};
-use stagely_reconcile::{Claim, Failure, Fence, Reconciler, Step};
+use stagely_reconcile::{Claim, ErrorClass, Failure, Fence, Reconciler, Step};
 use stagely_store::StoreError;
 use stagely_store::environments::{Outcome, Power, Presence};
 use stagely_store::images::Image;
@@ -30,6 +30,9 @@ const BOOT_LIMIT: TimeDelta = TimeDelta::minutes(10);
 /// client remembers is gone with its process.
 const YOUTH: TimeDelta = TimeDelta::minutes(5);
 const LOOK: Duration = Duration::from_secs(20);
+/// After how long one is woken again for which there was no room. Such tries are not counted: it has nowhere else to go, and
+/// one day there is room.
+const NO_ROOM: Duration = Duration::from_secs(60);
 /// How often one that sleeps is looked at.
 const REST: Duration = Duration::from_secs(300);
 
@@ -237,6 +240,9 @@ impl Work<'_> {
         let vm = match self.cloud.wake(&asleep.id).await {
             Ok(vm) => vm,
             Err(error) if error.kind == ErrorKind::NotFound => return Ok(Step::Again(Duration::from_secs(5))),
+            Err(error) if matches!(error.kind, ErrorKind::Capacity | ErrorKind::Quota) => {
+                return Err(Failure::new(ErrorClass::RateLimited { retry_after: NO_ROOM }, doing, error));
+            }
             Err(error) => return Err(clouded(doing)(error)),
         };
         self.write_and_tell("record a woken machine", async |tx| {
