@@ -26,7 +26,7 @@ async fn pull_requests_and_files_are_read_as_they_are_now() {
     assert_ne!(pull.base_sha, pull.sha);
     assert_eq!(client.pull_request(&repo, 99).await.unwrap(), None);
     let stranger: Repo = "acme/other".parse().unwrap();
-    assert_eq!(client.pull_request(&stranger, 1).await.unwrap(), None);
+    assert_eq!(client.pull_request(&stranger, 1).await.unwrap_err().kind, ErrorKind::Auth);
     assert_eq!(client.list_open_pull_requests(&stranger).await.unwrap_err().kind, ErrorKind::NotFound);
     assert_eq!(client.file_at(&repo, &sha, "a/b c.txt").await.unwrap().unwrap(), b"deep\n");
     assert_eq!(client.file_at(&repo, &sha, "stagely.yaml").await.unwrap(), None);
