@@ -138,7 +138,7 @@ async fn mistakes_of_stagely_yaml_and_of_the_compose_file_are_told_in_one_commen
     let large = format!("services: {{web: {{image: nginx}}}}\n{}", "#".repeat(MAX_FILE_BYTES));
     git_host::commit(&stack.branch, &[("docker-compose.yml", large.as_bytes())]).await;
     stack.deliver("synchronize").await;
-    stack.says("docker-compose.yml: larger than 256 KiB").await;
+    stack.says("larger than 256 KiB").await;
     stack.close().await;
     stack.gone().await;
     stack.end().await;
