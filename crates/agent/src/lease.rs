@@ -1,5 +1,5 @@
-//! The machine's lease: renewed by every sign of life from a hub that does not refuse the machine. When it lapses the machine ends itself, since
-//! nobody may know of it any more.
+//! The machine's lease: renewed by every sign of life from a hub that does not refuse the machine. When it lapses the
+//! machine ends itself, since nobody may know of it any more.
 
 use std::time::Duration;
 
