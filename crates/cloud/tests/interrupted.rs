@@ -4,9 +4,11 @@
 
 use std::time::Duration;
 
+use futures::future::join_all;
 use stagely_cloud::contract::{dropped, offered, put_to_sleep};
 use stagely_cloud::{
-    CaptureProgress, CaptureRequest, Cloud, CreateRequest, Created, DeleteProgress, Image, ProviderId, SleepProgress,
+    CaptureProgress, CaptureRequest, Cloud, CloudError, CreateRequest, Created, DeleteProgress, ErrorKind, Image,
+    ProviderId, SleepProgress,
 };
 use stagely_domain::clock::SystemClock;
 
@@ -35,10 +37,21 @@ async fn once(rig: &Rig, created: &Created, step: Step) -> bool {
         Step::Wake => rig.cloud.wake(&created.id).await.map(|_| true),
         Step::Delete => rig.cloud.delete(&created.id).await.map(|progress| progress == DeleteProgress::Gone),
     };
-    outcome.unwrap_or_else(|error| {
-        assert!(is_passing(error.kind), "{step:?}: {error}");
-        false
-    })
+    match outcome {
+        Ok(done) => done,
+        Err(error) => {
+            bear(&format!("{step:?}"), &error).await;
+            false
+        }
+    }
+}
+
+/// Waits as long as a refusal asks for; any other error passes by itself.
+async fn bear(doing: &str, error: &CloudError) {
+    match error.kind {
+        ErrorKind::RateLimited { retry_after } => tokio::time::sleep(retry_after.expect("how long to wait")).await,
+        kind => assert!(is_passing(kind), "{doing}: {error}"),
+    }
 }
 
 /// Calls until nothing is left to do.
@@ -82,6 +95,61 @@ async fn a_create_that_is_interrupted_anywhere_makes_one_machine() {
             assert_ne!(nth, MOST);
         }
     }
+}
+
+/// No answer within any deadline, and a refusal for haste, which closes the door for a second.
+fn slow_faults() -> [Fault; 3] {
+    let late = Duration::from_secs(90);
+    [Fault::Delay(late), Fault::AnswerLate(late), Fault::too_many("retry-after", 1)]
+}
+
+/// One operation, with each of its requests suffering this once.
+async fn suffers(from_asleep: bool, step: Option<Step>, fault: &Fault) {
+    for nth in 1..=MOST {
+        let rig = Rig::start().await;
+        let (request, created) = match step {
+            Some(_) => rig.running("work").await,
+            None => (rig.request().await, Created { id: ProviderId(String::new()), address: None }),
+        };
+        if from_asleep {
+            put_to_sleep(&rig.cloud, &created.id).await;
+        }
+        rig.proxy.harm_nth(nth, fault.clone());
+        match step {
+            Some(step) => through(&rig, &created, step).await,
+            None => {
+                if let Err(error) = rig.cloud.create(&request).await {
+                    assert!(rig.bill() == NOTHING || error.ambiguous, "request {nth}, {fault:?}: {error}");
+                    bear("create", &error).await;
+                }
+                rig.cloud.create(&request).await.unwrap();
+            }
+        }
+        let harmed = rig.proxy.calm();
+        assert_eq!(rig.bill(), step.map_or(ONE_AWAKE, after), "{step:?}, request {nth}, {fault:?}");
+        if harmed == 0 {
+            assert!(nth > 1);
+            return;
+        }
+    }
+    panic!("{step:?} has more requests than {MOST}");
+}
+
+#[tokio::test]
+async fn what_is_refused_for_haste_or_not_answered_anywhere_ends_as_if_nothing_had_happened() {
+    let operations = [
+        (false, None),
+        (false, Some(Step::Sleep)),
+        (true, Some(Step::Wake)),
+        (false, Some(Step::Delete)),
+        (true, Some(Step::Delete)),
+    ];
+    let faults = slow_faults();
+    // They mostly wait, so all at once.
+    let all = operations
+        .iter()
+        .flat_map(|(from_asleep, step)| faults.iter().map(move |fault| suffers(*from_asleep, *step, fault)));
+    join_all(all).await;
 }
 
 /// From the `nth` request on nothing passes: the call ends there, as a process does that is killed.
