@@ -1,6 +1,9 @@
 //! DigitalOcean against a double, with a proxy in between that does harm.
 
 mod access;
+#[expect(clippy::duplicate_mod, reason = "the same tests with another rig")]
+#[path = "../allowance.rs"]
+mod allowance;
 mod baking;
 mod creating;
 mod double;
@@ -17,13 +20,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use stagely_cloud::contract::{self, offered};
-use stagely_cloud::digitalocean::{Config, DigitalOcean, IMAGE, Timing};
+use stagely_cloud::digitalocean::{Config, DigitalOcean, IMAGE, PER_MINUTE, Timing};
 use stagely_cloud::{CaptureRequest, Cloud, CreateRequest, Created, ErrorKind, VmState};
 use stagely_domain::clock::SystemClock;
 use stagely_domain::id::{ImageId, InstallationId};
 use stagely_domain::secret::Secret;
 
 use crate::fault_proxy::FaultProxy;
+use allowance::Published;
 use double::Double;
 use double::world::Bill;
 
@@ -103,6 +107,11 @@ impl Rig {
         self.double.world().teams[0].droplets.values().next().map(|droplet| droplet.disk.clone()).unwrap_or_default()
     }
 
+    /// The double's own count begins anew.
+    fn replenish(&self) {
+        self.double.world().teams[0].left = double::world::LIMIT;
+    }
+
     /// How many requests began like this. The one that can empty an account is never among them, whatever the test.
     fn asked(&self, begin: &str) -> usize {
         let requests = &self.double.world().requests;
@@ -132,6 +141,13 @@ fn config(url: &str, token: &str) -> Config {
             poll: Duration::from_millis(1),
         },
     }
+}
+
+/// A client in no hurry, and the provider's limits.
+fn published(url: &str) -> (DigitalOcean, Published) {
+    let usual = Config { per_minute: PER_MINUTE, ..config(url, double::TOKEN) };
+    let cloud = DigitalOcean::new(usual, Arc::new(SystemClock)).unwrap();
+    (cloud, Published { hour: double::world::LIMIT, minute: Some(PER_MINUTE) })
 }
 
 #[tokio::test]

@@ -1,6 +1,9 @@
 //! Hetzner Cloud against a double, with a proxy in between that does harm.
 
 mod access;
+#[expect(clippy::duplicate_mod, reason = "the same tests with another rig")]
+#[path = "../allowance.rs"]
+mod allowance;
 mod baking;
 mod creating;
 mod double;
@@ -23,6 +26,7 @@ use stagely_domain::id::{ImageId, InstallationId};
 use stagely_domain::secret::Secret;
 
 use crate::fault_proxy::FaultProxy;
+use allowance::Published;
 use double::Double;
 use double::world::Bill;
 
@@ -102,6 +106,11 @@ impl Rig {
         self.double.world().projects[0].servers.values().next().map(|server| server.disk.clone()).unwrap_or_default()
     }
 
+    /// The double's own count begins anew.
+    fn replenish(&self) {
+        self.double.world().projects[0].left = double::world::LIMIT;
+    }
+
     /// How many requests began like this.
     fn asked(&self, begin: &str) -> usize {
         self.double.world().requests.iter().filter(|request| request.starts_with(begin)).count()
@@ -125,6 +134,11 @@ fn config(url: &str, token: &str) -> Config {
             poll: Duration::from_millis(1),
         },
     }
+}
+
+/// A client in no hurry, and the provider's limits.
+fn published(url: &str) -> (Hetzner, Published) {
+    (provider(url, double::TOKEN), Published { hour: double::world::LIMIT, minute: None })
 }
 
 #[tokio::test]

@@ -1,0 +1,125 @@
+//! Very many machines through one account, whose provider counts requests as it has published. Time is moved on while
+//! nothing is asked, for the client and for the count alike.
+
+use std::collections::VecDeque;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use futures::future::join_all;
+use stagely_cloud::{Cloud, CreateRequest, DeleteProgress, ErrorKind, Result, VmState};
+use stagely_domain::id::MachineId;
+use tokio::time::Instant;
+
+use super::{NOTHING, Rig, published};
+use crate::fault_proxy::Fault;
+
+const MACHINES: usize = 500;
+/// Calls at the same time.
+const AT_ONCE: usize = 50;
+/// Between two looks at what goes on.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// Requests that a provider takes.
+#[derive(Debug, Clone, Copy)]
+pub struct Published {
+    /// In an hour; they come back one by one.
+    pub hour: u32,
+    /// In any minute, where that is limited too.
+    pub minute: Option<u32>,
+}
+
+/// What a provider has counted.
+struct Count {
+    limits: Published,
+    left: f64,
+    counted_at: Instant,
+    recent: VecDeque<Instant>,
+}
+
+impl Count {
+    fn new(limits: Published) -> Self {
+        Self { limits, left: f64::from(limits.hour), counted_at: Instant::now(), recent: VecDeque::new() }
+    }
+
+    /// Counts a request; true when it is one too many.
+    fn is_too_many(&mut self) -> bool {
+        let (now, hour) = (Instant::now(), f64::from(self.limits.hour));
+        self.left = (self.left + (now - self.counted_at).as_secs_f64() * hour / 3600.0).min(hour);
+        self.counted_at = now;
+        while self.recent.front().is_some_and(|at| now - *at >= Duration::from_secs(60)) {
+            self.recent.pop_front();
+        }
+        if self.left < 1.0 || self.limits.minute.is_some_and(|most| self.recent.len() >= usize::try_from(most).unwrap())
+        {
+            return true;
+        }
+        self.left -= 1.0;
+        self.recent.push_back(now);
+        false
+    }
+}
+
+/// Calls for each machine as often as it takes, and waits as long as it is told to.
+async fn each(rig: &Rig, machines: &[MachineId], call: impl AsyncFn(MachineId) -> Result<bool>) {
+    let mut pending: VecDeque<MachineId> = machines.iter().copied().collect();
+    while !pending.is_empty() {
+        let turn: Vec<MachineId> = pending.drain(..AT_ONCE.min(pending.len())).collect();
+        let outcomes = join_all(turn.iter().map(|machine| call(*machine))).await;
+        let mut wait = Duration::ZERO;
+        for (machine, outcome) in turn.into_iter().zip(outcomes) {
+            match outcome {
+                Ok(true) => continue,
+                Ok(false) => wait = wait.max(LOOK),
+                Err(error) => match error.kind {
+                    ErrorKind::RateLimited { retry_after } => wait = wait.max(retry_after.expect("how long to wait")),
+                    _ => panic!("{error}"),
+                },
+            }
+            pending.push_back(machine);
+        }
+        tokio::time::pause();
+        tokio::time::advance(wait).await;
+        tokio::time::resume();
+        rig.replenish();
+    }
+}
+
+#[tokio::test]
+async fn five_hundred_machines_come_and_go_without_one_request_too_many() {
+    let mut rig = Rig::start().await;
+    let limits;
+    (rig.cloud, limits) = published(&rig.proxy.url());
+    let cloud = &rig.cloud;
+    let first = rig.request().await;
+    let machines: Vec<MachineId> = (0..MACHINES).map(|_| MachineId::generate()).collect();
+    let count = Mutex::new(Count::new(limits));
+    rig.proxy.harm_when(move |_| count.lock().unwrap().is_too_many(), Fault::too_many("retry-after", 60));
+    let begun = Instant::now();
+    // As a reconciler does: no create without a look before it, and nothing is gone before a look shows it.
+    each(&rig, &machines, async |machine| {
+        if cloud.find(machine).await?.is_empty() {
+            cloud.create(&CreateRequest { machine, ..first.clone() }).await?;
+        }
+        Ok(true)
+    })
+    .await;
+    let created = begun.elapsed();
+    each(&rig, &machines, async |machine| Ok(cloud.find(machine).await?.iter().any(|vm| vm.state == VmState::Running)))
+        .await;
+    let listing = cloud.list(first.installation).await.unwrap();
+    assert_eq!((listing.vms.len(), listing.complete), (MACHINES, true));
+    each(&rig, &machines, async |machine| {
+        for vm in cloud.find(machine).await? {
+            if cloud.delete(&vm.id).await? == DeleteProgress::InProgress {
+                return Ok(false);
+            }
+        }
+        Ok(cloud.find(machine).await?.is_empty())
+    })
+    .await;
+    assert_eq!(rig.bill(), NOTHING);
+    let (requests, taken) = (rig.proxy.seen().len(), begun.elapsed());
+    assert_eq!(rig.proxy.calm(), 0, "requests too many of {requests}");
+    println!("{MACHINES} machines created within {created:.0?}, all gone after {taken:.0?} and {requests} requests");
+    assert!(taken < Duration::from_secs(2 * 3600), "{taken:?}");
+}
