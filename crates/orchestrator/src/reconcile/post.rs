@@ -61,6 +61,10 @@ impl Reconciler for Posts {
                 let doing = "post a check or a deployment";
                 return Err(Failure::new(ErrorClass::Permanent, doing, message));
             }
+            // A locked conversation or a repository that is gone may stay so: it parks in the end.
+            Err(error) if matches!(error.kind, ErrorKind::Auth | ErrorKind::NotFound) => {
+                return Err(Failure { may_park: true, ..hosted(doing)(error) });
+            }
             Err(error) => return Err(hosted(doing)(error)),
         };
         let tx = context.store.fenced(&claim.fence).await.map_err(stored(doing))?;
