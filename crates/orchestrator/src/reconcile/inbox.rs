@@ -71,7 +71,7 @@ impl Inbox {
         let reason = said.map_or_else(|| failure.doing.clone(), ToString::to_string);
         let decided = self.decide(claim, "failed", &format!("it was given up at: {reason}")).await;
         decided.map_err(Failure::never_parks)?;
-        Err(Failure { class: ErrorClass::Permanent, ..failure })
+        Err(Failure { class: ErrorClass::Permanent, may_park: true, ..failure })
     }
 
     async fn decide(&self, claim: &Claim, word: &str, reason: &str) -> Result<Step, Failure> {
