@@ -240,7 +240,7 @@ fn keep(snapshot: &Snapshot, settled: State, now: DateTime<Utc>) -> Plan {
             let heard = snapshot.agent.as_ref().and_then(|agent| agent.last_seen_at);
             if heard.is_some_and(|heard| now - heard < SILENCE) {
                 wait(settled, Duration::from_secs(60))
-            } else if is_lost(snapshot, now) {
+            } else if settled == State::Live && is_lost(snapshot, now) {
                 step(State::Unreachable, Op::DropMachines)
             } else {
                 wait(State::Unreachable, SOON)
