@@ -114,8 +114,7 @@ impl Ca {
     ///
     /// # Errors
     /// [`HubError::Certificate`] when it cannot be made.
-    #[doc(hidden)]
-    pub fn made_for_tests(clock: Arc<dyn Clock>) -> Result<Self, HubError> {
+    pub fn ephemeral(clock: Arc<dyn Clock>) -> Result<Self, HubError> {
         let (key, pem) = make(clock.now())?;
         Self::open(pem, key, clock)
     }
@@ -281,7 +280,7 @@ mod tests {
     #[test]
     fn a_certificate_is_due_in_the_last_third_of_its_life_or_for_other_names() {
         let clock = ManualClock::at("2026-03-01T12:00:00Z".parse().unwrap());
-        let ca = Ca::made_for_tests(Arc::new(clock.clone())).unwrap();
+        let ca = Ca::ephemeral(Arc::new(clock.clone())).unwrap();
         let wanted = ["registry.example.com", "10.0.2.2", "fd00::2"].map(str::to_owned);
         let pem = ca.issue_server(&wanted).unwrap().certificate_pem;
         assert_eq!(names(&pem), wanted);

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use stagely_agent_hub::ca::{self, Ca};
+use stagely_agent_hub::ca::{self, Ca, Issued};
 use stagely_api::registry::SigningKey;
 use stagely_domain::clock::{Clock, SystemClock};
 use stagely_runtime::Settings;
@@ -77,10 +77,7 @@ fn put_due(directory: &Path, ca: &Ca, names: &[String]) -> anyhow::Result<Files>
     };
     let edge = [EDGE.to_owned()];
     if is_due("edge.pem", "edge.key", &edge) {
-        let issued = ca.issue_client(EDGE)?;
-        // The key first: a pair that was left half written is due.
-        put(&at("edge.key"), issued.key_pem.reveal())?;
-        put(&at("edge.pem"), &issued.certificate_pem)?;
+        put_pair(&at("edge.pem"), &at("edge.key"), &ca.issue_client(EDGE)?)?;
         tracing::info!("wrote the edge's certificate anew");
     }
     let registry = match (names, ca::names(&known("registry.pem"))) {
@@ -89,9 +86,7 @@ fn put_due(directory: &Path, ca: &Ca, names: &[String]) -> anyhow::Result<Files>
         (given, _) => given.to_vec(),
     };
     if is_due("registry.pem", "registry.key", &registry) {
-        let issued = ca.issue_server(&registry)?;
-        put(&at("registry.key"), issued.key_pem.reveal())?;
-        put(&at("registry.pem"), &issued.certificate_pem)?;
+        put_pair(&at("registry.pem"), &at("registry.key"), &ca.issue_server(&registry)?)?;
         tracing::warn!("wrote the registry's certificate anew: a registry that runs must be started again");
     }
     // Last: as long as it is another's, so are they.
@@ -105,6 +100,18 @@ fn keyring(settings: &Settings) -> anyhow::Result<KeyRing> {
         (None, Some(key)) => Ok(KeyRing::single(key)?),
         (None, None) => anyhow::bail!("ENCRYPTION_KEY is not set"),
     }
+}
+
+/// Replaces a certificate and its key. A pair that is left half written has no certificate, and is due.
+fn put_pair(certificate: &Path, key: &Path, issued: &Issued) -> anyhow::Result<()> {
+    match fs::remove_file(certificate) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(error).with_context(|| format!("remove {}", certificate.display()));
+        }
+        _ => {}
+    }
+    put(key, issued.key_pem.reveal())?;
+    put(certificate, &issued.certificate_pem)
 }
 
 /// Replaces a file as a whole, if it says something else; only its owner reads it.
@@ -136,7 +143,7 @@ mod tests {
     fn what_is_due_is_written_anew_for_the_names_that_the_registry_was_given() {
         let directory = tempfile::tempdir().unwrap();
         let clock = ManualClock::at("2026-03-01T12:00:00Z".parse().unwrap());
-        let authority = || Ca::made_for_tests(Arc::new(clock.clone())).unwrap();
+        let authority = || Ca::ephemeral(Arc::new(clock.clone())).unwrap();
         let read = |name: &str| std::fs::read_to_string(directory.path().join(name)).unwrap();
         let (ours, given) = (authority(), ["registry.example.com".to_owned()]);
         let after = |ca: &Ca, names: &[String]| {
