@@ -31,8 +31,8 @@ use decide::{Claim, Thing, Verdict, decide};
 pub const EVERY: Duration = Duration::from_secs(60);
 /// How often what machines left behind is looked for: it takes a request for each class of it.
 const RESIDUE_EVERY: Duration = Duration::from_secs(600);
-/// For how long nothing more of an account is removed after there were more orphans than may go at once, so that a person
-/// can look.
+/// For how long nothing without a row is removed of an account after there were more orphans than may go at once, so that a
+/// person can look.
 const PAUSE: Duration = Duration::from_secs(3600);
 
 /// When the sweep before lies further back, there may have been others, of a newer database than this one.
@@ -43,7 +43,7 @@ pub struct Sweeps {
     pub memory: Arc<Mutex<Memory>>,
 }
 
-/// What sweeps remember of each other. Without it nothing is removed for ten minutes, since nothing is marked.
+/// What sweeps remember of each other. Without it nothing without a row is removed for ten minutes, since nothing is marked.
 #[derive(Default)]
 pub struct Memory {
     /// When something was first seen that nothing wants, by account and the provider's id.
@@ -137,8 +137,7 @@ impl Sweeps {
     }
 
     /// Disks, snapshots, addresses and the like whose machine is gone, and images that nobody wants. What names neither is
-    /// shared by all.
-    /// Whether all of them were looked at now.
+    /// shared by all. Answers whether all of them were looked at now.
     async fn sweep_residue(
         &self,
         account: CloudAccountId,
@@ -235,12 +234,12 @@ impl Sweeps {
         };
         let things: Vec<Thing> = found.iter().map(thing).collect();
         let pauses = memory.paused.get(&account).is_some_and(|since| since.elapsed() < PAUSE);
-        let (verdicts, beyond) = decide(&things, whole && !pauses, now);
+        let (verdicts, beyond) = decide(&things, whole, pauses, now);
         if beyond > 0 {
             memory.paused.insert(account, Instant::now());
             tracing::error!(
                 account.id = %account,
-                "so many orphans at once need a person's look: {beyond} more are left where they are for {} minutes; hold there by `stagely-hold` what must stay",
+                "so many orphans at once need a person's look: {beyond} more are left for now, and what has no row for {} minutes; hold there by `stagely-hold` what must stay",
                 PAUSE.as_secs() / 60
             );
         }

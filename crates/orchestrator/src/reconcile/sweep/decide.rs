@@ -41,12 +41,13 @@ pub enum Verdict {
 }
 
 /// The verdict on each of `things`, in their order, and how many more would go if so many at once were not suspicious.
-/// `may_remove` says whether anything may go: nothing does on a partial list, nor while a person is to look.
-pub fn decide(things: &[Thing], may_remove: bool, now: DateTime<Utc>) -> (Vec<Verdict>, usize) {
+/// `may_remove` says whether anything may go, which nothing does on a partial list. While `paused`, so that a person can
+/// look, what has no row stays.
+pub fn decide(things: &[Thing], may_remove: bool, paused: bool, now: DateTime<Utc>) -> (Vec<Verdict>, usize) {
     let limit = (things.len() / 5).max(5);
     let mut removals = 0;
     let mut one = |thing: &Thing| match verdict(thing, now) {
-        Verdict::Remove if !may_remove => Verdict::Mark,
+        Verdict::Remove if !may_remove || (paused && thing.claim == Claim::Unknown) => Verdict::Mark,
         Verdict::Remove => {
             removals += 1;
             if removals > limit { Verdict::Mark } else { Verdict::Remove }
@@ -103,14 +104,16 @@ mod tests {
         fn nothing_goes_that_is_wanted_held_new_or_seen_for_the_first_time(
             things in prop::collection::vec(any_thing(), 0..60),
             may_remove in any::<bool>(),
+            paused in any::<bool>(),
         ) {
-            let (verdicts, beyond) = decide(&things, may_remove, now());
+            let (verdicts, beyond) = decide(&things, may_remove, paused, now());
             assert_eq!(verdicts.len(), things.len());
             let mut removed = 0;
             for (thing, verdict) in things.iter().zip(&verdicts) {
                 if *verdict == Verdict::Remove {
                     removed += 1;
                     assert!(may_remove && !is_kept(thing) && thing.marked_at.is_some());
+                    assert!(!paused || thing.claim != Claim::Unknown);
                     assert!(thing.claim == Claim::Closed || thing.created_at.unwrap() < now() - GRACE);
                 }
                 // What nothing wants is at least remembered, so that it goes one day.
@@ -124,7 +127,7 @@ mod tests {
         fn what_nothing_wants_is_gone_in_the_end(mut things in prop::collection::vec(any_thing(), 0..60)) {
             let mut at = now();
             for _ in 0..40 {
-                let (verdicts, _) = decide(&things, true, at);
+                let (verdicts, _) = decide(&things, true, false, at);
                 let mut next = Vec::new();
                 for (thing, verdict) in things.into_iter().zip(verdicts) {
                     match verdict {
