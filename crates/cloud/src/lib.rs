@@ -63,6 +63,11 @@ pub trait Cloud: Send + Sync + 'static {
     /// Every machine that carries this id: none, one, or twins where a provider allows them.
     async fn find(&self, machine: MachineId) -> Result<Vec<Vm>>;
 
+    /// The same for who removes it: from the requests that are kept for that, where they are counted.
+    async fn find_to_remove(&self, machine: MachineId) -> Result<Vec<Vm>> {
+        self.find(machine).await
+    }
+
     /// Every machine of the installation.
     async fn list(&self, installation: InstallationId) -> Result<Listing>;
 

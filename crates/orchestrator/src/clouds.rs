@@ -27,7 +27,7 @@ const CATALOGUE: Duration = Duration::from_secs(3600);
 /// The same, while a part of the account could not be read.
 const PART_OF_CATALOGUE: Duration = Duration::from_secs(60);
 /// How long a list of the account's machines is believed to hold those that it shows, for each request that it takes: of an
-/// allowance of one a second, the smallest of all providers, lists take a tenth.
+/// allowance of one a second, the smallest of all providers, lists of a few hundred machines take a tenth.
 const LISTING: Duration = Duration::from_secs(10);
 /// The longest. A sweep's list comes sooner, and serves as well.
 const LONGEST_LISTING: Duration = Duration::from_secs(90);
@@ -238,10 +238,8 @@ impl Account {
         let shown: Vec<Vm> = listing.vms.iter().filter(|vm| vm.machine == machine).cloned().collect();
         let is_as_wished = match power {
             Power::Awake => shown.iter().any(|vm| vm.state == VmState::Running),
-            // A list that is not whole may lack a second one that runs.
-            Power::Asleep => {
-                listing.complete && !shown.is_empty() && shown.iter().all(|vm| vm.state == VmState::Hibernated)
-            }
+            // A list that is not whole may lack a second one that runs: the next whole one shows it.
+            Power::Asleep => !shown.is_empty() && shown.iter().all(|vm| vm.state == VmState::Hibernated),
         };
         drop(known);
         if is_as_wished { Ok(shown) } else { self.cloud.find(machine).await }
@@ -255,8 +253,9 @@ impl Account {
         Ok(listing)
     }
 
-    /// Something is done to a machine: what a list showed of it before is of the past.
+    /// Something is done to a machine: what is known of it is of the past.
     pub async fn outdate(&self, machine: MachineId) {
+        self.asleep.lock().await.remove(&machine);
         if let Some((_, listing)) = &mut *self.listing.lock().await {
             listing.vms.retain(|vm| vm.machine != machine);
         }

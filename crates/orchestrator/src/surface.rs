@@ -76,7 +76,7 @@ fn closed(env: &Environment, entry: &Entry, text: &str) -> Entry {
 }
 
 /// The routes that are not closed.
-fn open(snapshot: &Snapshot) -> impl Iterator<Item = &Entry> {
+fn open_entries(snapshot: &Snapshot) -> impl Iterator<Item = &Entry> {
     snapshot.routes.iter().filter(|entry| entry.state != route::State::Gone)
 }
 
@@ -120,7 +120,7 @@ fn routes(context: &Context, snapshot: &Snapshot, state: State) -> Vec<Entry> {
     // What is asleep or wakes is still what the routes lead to; of a failed deployment nobody knows what is left.
     let keeps = matches!(state, State::Sleeping | State::Asleep | State::Waking);
     let page = |route_state, text: &str| {
-        let mut entries: Vec<Entry> = open(snapshot).cloned().collect();
+        let mut entries: Vec<Entry> = open_entries(snapshot).cloned().collect();
         if entries.is_empty() {
             let host = root_host(context, env);
             entries.push(Entry {
@@ -154,7 +154,7 @@ fn routes(context: &Context, snapshot: &Snapshot, state: State) -> Vec<Entry> {
 fn awake_routes(snapshot: &Snapshot) -> Vec<Entry> {
     let is_awake = |machine: &&Machine| machine.state == machine::State::Enrolled && machine.power == Power::Awake;
     let Some(machine) = snapshot.machine().filter(is_awake) else { return Vec::new() };
-    let mut entries: Vec<Entry> = open(snapshot).cloned().collect();
+    let mut entries: Vec<Entry> = open_entries(snapshot).cloned().collect();
     for entry in &mut entries {
         if let Some(target) = &mut entry.target {
             target.machine = machine.id;
@@ -212,7 +212,7 @@ fn comment(context: &Context, snapshot: &Snapshot, state: State) -> String {
         let url = context.preview_url.of(&root_host(context, env));
         body.push_str(&format!("**{url}**\n\n"));
         let root = root_host(context, env);
-        for entry in open(snapshot).filter(|entry| entry.host != root) {
+        for entry in open_entries(snapshot).filter(|entry| entry.host != root) {
             body.push_str(&format!("- {}\n", context.preview_url.of(&entry.host)));
         }
     }

@@ -171,6 +171,10 @@ impl Cloud for DigitalOcean {
         machine::find(&self.http, machine).await
     }
 
+    async fn find_to_remove(&self, machine: MachineId) -> Result<Vec<Vm>> {
+        machine::find(&self.http.removing(), machine).await
+    }
+
     async fn list(&self, installation: InstallationId) -> Result<Listing> {
         machine::list(&self.http, installation).await
     }

@@ -160,6 +160,10 @@ impl Cloud for Hetzner {
         Ok(machine::find(&self.http, machine).await?.into_iter().collect())
     }
 
+    async fn find_to_remove(&self, machine: MachineId) -> Result<Vec<Vm>> {
+        Ok(machine::find(&self.http.removing(), machine).await?.into_iter().collect())
+    }
+
     async fn list(&self, installation: InstallationId) -> Result<Listing> {
         machine::list(&self.http, installation).await
     }

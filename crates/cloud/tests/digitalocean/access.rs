@@ -199,7 +199,9 @@ async fn looks_leave_requests_for_deletes() {
     while rig.cloud.find(request.machine).await.is_ok() {}
     let error = rig.cloud.find(request.machine).await.unwrap_err();
     assert!(matches!(error.kind, ErrorKind::RateLimited { retry_after: Some(_) }), "{error}");
+    assert_eq!(rig.cloud.find_to_remove(request.machine).await.unwrap().len(), 1);
     stagely_cloud::contract::delete(&rig.cloud, &created.id).await;
+    assert_eq!(rig.cloud.find_to_remove(request.machine).await.unwrap(), []);
     assert_eq!(rig.bill(), NOTHING);
 }
 

@@ -235,6 +235,7 @@ impl Work<'_> {
         let Some(asleep) = asleep.or(vms.first()) else {
             return self.give_up(lost()).await;
         };
+        self.account.outdate(id).await;
         // Its credential may have run out while it slept: for some minutes it may come back all the same.
         self.context.prepare_enrolment(id, doing).await?;
         let vm = match self.cloud.wake(&asleep.id).await {
@@ -269,7 +270,8 @@ impl Work<'_> {
             let from = machine.state;
             let _ = self.write(doing, async |tx| tx.set_machine_state(id, from, State::Deleting).await).await?;
         }
-        let shown = self.cloud.find(id).await.map_err(clouded(doing))?;
+        self.account.outdate(id).await;
+        let shown = self.cloud.find_to_remove(id).await.map_err(clouded(doing))?;
         // A create whose answer was lost: the machine costs all the same.
         if machine.placed_at.is_none() && !shown.is_empty() {
             let _ = self.write(doing, async |tx| tx.machine_shown(id).await).await?;
@@ -293,7 +295,7 @@ impl Work<'_> {
         {
             return Ok(Step::Again(Duration::from_secs(5)));
         }
-        if !self.cloud.find(id).await.map_err(clouded(doing))?.is_empty() {
+        if !self.cloud.find_to_remove(id).await.map_err(clouded(doing))?.is_empty() {
             return Ok(Step::Again(Duration::from_secs(2)));
         }
         self.gone(State::Deleting).await
