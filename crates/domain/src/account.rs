@@ -150,14 +150,14 @@ impl Credentials {
             let why = format!("a key that runs out in hours is none for an account; {fix}");
             return Err(format!("`credentials.{SESSION_TOKEN}`: {why}"));
         }
-        Self::passing(kind, given)
+        Self::temporary(kind, given)
     }
 
     /// The same to be used at once and not kept: on AWS a key that runs out is taken too, with its `session_token`.
     ///
     /// # Errors
     /// Which name is missing or unknown; never a value.
-    pub fn passing(kind: Provider, given: BTreeMap<String, Secret>) -> Result<Self, String> {
+    pub fn temporary(kind: Provider, given: BTreeMap<String, Secret>) -> Result<Self, String> {
         let (needed, possible): (&[&str], &[&str]) = match kind {
             Provider::Qemu => (&[], &[]),
             Provider::Hetzner | Provider::Digitalocean => (&["token"], &[]),
@@ -238,9 +238,9 @@ mod tests {
         let names = ["access_key_id", "secret_access_key", "session_token"];
         let refused = Credentials::new(Provider::Aws, given(&names)).unwrap_err();
         assert!(refused.starts_with("`credentials.session_token`: a key that runs out in hours"), "{refused}");
-        let passing = Credentials::passing(Provider::Aws, given(&names)).unwrap();
-        assert_eq!(passing.get("session_token"), Some(&Secret::new("v")));
-        assert!(Credentials::passing(Provider::Hetzner, given(&["token", "session_token"])).is_err());
+        let temporary = Credentials::temporary(Provider::Aws, given(&names)).unwrap();
+        assert_eq!(temporary.get("session_token"), Some(&Secret::new("v")));
+        assert!(Credentials::temporary(Provider::Hetzner, given(&["token", "session_token"])).is_err());
     }
 
     #[test]

@@ -90,7 +90,7 @@ impl Account {
             return Err(ClientError::Setup("say which region: --region, or AWS_REGION".to_owned()));
         }
         let missing = |what| ClientError::Setup(format!("{what}: set {variables}"));
-        let credentials = Credentials::passing(kind, given.into_iter().flatten().collect()).map_err(missing)?;
+        let credentials = Credentials::temporary(kind, given.into_iter().flatten().collect()).map_err(missing)?;
         let settings = Settings { regions: self.regions.clone(), ..settings };
         let apis = Apis {
             aws: self.aws_api.clone(),

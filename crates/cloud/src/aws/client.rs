@@ -141,7 +141,7 @@ impl Client {
 
     /// The same once more with fresh keys, where those of a role have run out: what they were refused has not been done, and
     /// what was done before that may be done twice, as any call.
-    pub(super) async fn renewed<T, F>(&self, call: impl Fn() -> F) -> Result<T>
+    pub(super) async fn with_fresh_keys<T, F>(&self, call: impl Fn() -> F) -> Result<T>
     where
         F: Future<Output = Result<T>>,
     {

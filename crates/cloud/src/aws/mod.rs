@@ -183,7 +183,7 @@ impl Cloud for Aws {
     }
 
     async fn check_access(&self) -> Result<()> {
-        self.client.renewed(|| self.check()).await?;
+        self.client.with_fresh_keys(|| self.check()).await?;
         network::all_found(&self.missing_subnets().await?)
     }
 
@@ -192,56 +192,56 @@ impl Cloud for Aws {
     }
 
     async fn catalogue(&self) -> Result<Vec<Offering>> {
-        self.client.renewed(|| self.offerings()).await
+        self.client.with_fresh_keys(|| self.offerings()).await
     }
 
     async fn create(&self, request: &CreateRequest) -> Result<Created> {
         let image = request.image.as_deref().map(|image| self.here(image).map(str::to_owned)).transpose()?;
         let request = CreateRequest { image, ..request.clone() };
-        self.client.renewed(|| self.place(&request)).await
+        self.client.with_fresh_keys(|| self.place(&request)).await
     }
 
     async fn find(&self, machine: MachineId) -> Result<Vec<Vm>> {
-        self.client.renewed(|| self.find_machine(machine)).await
+        self.client.with_fresh_keys(|| self.find_machine(machine)).await
     }
 
     async fn list(&self, installation: InstallationId) -> Result<Listing> {
-        self.client.renewed(|| self.list_machines(installation)).await
+        self.client.with_fresh_keys(|| self.list_machines(installation)).await
     }
 
     async fn delete(&self, id: &ProviderId) -> Result<DeleteProgress> {
         let id = self.here(&id.0)?;
-        self.client.renewed(|| self.remove(id)).await
+        self.client.with_fresh_keys(|| self.remove(id)).await
     }
 
     async fn hibernate(&self, id: &ProviderId) -> Result<SleepProgress> {
         let id = self.here(&id.0)?;
-        self.client.renewed(|| self.fall_asleep(id)).await
+        self.client.with_fresh_keys(|| self.fall_asleep(id)).await
     }
 
     async fn wake(&self, id: &ProviderId) -> Result<Vm> {
         let id = self.here(&id.0)?;
-        self.client.renewed(|| self.rise(id)).await
+        self.client.with_fresh_keys(|| self.rise(id)).await
     }
 
     async fn capture(&self, request: &CaptureRequest) -> Result<CaptureProgress> {
         let machine = ProviderId(self.here(&request.machine.0)?.to_owned());
         let request = CaptureRequest { machine, ..request.clone() };
-        self.client.renewed(|| self.image_of(&request)).await
+        self.client.with_fresh_keys(|| self.image_of(&request)).await
     }
 
     async fn list_residue(&self, installation: InstallationId) -> Result<Residues> {
-        self.client.renewed(|| self.list_leftovers(installation)).await
+        self.client.with_fresh_keys(|| self.list_leftovers(installation)).await
     }
 
     async fn delete_residue(&self, residue: &Residue) -> Result<DeleteProgress> {
         let id = self.here(&residue.id)?.to_owned();
         let residue = Residue { id, ..residue.clone() };
-        self.client.renewed(|| self.remove_leftover(&residue)).await
+        self.client.with_fresh_keys(|| self.remove_leftover(&residue)).await
     }
 
     async fn console_tail(&self, id: &ProviderId) -> Result<Option<String>> {
         let id = self.here(&id.0)?;
-        self.client.renewed(|| self.console(id)).await
+        self.client.with_fresh_keys(|| self.console(id)).await
     }
 }

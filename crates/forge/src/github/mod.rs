@@ -58,7 +58,7 @@ impl GitHub {
 
     /// Fails when the repository cannot be seen: GitHub's 404 is also its word for what a credential does not reach
     /// any more, and says nothing about what is in it.
-    async fn ensure_visible(&self, doing: &'static str, repo: &Repo) -> Result<()> {
+    async fn check_visible(&self, doing: &'static str, repo: &Repo) -> Result<()> {
         if self.http.get(doing, repo, &format!("/repos/{repo}")).await?.is_some() {
             return Ok(());
         }
@@ -115,7 +115,7 @@ impl Forge for GitHub {
     async fn pull_request(&self, repo: &Repo, number: i64) -> Result<Option<PullRequest>> {
         let doing = "read a pull request";
         let Some(answer) = self.http.get(doing, repo, &format!("/repos/{repo}/pulls/{number}")).await? else {
-            self.ensure_visible(doing, repo).await?;
+            self.check_visible(doing, repo).await?;
             return Ok(None);
         };
         wire::pull_request(doing, answer).map(Some)
