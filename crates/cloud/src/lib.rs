@@ -63,8 +63,14 @@ pub trait Cloud: Send + Sync + 'static {
     /// Every machine that carries this id: none, one, or twins where a provider allows them.
     async fn find(&self, machine: MachineId) -> Result<Vec<Vm>>;
 
-    /// The same for who removes it: from the requests that are kept for that, where they are counted.
+    /// The same for who is about to remove it: from the requests that are kept for that, where they are counted, and only
+    /// while there are enough for the removal and the look after it.
     async fn find_to_remove(&self, machine: MachineId) -> Result<Vec<Vm>> {
+        self.find(machine).await
+    }
+
+    /// The look after the removal.
+    async fn find_removed(&self, machine: MachineId) -> Result<Vec<Vm>> {
         self.find(machine).await
     }
 

@@ -15,6 +15,7 @@ use serde_json::Value;
 use stagely_domain::clock::Clock;
 use stagely_domain::secret::Secret;
 
+pub(crate) use crate::rest::budget::Operation;
 use crate::rest::budget::{Budget, Need};
 use crate::{CloudError, ErrorKind, Result};
 
@@ -136,6 +137,14 @@ impl Rest {
             Err(error) if error.kind == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// Whether there are requests for a whole operation.
+    ///
+    /// # Errors
+    /// `RateLimited` where there are not.
+    pub(crate) fn admit(&self, doing: &'static str, operation: Operation) -> Result<()> {
+        self.budget.admit(operation).map_err(|wait| used_up(doing, wait))
     }
 
     async fn call(&self, doing: &'static str, method: Method, path: &str, ask: Ask<'_>, need: Need) -> Result<Value> {

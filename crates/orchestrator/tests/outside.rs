@@ -132,6 +132,10 @@ impl Cloud for GatedCloud {
         }
         self.pass("cloud create", self.inner.create(request)).await
     }
+    async fn find_removed(&self, machine: MachineId) -> stagely_cloud::Result<Vec<Vm>> {
+        self.pass("cloud find", self.inner.find_removed(machine)).await
+    }
+
     async fn find_to_remove(&self, machine: MachineId) -> stagely_cloud::Result<Vec<Vm>> {
         self.pass("cloud find", self.inner.find_to_remove(machine)).await
     }

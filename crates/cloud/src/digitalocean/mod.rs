@@ -28,6 +28,7 @@ use stagely_domain::id::{InstallationId, MachineId};
 use stagely_domain::machine::{Arch, Role, Size};
 use stagely_domain::secret::Secret;
 
+use crate::rest::Operation;
 use crate::{
     Capabilities, CaptureProgress, CaptureRequest, Cloud, CloudError, CreateRequest, Created, DeleteProgress,
     ErrorKind, Listing, Offering, ProviderId, Residue, ResidueKind, Residues, Result, SleepProgress, Vm, user_data,
@@ -147,6 +148,7 @@ impl Cloud for DigitalOcean {
         if offering.arch != request.arch {
             return refuse(ErrorKind::Invalid, "the type that was chosen has another processor than the one asked for");
         }
+        self.http.admit("create a machine", Operation::Make)?;
         if request.role == Role::Bake && !offerings::has_least_disk(&self.http, offering, request.size).await? {
             let message = format!("{}: of its disk an image would be too large for smaller sizes", offering.name);
             return Err(CloudError::new(ErrorKind::Capacity, "create a machine", message));
@@ -168,10 +170,16 @@ impl Cloud for DigitalOcean {
     }
 
     async fn find(&self, machine: MachineId) -> Result<Vec<Vm>> {
+        self.http.admit("find a machine", Operation::Find)?;
         machine::find(&self.http, machine).await
     }
 
     async fn find_to_remove(&self, machine: MachineId) -> Result<Vec<Vm>> {
+        self.http.admit("find a machine", Operation::FindToRemove)?;
+        self.find_removed(machine).await
+    }
+
+    async fn find_removed(&self, machine: MachineId) -> Result<Vec<Vm>> {
         machine::find(&self.http.removing(), machine).await
     }
 
@@ -180,19 +188,23 @@ impl Cloud for DigitalOcean {
     }
 
     async fn delete(&self, id: &ProviderId) -> Result<DeleteProgress> {
+        self.http.admit("delete a machine", Operation::Remove)?;
         let gone = machine::remove(&self.http.removing(), Meant::read(id)?).await?;
         Ok(if gone { DeleteProgress::Gone } else { DeleteProgress::InProgress })
     }
 
     async fn hibernate(&self, id: &ProviderId) -> Result<SleepProgress> {
+        self.http.admit("hibernate a machine", Operation::Make)?;
         self.fall_asleep(Meant::read(id)?).await
     }
 
     async fn wake(&self, id: &ProviderId) -> Result<Vm> {
+        self.http.admit("wake a machine", Operation::Make)?;
         self.rise(Meant::read(id)?).await
     }
 
     async fn capture(&self, request: &CaptureRequest) -> Result<CaptureProgress> {
+        self.http.admit("make an image of a machine", Operation::Make)?;
         self.image_of(request, Meant::read(&request.machine)?).await
     }
 

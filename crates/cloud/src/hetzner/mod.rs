@@ -26,6 +26,7 @@ use stagely_domain::id::{InstallationId, MachineId};
 use stagely_domain::machine::{Arch, Role, Size};
 use stagely_domain::secret::Secret;
 
+use crate::rest::Operation;
 use crate::{
     Capabilities, CaptureProgress, CaptureRequest, Cloud, CloudError, CreateRequest, Created, DeleteProgress,
     ErrorKind, Listing, Offering, ProviderId, Residue, Residues, Result, SleepProgress, Vm, user_data,
@@ -133,6 +134,7 @@ impl Cloud for Hetzner {
         if offering.arch != request.arch {
             return Err(invalid("the type that was chosen has another processor than the one asked for"));
         }
+        self.http.admit("create a machine", Operation::Make)?;
         if request.role == Role::Bake
             && !offerings::has_least_disk(&self.http, offering, request.size, self.clock.now()).await?
         {
@@ -157,10 +159,16 @@ impl Cloud for Hetzner {
     }
 
     async fn find(&self, machine: MachineId) -> Result<Vec<Vm>> {
+        self.http.admit("find a machine", Operation::Find)?;
         Ok(machine::find(&self.http, machine).await?.into_iter().collect())
     }
 
     async fn find_to_remove(&self, machine: MachineId) -> Result<Vec<Vm>> {
+        self.http.admit("find a machine", Operation::FindToRemove)?;
+        self.find_removed(machine).await
+    }
+
+    async fn find_removed(&self, machine: MachineId) -> Result<Vec<Vm>> {
         Ok(machine::find(&self.http.removing(), machine).await?.into_iter().collect())
     }
 
@@ -169,19 +177,23 @@ impl Cloud for Hetzner {
     }
 
     async fn delete(&self, id: &ProviderId) -> Result<DeleteProgress> {
+        self.http.admit("delete a machine", Operation::Remove)?;
         let gone = machine::remove(&self.http.removing(), machine_of(id)?).await?;
         Ok(if gone { DeleteProgress::Gone } else { DeleteProgress::InProgress })
     }
 
     async fn hibernate(&self, id: &ProviderId) -> Result<SleepProgress> {
+        self.http.admit("hibernate a machine", Operation::Make)?;
         self.fall_asleep(machine_of(id)?).await
     }
 
     async fn wake(&self, id: &ProviderId) -> Result<Vm> {
+        self.http.admit("wake a machine", Operation::Make)?;
         self.rise(machine_of(id)?).await
     }
 
     async fn capture(&self, request: &CaptureRequest) -> Result<CaptureProgress> {
+        self.http.admit("make an image of a machine", Operation::Make)?;
         self.image_of(request, machine_of(&request.machine)?).await
     }
 

@@ -39,6 +39,32 @@ impl Need {
     }
 }
 
+/// Something that takes several requests, and begins only where it can end. Many that began with less would use up with
+/// their first requests what their last ones wait for, again and again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Operation {
+    /// Looking for one machine.
+    Find,
+    /// Making or changing something, after a look.
+    Make,
+    /// Looking for a machine in order to remove it: begins where there is enough for that and the look after it, too.
+    FindToRemove,
+    /// Removing something, after a look.
+    Remove,
+}
+
+impl Operation {
+    /// What its requests are for, and how many have to be there.
+    const fn takes(self) -> (Need, f64) {
+        match self {
+            Self::Find => (Need::Read, 5.0),
+            Self::Make => (Need::Make, 10.0),
+            Self::FindToRemove => (Need::Delete, 20.0),
+            Self::Remove => (Need::Delete, 10.0),
+        }
+    }
+}
+
 /// The allowance of one account.
 pub(super) struct Budget(Mutex<Allowance>);
 
@@ -69,17 +95,18 @@ impl Budget {
     /// How long to wait for it.
     pub(super) fn take(&self, need: Need) -> Result<(), Duration> {
         let mut allowance = self.allowance();
-        let now = Instant::now();
-        if let Some(until) = allowance.closed_until.filter(|until| *until > now) {
-            return Err(until - now);
-        }
-        let waits = allowance.buckets().map(|bucket| bucket.wait(now, need));
-        let wait = waits.max().unwrap_or_default();
-        if !wait.is_zero() {
-            return Err(wait);
-        }
+        allowance.have(need, 1.0)?;
         allowance.buckets().for_each(|bucket| bucket.left -= 1.0);
         Ok(())
+    }
+
+    /// Takes nothing, where all is there that it takes.
+    ///
+    /// # Errors
+    /// How long to wait for that.
+    pub(super) fn admit(&self, operation: Operation) -> Result<(), Duration> {
+        let (need, many) = operation.takes();
+        self.allowance().have(need, many)
     }
 
     /// The same, and waits for its turn when that is near.
@@ -121,6 +148,16 @@ impl Budget {
 }
 
 impl Allowance {
+    /// Whether so many requests are left, or how long to wait for them.
+    fn have(&mut self, need: Need, many: f64) -> Result<(), Duration> {
+        let now = Instant::now();
+        if let Some(until) = self.closed_until.filter(|until| *until > now) {
+            return Err(until - now);
+        }
+        let wait = self.buckets().map(|bucket| bucket.wait(now, need, many)).max().unwrap_or_default();
+        if wait.is_zero() { Ok(()) } else { Err(wait) }
+    }
+
     fn buckets(&mut self) -> impl Iterator<Item = &mut Bucket> {
         [&mut self.hour].into_iter().chain(&mut self.minute)
     }
@@ -137,10 +174,10 @@ impl Bucket {
         self.counted_at = now;
     }
 
-    /// How long until one request may be taken; nothing when it may be now.
-    fn wait(&mut self, now: Instant, need: Need) -> Duration {
+    /// How long until so many requests may be taken; nothing when they may be now.
+    fn wait(&mut self, now: Instant, need: Need, many: f64) -> Duration {
         self.refill(now);
-        let missing = (self.size * need.leaves() + 1.0 - self.left).max(0.0);
+        let missing = (self.size * need.leaves() + many - self.left).max(0.0);
         Duration::from_secs_f64(missing / self.per_second)
     }
 }
@@ -149,7 +186,7 @@ impl Bucket {
 mod tests {
     use std::time::Duration;
 
-    use super::{Budget, Need};
+    use super::{Budget, Need, Operation};
 
     #[tokio::test(start_paused = true)]
     async fn makes_stop_first_then_reads_while_deletes_go_on_and_time_gives_back() {
@@ -181,6 +218,21 @@ mod tests {
         assert!(budget.take(Need::Delete).is_ok(), "they left what is the deletes'");
         budget.close(Duration::from_secs(60));
         assert_eq!(budget.wait_for(Need::Page).await, Err(Duration::from_secs(60)), "nobody waits for that");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_looks_before_he_makes_begins_only_where_he_can_end() {
+        let budget = Budget::new(3600, None);
+        let (mut made, mut refused) = (0, 0);
+        for _ in 0..5000 {
+            if let Err(wait) = budget.admit(Operation::Make) {
+                tokio::time::advance(wait).await;
+                continue;
+            }
+            let looks = (0..4).all(|_| budget.take(Need::Read).is_ok());
+            if looks && budget.take(Need::Make).is_ok() { made += 1 } else { refused += 1 }
+        }
+        assert!(made > 1500 && refused == 0, "{made} made, {refused} begun in vain");
     }
 
     #[tokio::test(start_paused = true)]

@@ -295,7 +295,7 @@ impl Work<'_> {
         {
             return Ok(Step::Again(Duration::from_secs(5)));
         }
-        if !self.cloud.find_to_remove(id).await.map_err(clouded(doing))?.is_empty() {
+        if !self.cloud.find_removed(id).await.map_err(clouded(doing))?.is_empty() {
             return Ok(Step::Again(Duration::from_secs(2)));
         }
         self.gone(State::Deleting).await
