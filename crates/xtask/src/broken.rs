@@ -91,10 +91,10 @@ const VARIANTS: [Variant; 8] = [
     },
 ];
 
-const LIST: &str = "let listing = cloud.list(context.installation()).await.map_err(clouded(doing))?;";
+const LIST: &str = "let listing = opened.list(context.installation()).await.map_err(clouded(doing))?;";
 const ROWS: &str = "let rows = context.list_account_machines(account).await.map_err(stored(doing))?;";
 const ROWS_THEN_LIST: &str = "let rows = context.list_account_machines(account).await.map_err(stored(doing))?;
-        let listing = cloud.list(context.installation()).await.map_err(clouded(doing))?;";
+        let listing = opened.list(context.installation()).await.map_err(clouded(doing))?;";
 const ROW_BY_ID: &str = "self.context.get_machine(machine).await";
 const NO_ROW: &str = "Err::<Machine, _>(StoreError::NotFound(\"machine\"))";
 
@@ -166,4 +166,20 @@ async fn passes(copy: &Path, variant: &Variant, environment: &[(&str, &str)]) ->
     let told = String::from_utf8_lossy(&ended.stdout);
     ensure!(told.contains("running 1 test"), "there is no test {test}");
     Ok(ended.status.success())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::VARIANTS;
+    use crate::workspace;
+
+    #[test]
+    fn every_variant_finds_what_it_breaks() {
+        for variant in &VARIANTS {
+            let text = std::fs::read_to_string(workspace().join(variant.file)).unwrap();
+            for (right, _) in variant.changes {
+                assert!(text.contains(right), "{} does not contain `{right}` any more", variant.file);
+            }
+        }
+    }
 }
