@@ -112,10 +112,11 @@ impl Store {
     /// The repository of a project, also of one that was deleted: its last words are posted there.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`] when there never was one.
-    pub async fn get_repo(&self, id: ProjectId) -> Result<String> {
-        let found = projects::Entity::find_by_id(id.uuid()).one(&self.db).await.map_err(reading)?;
-        found.map(|project| project.repo).ok_or(StoreError::NotFound("project"))
+    /// [`StoreError::NotFound`] when there never was one, or it is another team's.
+    pub async fn get_repo(&self, scope: &Scope, id: ProjectId) -> Result<String> {
+        let found = projects::Entity::find_by_id(id.uuid()).one(&self.db).await.map_err(reading)?.map(project);
+        let project = found.filter(|project| scope.covers(project.team)).ok_or(StoreError::NotFound("project"))?;
+        Ok(project.repo)
     }
 
     /// The projects, oldest first.

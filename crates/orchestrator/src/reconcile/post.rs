@@ -33,7 +33,7 @@ impl Reconciler for Posts {
         }
         let env =
             context.store.get_environment(&Scope::system(doing), post.environment).await.map_err(stored(doing))?;
-        let repo = context.store.get_repo(env.project).await.map_err(stored(doing))?;
+        let repo = context.store.get_repo(&Scope::system(doing), env.project).await.map_err(stored(doing))?;
         let repo: Repo = repo.parse().map_err(|error| Failure::new(ErrorClass::Permanent, doing, error))?;
         let (forge, known) = (&context.forge, post.remote_id.as_deref());
         let malformed = |error: serde_json::Error| Failure::new(ErrorClass::Permanent, doing, error);
