@@ -23,6 +23,9 @@ const MAX_ANSWER: usize = 8 * 1024 * 1024;
 /// The wait when a refusal for haste says nothing.
 const PAUSE: Duration = Duration::from_secs(10);
 
+/// How often a list is read that changes meanwhile.
+const READINGS: u32 = 3;
+
 /// Whom to speak to, and how.
 pub(crate) struct Config<'c> {
     /// Where the API is, with its version.
@@ -219,6 +222,23 @@ impl Rest {
         }
         message.chars().take(300).collect()
     }
+}
+
+/// A list, read anew when it changed while it was read, and may lack what moved to a page before: `read` answers nothing
+/// then.
+///
+/// # Errors
+/// Those of `read`, and `Unavailable` when the list does not stand still.
+pub(crate) async fn settled<T, F>(doing: &'static str, read: impl Fn() -> F) -> Result<Vec<T>>
+where
+    F: Future<Output = Result<Option<Vec<T>>>>,
+{
+    for _ in 0..READINGS {
+        if let Some(items) = read().await? {
+            return Ok(items);
+        }
+    }
+    Err(CloudError::new(ErrorKind::Unavailable, doing, "the list changes while it is read"))
 }
 
 /// Reads what is there in the form that it should have.

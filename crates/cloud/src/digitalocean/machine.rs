@@ -283,8 +283,8 @@ async fn remove_unlisted(http: &Http, doing: &'static str, meant: Meant) -> Resu
     }
 }
 
-/// Removes everything of what is meant, but for snapshots that a person holds, at which whoever found it awake has not looked.
-/// True when there was nothing any more.
+/// Removes everything of what is meant, but for snapshots that a person holds, at which whoever found it awake has not
+/// looked. True when there was nothing any more.
 pub(super) async fn remove(http: &Http, meant: Meant) -> Result<bool> {
     let doing = "delete a machine";
     let mut gone = true;

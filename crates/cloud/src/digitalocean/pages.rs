@@ -4,15 +4,13 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::digitalocean::http::Http;
-use crate::rest::parse;
+use crate::rest::{self, parse};
 use crate::{CloudError, ErrorKind, Result};
 
 /// The most that the provider gives at once.
 const PER_PAGE: &str = "200";
 /// More pages than an account can fill: a list that never ends is an error.
 const MAX_PAGES: u32 = 200;
-/// How often a list is read anew that changed while it was read, and may lack what moved to a page before.
-const READINGS: u32 = 3;
 
 /// One page of a list.
 struct Page<T> {
@@ -41,12 +39,7 @@ impl Http {
         key: &str,
         query: &[(&str, &str)],
     ) -> Result<Vec<T>> {
-        for _ in 0..READINGS {
-            if let Some(items) = self.read_list(doing, path, key, query).await? {
-                return Ok(items);
-            }
-        }
-        Err(CloudError::new(ErrorKind::Unavailable, doing, "the list changes while it is read"))
+        rest::settled(doing, || self.read_list(doing, path, key, query)).await
     }
 
     /// `None` when something moved between its pages.

@@ -23,8 +23,6 @@ const MAX_PAUSE: Duration = Duration::from_secs(60);
 const PER_PAGE: &str = "50";
 /// More pages than an account can fill: a list that never ends is an error.
 const MAX_PAGES: u32 = 400;
-/// How often a list is read anew that changed while it was read, and may lack what moved to a page before.
-const READINGS: u32 = 3;
 
 #[derive(Clone)]
 pub(super) struct Http {
@@ -81,12 +79,7 @@ impl Http {
         key: &str,
         query: &[(&str, &str)],
     ) -> Result<Vec<T>> {
-        for _ in 0..READINGS {
-            if let Some(items) = self.read_list(doing, path, key, query).await? {
-                return Ok(items);
-            }
-        }
-        Err(CloudError::new(ErrorKind::Unavailable, doing, "the list changes while it is read"))
+        rest::settled(doing, || self.read_list(doing, path, key, query)).await
     }
 
     /// `None` when something moved between its pages.

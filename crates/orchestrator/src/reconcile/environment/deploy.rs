@@ -80,8 +80,9 @@ fn checkout(clone: &CloneAccess, sha: &str) -> agent::Checkout {
     }
 }
 
-/// Images by digest for what we built for the machine's processor, variables for every service. JSON is YAML. The commit is told to what was
-/// built, as the one that its image was built at: a push replaces only the containers whose image it changed.
+/// Images by digest for what we built for the machine's processor, variables for every service. JSON is YAML. The commit
+/// is told to what was built, as the one that its image was built at: a push replaces only the containers whose image it
+/// changed.
 fn overlay(context: &Context, env: &Environment, spec: &Resolved, builds: &[BuildJob]) -> Value {
     let mut variables = variables(context, env, spec);
     variables.remove(COMMIT);
