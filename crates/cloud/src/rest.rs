@@ -241,6 +241,14 @@ where
     Err(CloudError::new(ErrorKind::Unavailable, doing, "the list changes while it is read"))
 }
 
+/// What to do about something that carries our `marks`, of which some are not what they were.
+pub(crate) fn damaged(what: &str, marks: &str, wrong: &[(&str, bool)]) -> String {
+    let names: Vec<&str> = wrong.iter().filter(|(_, is_wrong)| *is_wrong).map(|(name, _)| *name).collect();
+    let names = names.join(", ");
+    let fix = format!("put that back as it was, or remove {what} yourself");
+    format!("{what} carries our {marks}, and {names} was changed or removed: {fix}")
+}
+
 /// Reads what is there in the form that it should have.
 pub(crate) fn parse<T: DeserializeOwned>(doing: &'static str, value: Value) -> Result<T> {
     // The reason may quote the answer, and with it what is secret: it is not told.

@@ -8,7 +8,7 @@ use chrono::{DateTime, Utc};
 use stagely_domain::id::{EnvironmentId, ImageId, InstallationId, MachineId};
 use stagely_domain::machine::Role;
 
-use crate::CreateRequest;
+use crate::{CreateRequest, rest};
 
 const INSTALLATION: &str = "stagely-installation";
 const MACHINE: &str = "stagely-machine";
@@ -213,10 +213,7 @@ pub(super) fn damage(what: &str, tags: &[String]) -> String {
         (PORT, value::<u16>(tags, PORT).is_none()),
         (ROLE, value::<String>(tags, ROLE).is_none()),
     ];
-    let names: Vec<&str> = wrong.into_iter().filter(|(_, is_wrong)| *is_wrong).map(|(name, _)| name).collect();
-    let names = names.join(", ");
-    let fix = format!("put that back as it was, or remove {what} yourself");
-    format!("{what} carries our tags, and {names} was changed or removed: {fix}")
+    rest::damaged(what, "tags", &wrong)
 }
 
 pub(super) fn is_held(tags: &[String]) -> bool {

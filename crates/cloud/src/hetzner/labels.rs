@@ -6,8 +6,8 @@ use chrono::{DateTime, Utc};
 use stagely_domain::id::{EnvironmentId, ImageId, InstallationId, MachineId};
 use stagely_domain::machine::Role;
 
-use crate::CreateRequest;
 use crate::hetzner::wire::Labels;
+use crate::{CreateRequest, rest};
 
 pub(super) const INSTALLATION: &str = "stagely-installation";
 pub(super) const MACHINE: &str = "stagely-machine";
@@ -153,10 +153,7 @@ pub(super) fn damage(what: &str, labels: &Labels) -> String {
         (PORT, value::<u16>(labels, PORT).is_none()),
         (IMAGE, labels.contains_key(IMAGE)),
     ];
-    let names: Vec<&str> = wrong.into_iter().filter(|(_, is_wrong)| *is_wrong).map(|(name, _)| name).collect();
-    let names = names.join(", ");
-    let fix = format!("put that back as it was, or remove {what} yourself");
-    format!("{what} carries our labels, and {names} was changed or removed: {fix}")
+    rest::damaged(what, "labels", &wrong)
 }
 
 /// The same labels, and that what carries them must stay.
