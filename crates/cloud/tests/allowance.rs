@@ -6,10 +6,12 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use futures::future::join_all;
+use stagely_cloud::contract::delete;
 use stagely_cloud::{Cloud, CreateRequest, DeleteProgress, ErrorKind, Result, VmState};
 use stagely_domain::id::MachineId;
 use tokio::time::Instant;
 
+use super::double::world::LIMIT;
 use super::{NOTHING, Rig, published};
 use crate::fault_proxy::Fault;
 
@@ -80,7 +82,7 @@ async fn each(rig: &Rig, machines: &[MachineId], call: impl AsyncFn(MachineId) -
         tokio::time::pause();
         tokio::time::advance(wait).await;
         tokio::time::resume();
-        rig.replenish();
+        rig.leave(LIMIT);
     }
 }
 
@@ -126,4 +128,19 @@ async fn five_hundred_machines_come_and_go_without_one_request_too_many() {
     assert_eq!(rig.proxy.calm(), 0, "requests too many of {requests}");
     println!("{MACHINES} machines came and went within {taken:.0?} with {requests} requests");
     assert!(taken < Duration::from_secs(2 * 3600), "{taken:?}");
+}
+
+#[tokio::test]
+async fn looks_leave_requests_for_deletes() {
+    let rig = Rig::start().await;
+    let (request, created) = rig.running("").await;
+    rig.leave(300);
+    // The first answer tells what is left.
+    while rig.cloud.find(request.machine).await.is_ok() {}
+    let error = rig.cloud.find(request.machine).await.unwrap_err();
+    assert!(matches!(error.kind, ErrorKind::RateLimited { retry_after: Some(_) }), "{error}");
+    assert_eq!(rig.cloud.find_to_remove(request.machine).await.unwrap().len(), 1);
+    delete(&rig.cloud, &created.id).await;
+    assert_eq!(rig.cloud.find_to_remove(request.machine).await.unwrap(), []);
+    assert_eq!(rig.bill(), NOTHING);
 }

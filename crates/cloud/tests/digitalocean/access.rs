@@ -191,21 +191,6 @@ async fn creates_leave_requests_for_deletes() {
 }
 
 #[tokio::test]
-async fn looks_leave_requests_for_deletes() {
-    let rig = Rig::start().await;
-    let (request, created) = rig.running("").await;
-    rig.double.world().teams[0].left = 400;
-    // The first answer tells what is left.
-    while rig.cloud.find(request.machine).await.is_ok() {}
-    let error = rig.cloud.find(request.machine).await.unwrap_err();
-    assert!(matches!(error.kind, ErrorKind::RateLimited { retry_after: Some(_) }), "{error}");
-    assert_eq!(rig.cloud.find_to_remove(request.machine).await.unwrap().len(), 1);
-    stagely_cloud::contract::delete(&rig.cloud, &created.id).await;
-    assert_eq!(rig.cloud.find_to_remove(request.machine).await.unwrap(), []);
-    assert_eq!(rig.bill(), NOTHING);
-}
-
-#[tokio::test]
 async fn a_list_that_was_begun_is_read_to_its_end() {
     let rig = Rig::start().await;
     for number in 1..=401 {

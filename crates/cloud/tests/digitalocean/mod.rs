@@ -107,9 +107,9 @@ impl Rig {
         self.double.world().teams[0].droplets.values().next().map(|droplet| droplet.disk.clone()).unwrap_or_default()
     }
 
-    /// The double's own count begins anew.
-    fn replenish(&self) {
-        self.double.world().teams[0].left = double::world::LIMIT;
+    /// So many requests are left, as the double counts.
+    fn leave(&self, requests: u32) {
+        self.double.world().teams[0].left = requests;
     }
 
     /// How many requests began like this. The one that can empty an account is never among them, whatever the test.

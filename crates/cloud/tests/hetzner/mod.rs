@@ -106,9 +106,9 @@ impl Rig {
         self.double.world().projects[0].servers.values().next().map(|server| server.disk.clone()).unwrap_or_default()
     }
 
-    /// The double's own count begins anew.
-    fn replenish(&self) {
-        self.double.world().projects[0].left = double::world::LIMIT;
+    /// So many requests are left, as the double counts.
+    fn leave(&self, requests: u32) {
+        self.double.world().projects[0].left = requests;
     }
 
     /// How many requests began like this.
