@@ -1,25 +1,22 @@
-//! Very many machines through one account, whose provider counts requests as it has published. Time is moved on while
-//! nothing is asked, for the client and for the count alike.
+//! Very many machines through one account, whose provider counts requests as it has published.
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use futures::future::join_all;
 use stagely_cloud::contract::delete;
-use stagely_cloud::{Cloud, CreateRequest, DeleteProgress, ErrorKind, Result, VmState};
+use stagely_cloud::{Cloud, CreateRequest, DeleteProgress, ErrorKind, VmState};
 use stagely_domain::id::MachineId;
 use tokio::time::Instant;
 
 use super::double::world::LIMIT;
 use super::{NOTHING, Rig, published};
 use crate::fault_proxy::Fault;
+use crate::pace::{Bucket, each};
 
 const MACHINES: usize = 500;
 /// Of which that many are there at the same time: the double is slow with many, and requests are what is counted.
 const AT_ONCE: usize = 10;
-/// Between two looks at what goes on.
-const LOOK: Duration = Duration::from_secs(5);
 
 /// Requests that a provider takes.
 #[derive(Debug, Clone, Copy)]
@@ -32,57 +29,29 @@ pub struct Published {
 
 /// What a provider has counted.
 struct Count {
-    limits: Published,
-    left: f64,
-    counted_at: Instant,
+    hour: Bucket,
+    in_minute: Option<usize>,
     recent: VecDeque<Instant>,
 }
 
 impl Count {
     fn new(limits: Published) -> Self {
-        Self { limits, left: f64::from(limits.hour), counted_at: Instant::now(), recent: VecDeque::new() }
+        let hour = f64::from(limits.hour);
+        let in_minute = limits.minute.map(|most| usize::try_from(most).unwrap());
+        Self { hour: Bucket::full(hour, hour / 3600.0), in_minute, recent: VecDeque::new() }
     }
 
     /// Counts a request; true when it is one too many.
     fn is_too_many(&mut self) -> bool {
-        let (now, hour) = (Instant::now(), f64::from(self.limits.hour));
-        self.left = (self.left + (now - self.counted_at).as_secs_f64() * hour / 3600.0).min(hour);
-        self.counted_at = now;
+        let now = Instant::now();
         while self.recent.front().is_some_and(|at| now - *at >= Duration::from_secs(60)) {
             self.recent.pop_front();
         }
-        if self.left < 1.0 || self.limits.minute.is_some_and(|most| self.recent.len() >= usize::try_from(most).unwrap())
-        {
+        if self.in_minute.is_some_and(|most| self.recent.len() >= most) || !self.hour.take() {
             return true;
         }
-        self.left -= 1.0;
         self.recent.push_back(now);
         false
-    }
-}
-
-/// Calls for each machine as often as it takes, and waits as long as it is told to.
-async fn each(rig: &Rig, machines: &[MachineId], call: impl AsyncFn(MachineId) -> Result<bool>) {
-    let mut pending = machines.to_vec();
-    while !pending.is_empty() {
-        let outcomes = join_all(pending.iter().map(|machine| call(*machine))).await;
-        let (mut wait, mut outcomes) = (Duration::ZERO, outcomes.into_iter());
-        pending.retain(|_| match outcomes.next() {
-            Some(Ok(done)) => {
-                wait = wait.max(if done { Duration::ZERO } else { LOOK });
-                !done
-            }
-            Some(Err(error)) => {
-                let ErrorKind::RateLimited { retry_after: Some(told) } = error.kind else { panic!("{error}") };
-                wait = wait.max(told);
-                true
-            }
-            None => false,
-        });
-        tokio::time::pause();
-        tokio::time::advance(wait).await;
-        tokio::time::resume();
-        rig.leave(LIMIT);
     }
 }
 
@@ -95,25 +64,27 @@ async fn five_hundred_machines_come_and_go_without_one_request_too_many() {
     let first = rig.request().await;
     let count = Mutex::new(Count::new(limits));
     rig.proxy.harm_when(move |_| count.lock().unwrap().is_too_many(), Fault::too_many("retry-after", 60));
+    // What the double itself counts is no limit here.
+    let renew = || rig.leave(LIMIT);
     let begun = Instant::now();
     for _ in 0..MACHINES / AT_ONCE {
         let machines: Vec<MachineId> = (0..AT_ONCE).map(|_| MachineId::generate()).collect();
-        each(&rig, &machines, async |machine| {
+        each(&machines, renew, async |machine| {
             cloud.create(&CreateRequest { machine, ..first.clone() }).await.map(|_| true)
         })
         .await;
-        each(&rig, &machines, async |machine| {
+        each(&machines, renew, async |machine| {
             Ok(cloud.find(machine).await?.iter().any(|vm| vm.state == VmState::Running))
         })
         .await;
-        each(&rig, &machines[..1], async |_| {
+        each(&machines[..1], renew, async |_| {
             let listing = cloud.list(first.installation).await?;
             assert_eq!((listing.vms.len(), listing.complete), (AT_ONCE, true));
             Ok(true)
         })
         .await;
         // As a reconciler does: nothing is gone before a look shows it.
-        each(&rig, &machines, async |machine| {
+        each(&machines, renew, async |machine| {
             for vm in cloud.find_to_remove(machine).await? {
                 if cloud.delete(&vm.id).await? == DeleteProgress::InProgress {
                     return Ok(false);

@@ -9,6 +9,7 @@ mod fake;
 mod fault_proxy;
 mod hetzner;
 mod judges;
+mod pace;
 mod qemu;
 mod sim;
 mod victim;

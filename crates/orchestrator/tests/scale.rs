@@ -61,12 +61,12 @@ fn add_server(double: &Double, number: u128) {
     servers.insert(server.id, server);
 }
 
-/// Rows like the first.
+/// Rows like the first, of builders: an environment would look at all that are its own.
 async fn add_rows(stack: &Stack, from: u128, to: u128) {
     let sql = format!(
         "INSERT INTO machines SELECT r.* FROM machines m, generate_series({from}, {to} - 1) n, \
          LATERAL jsonb_populate_record(m, jsonb_build_object('provider_id', (1000000 + n)::text, \
-         'id', '01900000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))) r \
+         'env_id', NULL, 'role', 'builder', 'id', '01900000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))) r \
          WHERE m.id = (SELECT id FROM machines ORDER BY id DESC LIMIT 1)"
     );
     stack.world.db.execute(&sql).await;

@@ -1,12 +1,17 @@
-//! Every request of every operation is lost once, before or after its effect. Whatever is then asked again ends as if
-//! nothing had happened: nothing doubled, and nothing left.
+//! Every request of every operation is lost once, before or after its effect, or refused for haste. Whatever is then asked
+//! again ends as if nothing had happened: nothing doubled, and nothing left.
 
+use std::time::Duration;
+
+use futures::future::join_all;
 use stagely_cloud::contract::put_to_sleep;
-use stagely_cloud::{Cloud, CreateRequest, Created, DeleteProgress, SleepProgress};
+use stagely_cloud::{Cloud, CloudError, CreateRequest, Created, DeleteProgress, ErrorKind, SleepProgress};
 use stagely_domain::id::{InstallationId, MachineId};
 
+use super::refusals::refusal;
 use super::{Bill, NOTHING, ONE_ASLEEP, ONE_AWAKE, Rig, config, is_passing, provider};
-use crate::fault_proxy::Fault;
+use crate::fault_proxy::{Fault, Seen};
+use crate::pace;
 
 /// More requests than any operation takes.
 const MOST: usize = 40;
@@ -29,10 +34,21 @@ async fn once(rig: &Rig, created: &Created, step: Step) -> bool {
         Step::Wake => rig.cloud.wake(&created.id).await.map(|_| true),
         Step::Delete => rig.cloud.delete(&created.id).await.map(|progress| progress == DeleteProgress::Gone),
     };
-    outcome.unwrap_or_else(|error| {
-        assert!(is_passing(error.kind), "{step:?}: {error}");
-        false
-    })
+    match outcome {
+        Ok(done) => done,
+        Err(error) => {
+            bear(&error).await;
+            false
+        }
+    }
+}
+
+/// Waits as long as a refusal asks for; any other error passes by itself.
+async fn bear(error: &CloudError) {
+    match error.kind {
+        ErrorKind::RateLimited { retry_after } => pace::pass(retry_after.expect("how long to wait")).await,
+        kind => assert!(is_passing(kind), "{error}"),
+    }
 }
 
 /// Calls until nothing is left to do.
@@ -154,6 +170,95 @@ async fn sleep_wake_and_delete_that_are_interrupted_anywhere_end_as_if_nothing_h
             }
         }
     }
+}
+
+/// No answer within any deadline.
+fn late_faults() -> [Fault; 2] {
+    let late = Duration::from_secs(90);
+    [Fault::Delay(late), Fault::AnswerLate(late)]
+}
+
+/// From now on the `nth` request is refused for haste, in the way of the service that it is sent to.
+fn refuse_nth(rig: &Rig, nth: usize) {
+    let speaks_json = |seen: &Seen| seen.headers.contains_key("x-amz-target");
+    let json = r#"{"__type":"ThrottlingException","message":"Rate exceeded"}"#.to_owned();
+    let throttled = Fault::Answer { status: 400, headers: vec![], body: json };
+    rig.proxy.harm_when(move |seen| seen.nth == nth && speaks_json(seen), throttled);
+    let refused = refusal(503, "RequestLimitExceeded", "Request limit exceeded.");
+    rig.proxy.also_harm_when(move |seen| seen.nth == nth, refused);
+}
+
+/// One operation, with each of its requests suffering once what `harm` does.
+async fn suffers(from_asleep: bool, step: Option<Step>, harm: impl Fn(&Rig, usize)) {
+    let mut rig = Rig::start().await;
+    let first = rig.request().await;
+    let mut impatient = config(&rig.proxy.url());
+    impatient.timing.request = Duration::from_secs(2);
+    for nth in 1..=MOST {
+        // A process that knows nothing yet, and an installation that has no firewall.
+        rig.cloud = provider(impatient.clone());
+        let (machine, installation) = (MachineId::generate(), InstallationId::generate());
+        let request = CreateRequest { machine, installation, ..first.clone() };
+        if step.is_none() {
+            harm(&rig, nth);
+        }
+        let created = made(&rig, &request).await;
+        if let Some(step) = step {
+            if from_asleep {
+                through(&rig, &created, Step::Sleep).await;
+            }
+            harm(&rig, nth);
+            through(&rig, &created, step).await;
+        }
+        let harmed = rig.proxy.calm();
+        assert_eq!(rig.bill(machine).await, step.map_or(ONE_AWAKE, after), "{step:?}, request {nth}");
+        through(&rig, &created, Step::Delete).await;
+        if harmed == 0 {
+            assert!(nth > 1);
+            return;
+        }
+    }
+    panic!("{step:?} has more requests than {MOST}");
+}
+
+/// Asks for it until it is there.
+async fn made(rig: &Rig, request: &CreateRequest) -> Created {
+    for _ in 0..MOST {
+        match rig.cloud.create(request).await {
+            Ok(created) => return created,
+            Err(error) => bear(&error).await,
+        }
+    }
+    panic!("the machine is not made");
+}
+
+const OPERATIONS: [(bool, Option<Step>); 5] = [
+    (false, None),
+    (false, Some(Step::Sleep)),
+    (true, Some(Step::Wake)),
+    (false, Some(Step::Delete)),
+    (true, Some(Step::Delete)),
+];
+
+#[tokio::test]
+#[ignore = "needs moto: cargo xtask contract"]
+async fn what_is_refused_for_haste_anywhere_ends_as_if_nothing_had_happened() {
+    for (from_asleep, step) in OPERATIONS {
+        suffers(from_asleep, step, refuse_nth).await;
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs moto: cargo xtask contract"]
+async fn what_is_not_answered_anywhere_ends_as_if_nothing_had_happened() {
+    let faults = late_faults();
+    // They mostly wait, so all at once.
+    let all = OPERATIONS.iter().flat_map(|(from_asleep, step)| {
+        faults
+            .iter()
+            .map(move |fault| suffers(*from_asleep, *step, move |rig, nth| rig.proxy.harm_nth(nth, fault.clone())))
+    });
+    join_all(all).await;
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! AWS EC2 against moto, with a proxy that enforces what moto does not, and one before it that does harm.
 
 mod access;
+mod allowance;
 mod baking;
 mod creating;
 mod deleting;

@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 use super::{NOTHING, Rig, config, provider};
 use crate::fault_proxy::{DeafPort, Fault};
 
-fn refusal(status: u16, code: &str, message: &str) -> Fault {
+pub(super) fn refusal(status: u16, code: &str, message: &str) -> Fault {
     let body =
         format!("<Response><Errors><Error><Code>{code}</Code><Message>{message}</Message></Error></Errors></Response>");
     Fault::Answer { status, headers: vec![], body }
