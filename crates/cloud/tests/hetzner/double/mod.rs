@@ -17,7 +17,8 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
-use self::world::{LIMIT, Project, Refused, World, now_secs, refuse};
+use self::server::Server;
+use self::world::{Knobs, LIMIT, Project, Refused, World, now_secs, refuse};
 
 /// The token of the first project.
 pub const TOKEN: &str = "token-of-the-first-project";
@@ -137,7 +138,7 @@ impl World {
             ("GET", ["pricing"]) => Ok((200, json!({"pricing": catalog::pricing()}))),
             ("GET", ["actions"]) => project.some_actions(&query),
             ("GET", ["actions", id]) => Ok((200, json!({"action": project.action(number(id)?)?}))),
-            ("GET", ["servers"]) => query.page("servers", project.servers_json(knobs)),
+            ("GET", ["servers"]) => query.page_of_servers(project, knobs),
             ("POST", ["servers"]) => project.create_server(knobs, &body),
             ("GET", ["servers", id]) => Ok((200, json!({"server": project.server(number(id)?)?.json(knobs)}))),
             ("DELETE", ["servers", id]) => project.delete_server(knobs, number(id)?),
@@ -160,6 +161,20 @@ fn number(text: &str) -> Result<u64, Refused> {
     text.parse().or_else(|_| refuse(422, "invalid_input", "an id is a number"))
 }
 
+/// What a list is asked for: labels, and for fields the values that they may have.
+struct Filter {
+    selector: Option<String>,
+    fields: [(&'static str, Vec<String>); 4],
+}
+
+impl Filter {
+    fn fits<'i>(&self, labels: &Value, field: impl Fn(&str) -> Option<&'i str>) -> bool {
+        let wanted = self.fields.iter().filter(|(_, values)| !values.is_empty());
+        self.selector.as_ref().is_none_or(|selector| selects(selector, labels))
+            && wanted.into_iter().all(|(name, values)| values.iter().any(|value| field(name) == Some(value)))
+    }
+}
+
 /// A query string.
 pub struct Query<'q>(&'q str);
 
@@ -175,13 +190,31 @@ impl Query<'_> {
 
     /// One page of what fits the filters, as every list is given.
     fn page(&self, key: &str, mut items: Vec<Value>) -> Result<(u16, Value), Refused> {
-        if let Some(selector) = self.get("label_selector") {
-            items.retain(|item| selects(&selector, &item["labels"]));
-        }
-        for filter in ["name", "type", "status", "architecture"] {
-            let wanted = self.all(filter);
-            items.retain(|item| wanted.is_empty() || wanted.iter().any(|value| item[filter] == **value));
-        }
+        let filter = self.filter();
+        items.retain(|item| filter.fits(&item["labels"], |name| item[name].as_str()));
+        self.cut(key, &items, Value::clone)
+    }
+
+    /// The same for servers, of which there may be very many: only those of the page are spelled out.
+    fn page_of_servers(&self, project: &Project, knobs: &Knobs) -> Result<(u16, Value), Refused> {
+        let filter = self.filter();
+        let fits = |server: &&Server| {
+            filter.fits(&server.labels, |name| match name {
+                "name" => Some(&server.name),
+                "status" => Some(server.status),
+                _ => None,
+            })
+        };
+        let found: Vec<&Server> = project.servers.values().filter(fits).collect();
+        self.cut("servers", &found, |server| server.json(knobs))
+    }
+
+    fn filter(&self) -> Filter {
+        let fields = ["name", "type", "status", "architecture"].map(|name| (name, self.all(name)));
+        Filter { selector: self.get("label_selector"), fields }
+    }
+
+    fn cut<T>(&self, key: &str, items: &[T], show: impl Fn(&T) -> Value) -> Result<(u16, Value), Refused> {
         let number = |name: &str, default: usize| {
             let text = self.get(name).unwrap_or_else(|| default.to_string());
             text.parse::<usize>().ok().filter(|number| *number > 0)
@@ -191,7 +224,7 @@ impl Query<'_> {
             return refuse(422, "invalid_input", "page or per_page is out of range");
         };
         let (total, last) = (items.len(), items.len().div_ceil(per_page).max(1));
-        let shown: Vec<Value> = items.into_iter().skip((page - 1) * per_page).take(per_page).collect();
+        let shown: Vec<Value> = items.iter().skip((page - 1) * per_page).take(per_page).map(show).collect();
         let pagination = json!({
             "page": page, "per_page": per_page, "previous_page": (page > 1).then(|| page - 1),
             "next_page": (page < last).then(|| page + 1), "last_page": last, "total_entries": total,

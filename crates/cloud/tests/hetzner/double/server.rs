@@ -88,10 +88,6 @@ pub fn check_labels(labels: &Value) -> Result<(), Refused> {
 }
 
 impl Project {
-    pub fn servers_json(&self, knobs: &Knobs) -> Vec<Value> {
-        self.servers.values().map(|server| server.json(knobs)).collect()
-    }
-
     pub fn server(&self, id: u64) -> Result<&Server, Refused> {
         self.servers.get(&id).map_or_else(|| refuse(404, "not_found", "server not found"), Ok)
     }
