@@ -123,8 +123,8 @@ pub fn parse(text: &str, file: &RepoPath) -> Result<Vec<Service>, Vec<Diagnostic
             let build = match node.get("build").map(|build| read_build(build, file)) {
                 None => None,
                 Some(Ok(build)) => Some(build),
-                Some(Err(at)) => {
-                    wrong(at, &format!("{path}.build"), "the context must be a directory inside the repository");
+                Some(Err((at, message))) => {
+                    wrong(at, &format!("{path}.build"), message);
                     None
                 }
             };
@@ -139,11 +139,12 @@ pub fn parse(text: &str, file: &RepoPath) -> Result<Vec<Service>, Vec<Diagnostic
     if diagnostics.is_empty() { Ok(found) } else { Err(diagnostics) }
 }
 
-fn read_build(node: &Node, file: &RepoPath) -> Result<Build, Position> {
+/// What is wrong with a `build:` section is told with its place.
+fn read_build(node: &Node, file: &RepoPath) -> Result<Build, (Position, &'static str)> {
     let directory = file.parent();
     let within = |node: &Node| {
         let text = interpolate(node.text().unwrap_or("."));
-        directory.join(&text).ok_or(node.at)
+        directory.join(&text).ok_or((node.at, "the context must be a directory inside the repository"))
     };
     if node.text().is_some() {
         return Ok(Build { context: within(node)?, ..Build::default() });
@@ -155,7 +156,9 @@ fn read_build(node: &Node, file: &RepoPath) -> Result<Build, Position> {
     let text = |key: &str| node.get(key).and_then(Node::text).map(interpolate);
     let dockerfile = match node.get("dockerfile") {
         Some(dockerfile) => {
-            Some(dockerfile.text().and_then(|text| RepoPath::parse(&interpolate(text))).ok_or(dockerfile.at)?)
+            let path = dockerfile.text().and_then(|text| RepoPath::parse(&interpolate(text)));
+            let message = "the dockerfile must be a path inside the build's context, relative to that";
+            Some(path.ok_or((dockerfile.at, message))?)
         }
         None => None,
     };
@@ -255,6 +258,11 @@ services:
             (
                 "services:\n  web:\n    build: ../../x\n",
                 "docker-compose.yml:3:12: services.web.build: the context must be a directory inside the repository",
+            ),
+            (
+                "services:\n  web:\n    build: { context: web, dockerfile: ../Dockerfile }\n",
+                "docker-compose.yml:3:40: services.web.build: the dockerfile must be a path inside the build's context, \
+                 relative to that",
             ),
         ] {
             let told = parse(text, &file).unwrap_err();

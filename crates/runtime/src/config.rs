@@ -77,6 +77,7 @@ pub enum Environment {
 
 /// What all services share.
 #[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Common {
     /// `DATABASE_URL`; the edge has none.
     pub database_url: Option<Secret>,
@@ -124,6 +125,7 @@ impl Common {
 
 /// How public preview URLs are written.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct PreviewUrl {
     /// `https`, or `http` where no TLS is set up yet.
     pub scheme: String,
@@ -147,6 +149,7 @@ impl PreviewUrl {
 
 /// Where a service's internal ports are, seen from itself (`*_listen`) and from the others (`grpc_url`).
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Ports {
     /// gRPC, private.
     pub grpc_listen: SocketAddr,
@@ -293,7 +296,7 @@ fn default_state_dir() -> PathBuf {
 mod tests {
     use serde_json::{Value, json};
 
-    use super::{Common, Peer};
+    use super::{Common, Peer, Ports};
 
     /// The services that may not start with these settings in production.
     fn refused(settings: Value) -> Vec<Peer> {
@@ -320,5 +323,23 @@ mod tests {
             serde_json::from_value(json!({"environment": "production", "service_token": "long"})).unwrap();
         let told = common.check(&Peer::ALL).unwrap_err().to_string();
         assert!(told.starts_with("ENCRYPTION_KEY is not set"), "{told}");
+    }
+
+    #[test]
+    fn a_misspelt_setting_is_refused_by_its_name() {
+        let common = |settings| serde_json::from_value::<Common>(settings).err().unwrap().to_string();
+        let ports = json!({
+            "grpc_listen": "127.0.0.1:9100",
+            "admin_listen": "127.0.0.1:9200",
+            "grpc_url": "http://127.0.0.1:9100",
+            "grpc_adress": "127.0.0.1:9100",
+        });
+        for (told, wanted) in [
+            (common(json!({"preview_domian": "preview.test"})), "unknown field `preview_domian`"),
+            (common(json!({"preview_url": {"scheme": "http", "prot": 8443}})), "unknown field `prot`"),
+            (serde_json::from_value::<Ports>(ports).err().unwrap().to_string(), "unknown field `grpc_adress`"),
+        ] {
+            assert!(told.contains(wanted), "{told}");
+        }
     }
 }

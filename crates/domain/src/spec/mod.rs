@@ -143,7 +143,8 @@ pub struct Preview {
     /// Compose files, in order; later ones are laid over earlier ones.
     #[schemars(schema_with = "schema::paths")]
     pub compose: Vec<RepoPath>,
-    /// Ports to route; the first is the root URL. Empty: every published port of the compose file.
+    /// Ports to route; one must have no `host`, and no `path` or `/`: it serves the root URL. Empty: every published port of
+    /// the compose file.
     pub expose: Vec<Expose>,
     /// Environment for every service that is built or named.
     #[schemars(schema_with = "schema::variables")]

@@ -21,7 +21,7 @@ pub struct Resolved {
     pub services: Vec<String>,
     /// Images to build.
     pub targets: Vec<Target>,
-    /// Ports to route; the first without a host is the root URL.
+    /// Ports to route; those without a host are served below the root URL.
     pub exposures: Vec<Exposure>,
 }
 
@@ -79,6 +79,11 @@ impl Resolved {
 }
 
 impl Exposure {
+    /// Whether it serves `/` of the root URL.
+    fn is_root(&self) -> bool {
+        self.host.is_none() && self.path.trim_end_matches('/').is_empty()
+    }
+
     /// The host that serves it.
     #[must_use]
     pub fn host_name(&self, hash: &str, domain: &str) -> String {
@@ -214,6 +219,10 @@ impl Check {
         }
         if exposures.is_empty() {
             let message = "nothing to open: publish a port in the compose file (`ports:`), or name one here";
+            self.tell("preview.expose", message);
+        } else if !exposures.iter().any(Exposure::is_root) {
+            // Every preview is proved by `GET /` of its root URL, which nothing would answer.
+            let message = "no entry serves the root URL: one of them must have no `host`, and no `path` or `/`";
             self.tell("preview.expose", message);
         }
         exposures

@@ -65,6 +65,22 @@ fn nothing_to_open_and_two_root_urls_are_refused() {
 }
 
 #[test]
+fn ports_of_which_none_serves_the_root_url_are_refused() {
+    let expose = |web: &str| {
+        let entries = format!("[{{service: web, port: 3000{web}}}, {{service: api, port: 8080, host: api}}]");
+        format!("version: 2\npreview: {{expose: {entries}}}\n")
+    };
+    for web in [", host: web", ", path: /web"] {
+        let wanted = "stagely.yaml:2:19: preview.expose: no entry serves the root URL: one of them must have no `host`, \
+                      and no `path` or `/`";
+        assert_eq!(told(&expose(web), &files(COMPOSE)), [wanted], "{web}");
+    }
+    for web in ["", ", path: /"] {
+        resolve(read(&expose(web), "stagely.yaml"), &files(COMPOSE)).unwrap();
+    }
+}
+
+#[test]
 fn mistakes_of_stagely_yaml_and_of_the_compose_files_are_told_at_once() {
     let text =
         "version: 2\nbuilds:\n  bakend: {machine: huge}\npreview:\n  expose: [{service: wbe, prt: 80}]\n  ttl: soon\n";
