@@ -92,22 +92,20 @@ fn settings() -> Settings {
 async fn story(account: Account, costs_as_asleep: impl Fn()) {
     let cloud = account.open();
     let stack = Stack::start_in(account).await;
-    stack.open().await;
-    stack.live().await;
+    stack.open_until_live().await;
     let first = stack.world.machines().await;
     stack.push().await;
-    stack.live().await;
+    stack.wait_until_live().await;
     assert_eq!(stack.world.machines().await, first);
     stack.power(Power::Asleep).await;
-    stack.says("Preview: Asleep").await;
+    stack.wait_for_comment("Preview: Asleep").await;
     let asleep = cloud.find(first[0]).await.unwrap();
     assert!(!asleep.is_empty() && asleep.iter().all(|vm| vm.state == VmState::Hibernated), "{asleep:?}");
     costs_as_asleep();
     stack.power(Power::Awake).await;
     stack.wait("a preview that is awake", async || stack.is_served().await).await;
-    stack.live().await;
-    stack.close().await;
-    stack.gone().await;
+    stack.wait_until_live().await;
+    stack.close_until_gone().await;
     let installation = stack.world.db.store().ensure_installation().await.unwrap();
     let residues = cloud.list_residue(installation).await.unwrap();
     // The firewall is the installation's, and stays.
@@ -126,15 +124,14 @@ async fn a_pull_request_lives_and_ends_on_hetzner() {
 async fn a_preview_for_which_there_is_no_room_wakes_when_there_is_some() {
     let double = hetzner::Double::start().await;
     let stack = Stack::start_in(Account::at_hetzner(&double)).await;
-    stack.open().await;
-    stack.live().await;
+    stack.open_until_live().await;
     let place: (&'static str, &'static str) = {
         let world = double.world();
         let server = world.projects[0].servers.values().next().unwrap();
         (server.kind.clone().leak(), server.location.clone().leak())
     };
     stack.power(Power::Asleep).await;
-    stack.says("Preview: Asleep").await;
+    stack.wait_for_comment("Preview: Asleep").await;
     double.world().knobs.full.insert(place);
     stack.power(Power::Awake).await;
     let tries = || double.world().requests.iter().filter(|request| *request == "POST /v1/servers").count();
@@ -142,9 +139,7 @@ async fn a_preview_for_which_there_is_no_room_wakes_when_there_is_some() {
     stack.wait("many tries", async || tries() > 1 + 25).await;
     double.world().knobs.full.clear();
     stack.wait("a preview that is awake", async || stack.is_served().await).await;
-    stack.close().await;
-    stack.gone().await;
-    stack.end().await;
+    stack.close_and_end().await;
 }
 
 #[tokio::test]

@@ -33,11 +33,11 @@ impl Stack {
         self.world.db.store().find_environment(self.world.project, self.number).await.unwrap().unwrap()
     }
 
-    /// Why each run was begun that has gone live, once it is these.
-    async fn went_live(&self, causes: &str) {
+    /// Waits until the runs that have gone live were begun for these reasons, oldest first, and the last is live.
+    async fn wait_for_live_runs(&self, causes: &str) {
         let runs = "SELECT string_agg(cause, ' ' ORDER BY generation) FROM workflow_runs WHERE live_at IS NOT NULL";
         self.wait(causes, async || self.world.db.text(runs).await == causes).await;
-        self.live().await;
+        self.wait_until_live().await;
     }
 }
 
@@ -73,19 +73,19 @@ async fn a_member_redeploys_replays_a_lost_delivery_and_destroys() {
     let stack = Stack::start().await;
     let mut commands = stack.commands().await;
     let opened = stack.deliver("opened").await;
-    stack.live().await;
+    stack.wait_until_live().await;
     let env = stack.environment().await;
     let told = commands.redeploy(of(&env)).await.unwrap().into_inner();
     assert_eq!(told.generation, env.generation.unsigned_abs() + 1);
-    stack.went_live("opened redeploy").await;
+    stack.wait_for_live_runs("opened redeploy").await;
 
     // A commit whose delivery was lost: the one before it leads to the pull request as well.
     git_host::push(&stack.branch).await;
     commands.replay(wire::ReplayRequest { delivery_id: opened.to_string() }).await.unwrap();
-    stack.went_live("opened redeploy push").await;
+    stack.wait_for_live_runs("opened redeploy push").await;
 
     commands.destroy(of(&env)).await.unwrap();
-    stack.gone().await;
+    stack.wait_until_gone().await;
     assert!(stack.comment().contains("it was removed by a member"), "{}", stack.comment());
     assert_eq!(stack.cloud.ever(), 1);
     let refused = commands.redeploy(of(&env)).await.unwrap_err();
@@ -93,13 +93,13 @@ async fn a_member_redeploys_replays_a_lost_delivery_and_destroys() {
 
     // A new title brings it back as little as the comparison with the git host does; who opens it again wants it again.
     let edited = stack.deliver("edited").await;
-    stack.decided(edited).await;
-    stack.gone().await;
+    stack.wait_until_decided(edited).await;
+    stack.wait_until_gone().await;
     let closed = stack.close().await;
-    stack.decided(closed).await;
+    stack.wait_until_decided(closed).await;
     git_host::host().change(git_host::REPO, stack.number, |pull| pull.open = true);
     let opened = stack.deliver("reopened").await;
-    stack.decided(opened).await;
+    stack.wait_until_decided(opened).await;
     assert_ne!(stack.environment().await.id, env.id);
     stack.end().await;
 }
@@ -113,10 +113,10 @@ async fn every_delivery_comes_to_a_decision_also_one_that_is_about_nothing_or_ca
     let push = NewDelivery { event: "push".to_owned(), pr_number: None, ignored, ..stack.delivery("") };
     let push = stack.take_in(push).await;
     commands.replay(wire::ReplayRequest { delivery_id: push.to_string() }).await.unwrap();
-    stack.decided(push).await;
+    stack.wait_until_decided(push).await;
     stack.world.db.execute(&format!("UPDATE projects SET repo = '{ODD}'")).await;
     let odd = stack.take_in(NewDelivery { repo: Some(ODD.to_owned()), ..stack.delivery("opened") }).await;
-    stack.decided(odd).await;
+    stack.wait_until_decided(odd).await;
     let decisions = "SELECT string_agg(decision || ': ' || reason, '; ' ORDER BY id) FROM inbox";
     assert_eq!(
         stack.world.db.text(decisions).await,
@@ -129,8 +129,7 @@ async fn every_delivery_comes_to_a_decision_also_one_that_is_about_nothing_or_ca
 async fn the_reaper_decides_nothing_about_a_preview_that_changed_since_it_looked() {
     let stack = Stack::start().await;
     let mut commands = stack.commands().await;
-    stack.open().await;
-    stack.live().await;
+    stack.open_until_live().await;
     let seen = stack.environment().await;
     let tx = stack.world.db.store().begin().await.unwrap();
     tx.touch_environment(seen.id, SystemClock.now() + TimeDelta::hours(1)).await.unwrap();
@@ -138,9 +137,9 @@ async fn the_reaper_decides_nothing_about_a_preview_that_changed_since_it_looked
     let refused = commands.sleep(idle(&seen)).await.unwrap_err();
     assert_eq!(refused.code(), Code::Aborted, "{refused}");
     commands.sleep(idle(&stack.environment().await)).await.unwrap();
-    stack.says("Preview: Asleep").await;
+    stack.wait_for_comment("Preview: Asleep").await;
     commands.wake(of(&seen)).await.unwrap();
-    stack.says("Preview: Live").await;
+    stack.wait_for_comment("Preview: Live").await;
     stack.wait("a preview that serves", async || stack.is_served().await).await;
 
     commands.pin(pin(&seen, true)).await.unwrap();
@@ -153,7 +152,7 @@ async fn the_reaper_decides_nothing_about_a_preview_that_changed_since_it_looked
     }
     assert!(stack.is_served().await);
     assert!(commands.expire(over(&seen)).await.unwrap().into_inner().applied);
-    stack.gone().await;
+    stack.wait_until_gone().await;
     assert!(stack.comment().contains("its time to live is over"), "{}", stack.comment());
     stack.end().await;
 }
@@ -162,8 +161,7 @@ async fn the_reaper_decides_nothing_about_a_preview_that_changed_since_it_looked
 async fn what_is_another_teams_looks_like_what_is_not_there() {
     let stack = Stack::start().await;
     let mut commands = stack.commands().await;
-    stack.open().await;
-    stack.live().await;
+    stack.open_until_live().await;
     let env = stack.environment().await;
     let theirs = Environment { team: TeamId::generate(), ..env.clone() };
     let nowhere = Environment { id: EnvironmentId::generate(), ..env.clone() };
@@ -189,7 +187,5 @@ async fn what_is_another_teams_looks_like_what_is_not_there() {
     assert_eq!(commands.replay(malformed).await.unwrap_err().code(), Code::InvalidArgument);
     let after = stack.environment().await;
     assert_eq!((after.generation, after.desired, after.pinned), (env.generation, env.desired, env.pinned));
-    stack.close().await;
-    stack.gone().await;
-    stack.end().await;
+    stack.close_and_end().await;
 }

@@ -34,20 +34,18 @@ async fn noted_beyond(stack: &Stack, micros: u64) {
 async fn a_closed_pull_request_says_what_its_preview_cost_and_sleep_is_no_part_of_it() {
     let stack = Stack::start().await;
     stack.cloud.inner.sell(vec![dear()]);
-    stack.open().await;
-    stack.live().await;
+    stack.open_until_live().await;
     noted_beyond(&stack, 0).await;
     assert!(!stack.comment().contains("cost"), "{}", stack.comment());
     stack.power(Power::Asleep).await;
-    stack.says("Preview: Asleep").await;
+    stack.wait_for_comment("Preview: Asleep").await;
     let before = noted(&stack).await;
     assert_eq!(stack.world.db.text("SELECT billed_from FROM machines").await, "");
     stack.power(Power::Awake).await;
-    stack.live().await;
+    stack.wait_until_live().await;
     // As if it had woken up before.
     stack.world.db.execute("UPDATE machines SET billed_from = billed_from - interval '100 seconds'").await;
-    stack.close().await;
-    stack.gone().await;
+    stack.close_until_gone().await;
     let after = noted(&stack).await;
     assert!((before + 100_000_000..before + 160_000_000).contains(&after), "{before}, and then {after}");
     let said = Money { micros: after, currency: "EUR".to_owned() };
@@ -59,15 +57,13 @@ async fn a_closed_pull_request_says_what_its_preview_cost_and_sleep_is_no_part_o
 async fn a_sleep_that_nobody_recorded_ends_what_is_billed_in_one_piece() {
     let stack = Stack::start().await;
     stack.cloud.inner.sell(vec![dear()]);
-    stack.open().await;
-    stack.live().await;
-    let [machine] = stack.cloud.inner.machines()[..] else { panic!("one machine") };
+    stack.open_until_live().await;
+    let machine = stack.only_machine();
     let vm = stack.cloud.inner.find(machine).await.unwrap().remove(0);
     stack.cloud.inner.hibernate(&vm.id).await.unwrap();
-    stack.look_at(machine).await;
+    stack.restart_and_wake(machine).await;
     stack.wait("the waking", async || noted(&stack).await > 0 && stack.is_served().await).await;
-    stack.close().await;
-    stack.gone().await;
+    stack.close_until_gone().await;
     assert_eq!(stack.world.db.text("SELECT count(*) FROM cost_entries").await, "2");
     stack.end().await;
 }
@@ -76,8 +72,7 @@ async fn a_sleep_that_nobody_recorded_ends_what_is_billed_in_one_piece() {
 async fn a_process_that_is_killed_counts_nothing_twice() {
     let stack = Stack::start().await;
     stack.cloud.inner.sell(vec![dear()]);
-    stack.open().await;
-    stack.live().await;
+    stack.open_until_live().await;
     let seconds = "SELECT sum(extract(epoch FROM to_at - from_at))::bigint FROM cost_entries";
     let mut last = 0;
     for _ in 0..3 {
@@ -85,8 +80,7 @@ async fn a_process_that_is_killed_counts_nothing_twice() {
         last = noted(&stack).await;
         stack.kill();
     }
-    stack.close().await;
-    stack.gone().await;
+    stack.close_until_gone().await;
     let lived = "SELECT ceil(extract(epoch FROM gone_at - placed_at))::bigint FROM machines";
     assert_eq!(stack.world.db.text(seconds).await, stack.world.db.text(lived).await);
     assert_eq!(stack.world.db.text("SELECT count(*) FROM cost_entries").await, "1");
@@ -95,11 +89,8 @@ async fn a_process_that_is_killed_counts_nothing_twice() {
 
 #[tokio::test]
 async fn a_preview_without_a_price_says_nothing_of_cost() {
-    let stack = Stack::start().await;
-    stack.open().await;
-    stack.live().await;
-    stack.close().await;
-    stack.gone().await;
+    let stack = Stack::start_live().await;
+    stack.close_until_gone().await;
     assert!(!stack.comment().contains("cost"), "{}", stack.comment());
     assert_eq!(noted(&stack).await, 0);
     stack.end().await;

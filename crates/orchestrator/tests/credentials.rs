@@ -15,8 +15,7 @@ const ALL: Scope = Scope::system("change an account in a test");
 async fn replaced_credentials_are_used_at_once_and_the_machines_made_by_the_old_ones_go_on() {
     let double = hetzner::Double::start().await;
     let stack = Stack::start_in(Account::at_hetzner(&double)).await;
-    stack.open().await;
-    stack.live().await;
+    stack.open_until_live().await;
     let machines = stack.world.machines().await;
 
     let store = stack.world.db.store();
@@ -29,13 +28,12 @@ async fn replaced_credentials_are_used_at_once_and_the_machines_made_by_the_old_
     tx.commit().await.unwrap();
     double.world().tokens.insert("renewed", (0, false));
     stack.push().await;
-    stack.live().await;
+    stack.wait_until_live().await;
     assert_eq!(stack.world.machines().await, machines, "it goes on");
 
     // Whatever still had the old ones could do nothing from here on.
     double.world().tokens.remove(hetzner::TOKEN);
-    stack.close().await;
-    stack.gone().await;
+    stack.close_until_gone().await;
     assert_eq!(double.world().projects[0].bill().servers, 0);
     stack.end().await;
 }

@@ -30,10 +30,8 @@ const CUT: &str = "SELECT count(pg_terminate_backend(pid)) FROM (SELECT pid FROM
 /// Opened, live, closed, gone: with one machine, which is paid for once, whatever happens.
 async fn tell(stack: &Stack) {
     stack.cloud.inner.sell(vec![costs::dear()]);
-    stack.open().await;
-    stack.live().await;
-    stack.close().await;
-    stack.gone().await;
+    stack.open_until_live().await;
+    stack.close_until_gone().await;
     assert!(stack.comment().contains("Preview: Removed"), "{}", stack.comment());
     assert_eq!(stack.cloud.ever(), 1);
     assert_eq!(stack.world.db.text(MISCOUNTED).await, "0");
@@ -127,15 +125,14 @@ async fn a_process_that_freezes_over_a_create_comes_back_to_find_its_work_done()
     stack.gate.waits().await;
     let stop = CancellationToken::new();
     let other = process::start(Arc::clone(&stack.setup), "other".to_owned(), stop.clone());
-    stack.live().await;
+    stack.wait_until_live().await;
     stack.gate.go_on();
     stop.cancel();
     other.await.unwrap();
     stack.world.bury("other".to_owned());
     // The rest is done by the one that was frozen.
-    stack.live().await;
-    stack.close().await;
-    stack.gone().await;
+    stack.wait_until_live().await;
+    stack.close_until_gone().await;
     assert_eq!(stack.cloud.ever(), 1);
     stack.end().await;
 }
@@ -176,11 +173,9 @@ async fn its_connections_may_be_cut_all_the_time() {
 
 /// The calls up to the moment when it is live.
 async fn calls_until_live(stack: &mut Stack) -> Vec<Point> {
-    stack.open().await;
-    stack.live().await;
+    stack.open_until_live().await;
     let points = Point::of(&stack.gate.calls());
-    stack.close().await;
-    stack.gone().await;
+    stack.close_until_gone().await;
     stack.next().await;
     points
 }
@@ -195,9 +190,9 @@ async fn a_pull_request_may_be_closed_during_every_call() {
         stack.open().await;
         reached.fetch_add(usize::from(stack.call_waits().await), Ordering::Relaxed);
         let closed = stack.close().await;
-        stack.decided(closed).await;
+        stack.wait_until_decided(closed).await;
         stack.gate.go_on();
-        stack.gone().await;
+        stack.wait_until_gone().await;
         assert!(stack.cloud.ever() <= 1);
     })
     .await;
@@ -216,11 +211,10 @@ async fn a_commit_may_be_pushed_during_every_call() {
         stack.open().await;
         reached.fetch_add(usize::from(stack.call_waits().await), Ordering::Relaxed);
         let pushed = stack.push().await;
-        stack.decided(pushed).await;
+        stack.wait_until_decided(pushed).await;
         stack.gate.go_on();
-        stack.live().await;
-        stack.close().await;
-        stack.gone().await;
+        stack.wait_until_live().await;
+        stack.close_until_gone().await;
         assert_eq!(stack.cloud.ever(), 1);
     })
     .await;

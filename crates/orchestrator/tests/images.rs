@@ -94,9 +94,8 @@ impl Stack {
 
     /// A live preview's machine, and the image by which it was asked for.
     async fn boots(&self) -> (MachineId, Option<String>) {
-        self.open().await;
-        self.live().await;
-        let [machine] = self.cloud.inner.machines()[..] else { panic!("one machine") };
+        self.open_until_live().await;
+        let machine = self.only_machine();
         (machine, self.cloud.inner.booted(machine).unwrap())
     }
 }
@@ -136,13 +135,10 @@ async fn the_next_preview_boots_a_baked_image_and_the_bake_costs_the_team_and_no
     stack.drop_image(id).await;
     stack.image_gone(id).await;
     assert!(stack.is_served().await);
-    stack.close().await;
-    stack.gone().await;
+    stack.close_until_gone().await;
     stack.next().await;
     assert_eq!(stack.boots().await.1, None);
-    stack.close().await;
-    stack.gone().await;
-    stack.end().await;
+    stack.close_and_end().await;
 }
 
 #[tokio::test]
@@ -153,9 +149,7 @@ async fn an_image_of_another_place_is_not_booted() {
     stack.baked(id).await;
     stack.world.db.execute("UPDATE images SET locations = '[\"fsn1\"]'").await;
     assert_eq!(stack.boots().await.1, None);
-    stack.close().await;
-    stack.gone().await;
-    stack.end().await;
+    stack.close_and_end().await;
 }
 
 #[expect(clippy::print_stdout, reason = "how many points were tried is what the test is worth")]
@@ -266,7 +260,7 @@ async fn a_bake_whose_machine_is_removed_by_hand_fails_and_one_that_there_is_no_
     stack.cloud.inner.fill(&[]);
     let id = stack.bake().await;
     stack.wait("a machine", async || stack.cloud.inner.machines().len() == 1).await;
-    let [machine] = stack.cloud.inner.machines()[..] else { panic!("one machine") };
+    let machine = stack.only_machine();
     let vm = stack.cloud.inner.find(machine).await.unwrap().remove(0);
     stack.cloud.inner.delete(&vm.id).await.unwrap();
     let placed = "UPDATE machines SET placed_at = now() - interval '6 minutes' WHERE placed_at IS NOT NULL";
@@ -293,9 +287,7 @@ async fn an_image_that_was_removed_by_hand_is_given_up_and_the_preview_boots_wit
     assert!(row.failure.unwrap().message.contains("does not have it any more"));
     stack.wait("its end", async || stack.image(id).await.deleted_at.is_some()).await;
     assert_eq!(stack.image_state(id).await, "failed");
-    stack.close().await;
-    stack.gone().await;
-    stack.end().await;
+    stack.close_and_end().await;
 }
 
 #[tokio::test]
@@ -311,9 +303,7 @@ async fn an_image_that_does_not_fit_a_machine_stays_for_others_and_the_preview_b
     assert_eq!(stack.residue_of(id), [reference]);
     let tried = format!("SELECT tried FROM machines WHERE id = '{}'", machine.uuid());
     assert_eq!(stack.world.db.text(&tried).await, format!("[\"image {id}\"]"));
-    stack.close().await;
-    stack.gone().await;
-    stack.end().await;
+    stack.close_and_end().await;
 }
 
 #[tokio::test]

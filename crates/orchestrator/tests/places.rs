@@ -21,12 +21,6 @@ async fn push(stack: &Stack, yaml: &str) {
     stack.deliver("synchronize").await;
 }
 
-async fn end(stack: Stack) {
-    stack.close().await;
-    stack.gone().await;
-    stack.end().await;
-}
-
 /// Another account of the stack's team, which nobody asks for machines.
 async fn insert_hetzner(stack: &Stack) {
     let db = &stack.world.db;
@@ -53,15 +47,14 @@ async fn a_wish_for_regions_is_kept_in_its_order_and_the_next_is_tried_when_one_
     stack.cloud.inner.sell(vec![offering("a", "fsn1"), offering("n", "nbg1"), offering("h", "hel1")]);
     stack.cloud.inner.fill(&["n"]);
     git_host::commit(&stack.branch, &[("stagely.yaml", b"version: 2\npreview:\n  region: [nbg1, hel1]\n")]).await;
-    stack.open().await;
-    stack.live().await;
-    let [machine] = stack.cloud.inner.machines()[..] else { panic!("one machine") };
+    stack.open_until_live().await;
+    let machine = stack.only_machine();
     assert_eq!(stack.cloud.inner.created_as(machine), Some(offering("h", "hel1")));
     assert_eq!(stack.world.db.text("SELECT locations FROM machines").await, r#"["nbg1", "hel1"]"#);
     // Punctuation of others' words is escaped in Markdown.
     let comment = stack.comment();
     assert!(comment.contains(r"on h in hel1 \(no room\: n in nbg1\)"), "{comment}");
-    end(stack).await;
+    stack.close_and_end().await;
 }
 
 #[tokio::test]
@@ -69,14 +62,14 @@ async fn a_region_that_the_account_does_not_have_fails_the_run_and_names_those_t
     let stack = Stack::start().await;
     git_host::commit(&stack.branch, &[("stagely.yaml", b"version: 2\npreview:\n  region: nbg1\n")]).await;
     stack.open().await;
-    stack.says("knows no regions").await;
+    stack.wait_for_comment("knows no regions").await;
     stack.cloud.inner.sell(vec![offering("a", "fsn1"), offering("h", "hel1")]);
     stack.world.db.execute("UPDATE cloud_providers SET generation = generation + 1").await;
     push(&stack, "version: 2\npreview:\n  region: [fsn1, mars1]\n").await;
-    stack.says("it has fsn1, hel1").await;
+    stack.wait_for_comment("it has fsn1, hel1").await;
     assert!(stack.comment().contains("mars1"), "{}", stack.comment());
     assert_eq!(stack.cloud.ever(), 0);
-    end(stack).await;
+    stack.close_and_end().await;
 }
 
 #[tokio::test]
@@ -86,11 +79,11 @@ async fn a_region_that_cannot_be_read_is_not_said_to_be_missing() {
     stack.cloud.inner.cut_off(Some("hel1"));
     git_host::commit(&stack.branch, &[("stagely.yaml", b"version: 2\npreview:\n  region: hel1\n")]).await;
     stack.open().await;
-    stack.says("hel1 does not answer").await;
+    stack.wait_for_comment("hel1 does not answer").await;
     // Nor does it keep a machine from another that is wished for as well.
     push(&stack, "version: 2\npreview:\n  region: [hel1, fsn1]\n").await;
-    stack.live().await;
-    end(stack).await;
+    stack.wait_until_live().await;
+    stack.close_and_end().await;
 }
 
 #[tokio::test]
@@ -99,16 +92,16 @@ async fn a_processor_that_the_account_has_not_is_refused_before_there_is_a_machi
     stack.cloud.has_only(&[Arch::Amd64]);
     git_host::commit(&stack.branch, &[("stagely.yaml", b"version: 2\npreview:\n  arch: arm64\n")]).await;
     stack.open().await;
-    stack.says("metal").await;
+    stack.wait_for_comment("metal").await;
     let comment = stack.comment();
     assert!(comment.contains("has no arm64 machines") && comment.contains("such as AWS or Hetzner"), "{comment}");
     insert_hetzner(&stack).await;
     push(&stack, "version: 2\npreview:\n  arch: arm64\n# Again\n").await;
-    stack.says(r"hetzner\-eu").await;
+    stack.wait_for_comment(r"hetzner\-eu").await;
     assert_eq!(stack.world.db.text("SELECT count(*) FROM machines WHERE role = 'preview'").await, "0");
     push(&stack, "version: 2\npreview:\n  provider: nowhere\n").await;
-    stack.says("no cloud account").await;
-    end(stack).await;
+    stack.wait_for_comment("no cloud account").await;
+    stack.close_and_end().await;
 }
 
 #[tokio::test]
@@ -116,7 +109,7 @@ async fn a_processor_that_there_is_no_agent_for_is_refused_before_a_machine_is_m
     let stack = Stack::start().await;
     git_host::commit(&stack.branch, &[("stagely.yaml", b"version: 2\npreview:\n  arch: arm64\n")]).await;
     stack.open().await;
-    stack.says("no agent for arm64 machines").await;
+    stack.wait_for_comment("no agent for arm64 machines").await;
     assert_eq!(stack.world.db.text("SELECT count(*) FROM machines WHERE role = 'preview'").await, "0");
     // One that was wished for while there was an agent for it.
     let machine = MachineId::generate();
@@ -127,9 +120,9 @@ async fn a_processor_that_there_is_no_agent_for_is_refused_before_a_machine_is_m
         machine.uuid(),
     );
     stack.world.db.execute(&wished).await;
-    stack.look_at(machine).await;
+    stack.restart_and_wake(machine).await;
     let failure = format!("SELECT failure->>'message' FROM machines WHERE id = '{}'", machine.uuid());
     stack.wait("a refusal", async || stack.world.db.text(&failure).await.contains("`agent_binaries.arm64`")).await;
     assert_eq!(stack.cloud.ever(), 0);
-    end(stack).await;
+    stack.close_and_end().await;
 }

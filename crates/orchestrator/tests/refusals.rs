@@ -19,7 +19,7 @@ async fn what_asking_again_does_not_change_is_asked_once_and_what_may_pass_five_
     let stack = Stack::start().await;
     stack.cloud.refuses.lock().unwrap().0 = Some(ErrorKind::Quota);
     stack.open().await;
-    stack.says("Preview: Failed").await;
+    stack.wait_for_comment("Preview: Failed").await;
     let comment = stack.comment();
     assert!(comment.contains("may have no machines") && comment.contains("limit raised"), "{comment}");
     assert_eq!(stack.cloud.refuses.lock().unwrap().1, 1);
@@ -32,10 +32,8 @@ async fn what_asking_again_does_not_change_is_asked_once_and_what_may_pass_five_
     assert_eq!(stack.cloud.ever(), 0);
     stack.cloud.refuses.lock().unwrap().0 = None;
     stack.push().await;
-    stack.live().await;
-    stack.close().await;
-    stack.gone().await;
-    stack.end().await;
+    stack.wait_until_live().await;
+    stack.close_and_end().await;
 }
 
 /// Only refused creates count: what goes wrong with the rows or the hub does not.
@@ -49,8 +47,6 @@ async fn failures_of_others_do_not_count_as_refusals() {
     stack.release(crate::world::Hold::Hub);
     stack.wait("refusals", async || stack.cloud.refuses.lock().unwrap().1 > 2).await;
     stack.cloud.refuses.lock().unwrap().0 = None;
-    stack.live().await;
-    stack.close().await;
-    stack.gone().await;
-    stack.end().await;
+    stack.wait_until_live().await;
+    stack.close_and_end().await;
 }

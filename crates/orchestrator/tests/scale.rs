@@ -21,8 +21,7 @@ const REPETITIONS: usize = 5;
 async fn a_sweep_of_very_many_machines() {
     let double = Double::start().await;
     let stack = Stack::start_in(Account::at_hetzner(&double)).await;
-    stack.open().await;
-    stack.live().await;
+    stack.open_until_live().await;
     // Nobody else is to ask for lists that long.
     stack.hold(Hold::Boot);
     let mut made = 0;

@@ -89,7 +89,7 @@ async fn a_repository_that_cannot_be_seen_any_more_takes_no_preview_with_it() {
     stack.wait("a refusal", async || stack.world.db.text(refusals).await == "1").await;
     assert_eq!(desired().await, "present");
     host().hide_repo(REPO, false);
-    stack.decided(delivery).await;
+    stack.wait_until_decided(delivery).await;
     assert_eq!(desired().await, "present");
     stack.end().await;
 }

@@ -28,9 +28,7 @@ async fn an_image_of_another_place_replaces_none_and_machines_boot_that_of_their
     let kept = format!("SELECT state || ' ' || desired FROM images WHERE id = '{}'", first.uuid());
     assert_eq!(stack.world.db.text(&kept).await, "ready present");
     assert_eq!(stack.boots().await.1, Some(here));
-    stack.close().await;
-    stack.gone().await;
-    stack.end().await;
+    stack.close_and_end().await;
 }
 
 /// Without a machine, an image is all that can tell the credentials of the account from those of another.

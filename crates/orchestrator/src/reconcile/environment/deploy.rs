@@ -12,6 +12,7 @@ use stagely_store::builds::BuildJob;
 use stagely_store::environments::Environment;
 
 use crate::context::Context;
+use crate::surface;
 
 const COMMIT: &str = "STAGELY_COMMIT";
 const HOOK_SECS: u64 = 300;
@@ -112,7 +113,7 @@ fn variables(context: &Context, env: &Environment, spec: &Resolved) -> BTreeMap<
     let mut variables: BTreeMap<String, String> =
         spec.spec.preview.env.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
     let url = |host: &str| context.preview_url.of(host);
-    variables.insert("STAGELY_URL".to_owned(), url(&format!("{}.{}", env.hash, context.preview_domain)));
+    variables.insert("STAGELY_URL".to_owned(), url(&surface::root_host(context, env)));
     variables.insert("STAGELY_PR".to_owned(), env.pr.number.to_string());
     variables.insert(COMMIT.to_owned(), env.pr.sha.clone());
     for exposure in &spec.exposures {

@@ -22,7 +22,8 @@ use stagely_store::work::kind;
 use super::plan::{Op, Snapshot};
 use super::{account, bug, deploy, prove, read, sources};
 use crate::context::{Context, called, hosted, stored};
-use crate::surface;
+use crate::reconcile::route;
+use crate::surface::{self, routes};
 
 pub async fn execute(context: &Context, fence: &Fence, snapshot: &Snapshot, op: &Op) -> Result<(), Failure> {
     match op {
@@ -224,10 +225,8 @@ async fn stop(context: &Context, snapshot: &Snapshot) -> Result<(), Failure> {
 async fn set_desired(context: &Context, snapshot: &Snapshot, preview: agent::Preview) -> Result<(), Failure> {
     let doing = "give the agent its wish";
     let machine = snapshot.machine().ok_or_else(|| bug(doing, "there is no machine"))?;
-    let desired = agent::Desired {
-        generation: u64::try_from(snapshot.env.generation).unwrap_or(0),
-        spec: Some(agent::desired::Spec::Preview(preview)),
-    };
+    let desired =
+        agent::Desired { generation: snapshot.generation(), spec: Some(agent::desired::Spec::Preview(preview)) };
     let request = hub::SetDesiredRequest { machine_id: machine.id.to_string(), desired: Some(desired) };
     context.hub.clone().set_desired(request).await.map_err(called(doing)).map(drop)
 }
@@ -236,8 +235,7 @@ async fn set_desired(context: &Context, snapshot: &Snapshot, preview: agent::Pre
 async fn open_and_prove(context: &Context, fence: &Fence, snapshot: &Snapshot) -> Result<(), Failure> {
     let doing = "open the routes";
     let (env, run, spec) = (&snapshot.env, the_run(snapshot)?, the_spec(snapshot)?);
-    let entries =
-        surface::open_routes(context, snapshot, spec).ok_or_else(|| bug(doing, "the machine has no address"))?;
+    let entries = routes::open(context, snapshot, spec).ok_or_else(|| bug(doing, "the machine has no address"))?;
     write(context, fence, doing, async |tx| {
         if matches!(run.state, run::State::Pending | run::State::Building) {
             // The agent had its wish, and we were stopped before we could write that down.
@@ -254,7 +252,7 @@ async fn open_and_prove(context: &Context, fence: &Fence, snapshot: &Snapshot) -
         tx.wake(kind::ROUTE, env.id.uuid()).await
     })
     .await?;
-    super::super::route::publish(context, env.id).await?;
+    route::publish(context, env.id).await?;
     write(context, fence, doing, async |tx| {
         tx.note_phase(run.id, "route", PhaseEdge::Finished).await?;
         tx.note_phase(run.id, "prove", PhaseEdge::Started).await
@@ -306,9 +304,7 @@ async fn fail(context: &Context, fence: &Fence, snapshot: &Snapshot, failure: &R
         // Nothing was ever live on it: a machine without anything on it is not kept.
         if !snapshot.was_live() {
             for machine in snapshot.machines.iter().filter(|machine| machine.desired == Presence::Present) {
-                if tx.drop_machine(machine.id, None).await? == Outcome::Written {
-                    tx.wake(kind::MACHINE, machine.id.uuid()).await?;
-                }
+                wish_away(tx, machine.id).await?;
             }
         }
         Ok(())
@@ -328,7 +324,7 @@ async fn cancel_runs(context: &Context, fence: &Fence, snapshot: &Snapshot) -> R
 }
 
 async fn close_routes(context: &Context, fence: &Fence, snapshot: &Snapshot) -> Result<(), Failure> {
-    let (env, entries) = (&snapshot.env, surface::closed_routes(snapshot));
+    let (env, entries) = (&snapshot.env, routes::closed(snapshot));
     write(context, fence, "close the routes", async |tx| {
         for entry in &entries {
             tx.write_route(env.team, env.generation, entry).await?;
@@ -337,18 +333,23 @@ async fn close_routes(context: &Context, fence: &Fence, snapshot: &Snapshot) -> 
     })
     .await?;
     // The machine's address may be another's soon: the edge must know before that.
-    super::super::route::publish(context, env.id).await
+    route::publish(context, env.id).await
 }
 
 async fn drop_machines(context: &Context, fence: &Fence, snapshot: &Snapshot) -> Result<(), Failure> {
     write(context, fence, "drop the machines", async |tx| {
         for machine in &snapshot.machines {
-            let _ = tx.drop_machine(machine.id, None).await?;
-            tx.wake(kind::MACHINE, machine.id.uuid()).await?;
+            wish_away(tx, machine.id).await?;
         }
         Ok(())
     })
     .await
+}
+
+/// Wishes a machine away and wakes it, also when it was wished away before.
+async fn wish_away(tx: &Tx, machine: MachineId) -> stagely_store::Result<()> {
+    let _ = tx.drop_machine(machine, None).await?;
+    tx.wake(kind::MACHINE, machine.uuid()).await
 }
 
 async fn finish(context: &Context, fence: &Fence, snapshot: &Snapshot) -> Result<(), Failure> {
@@ -367,7 +368,7 @@ async fn finish(context: &Context, fence: &Fence, snapshot: &Snapshot) -> Result
 
 /// The agent's own steps as phases. Its clock is not trusted: only lengths are taken, counted back from `now`.
 fn agent_phases(snapshot: &Snapshot, now: DateTime<Utc>) -> serde_json::Value {
-    let generation = u64::try_from(snapshot.env.generation).unwrap_or(0);
+    let generation = snapshot.generation();
     let observed = snapshot.agent.as_ref().and_then(|agent| agent.observed.as_ref());
     let mut phases = Map::new();
     if let Some(observed) = observed.filter(|observed| observed.generation == generation) {

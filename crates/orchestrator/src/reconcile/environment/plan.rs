@@ -121,7 +121,8 @@ impl Snapshot {
             && self.routes.iter().any(|route| leads(route.state) && route.target.as_ref().is_some_and(is_wanted))
     }
 
-    fn generation(&self) -> u64 {
+    /// The number of the newest wish, as agents are told it.
+    pub fn generation(&self) -> u64 {
         u64::try_from(self.env.generation).unwrap_or(0)
     }
 }
