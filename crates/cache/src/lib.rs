@@ -92,7 +92,6 @@ fn client(url: &str, timeout: Duration) -> Result<Client> {
         })
         .with_performance_config(|performance| {
             performance.default_command_timeout = timeout;
-            performance.broadcast_channel_capacity = 65_536;
         })
         .set_policy(ReconnectPolicy::new_exponential(0, 50, 2_000, 2))
         .build()
