@@ -1,4 +1,4 @@
-//! The keyed work queue: five raw statements, checked in `tests/work.rs`. One row per resource, so a thousand
+//! The keyed work queue: eight raw statements, checked in `tests/work.rs`. One row per resource, so a thousand
 //! wakes are one row and no two replicas work on one resource at a time. Only Postgres' `now()` decides.
 
 use std::collections::HashMap;

@@ -22,7 +22,7 @@ pub struct RunView {
     pub generation: i64,
     /// The commit.
     pub sha: String,
-    /// What started it: `opened`, `pushed`, `redeploy`, say.
+    /// What started it: `opened`, `push`, `redeploy` or `machine_lost`.
     pub cause: run::Cause,
     /// Where it stands.
     pub state: run::State,
