@@ -7,6 +7,7 @@ pub mod clock;
 pub mod compose;
 pub mod cost;
 pub mod environment;
+pub mod error_chain;
 pub mod failure;
 pub mod id;
 pub mod image;

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::claim::{Claim, Next, WorkStore};
-use crate::failure::{ErrorClass, Failure};
+use crate::failure::{ErrorClass, Failure, chain};
 
 /// How a step ended well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -287,17 +287,6 @@ fn jittered(longest: Duration) -> Duration {
 fn jitter(range: Duration) -> Duration {
     let random = uuid::Uuid::new_v4().as_u128() & 0xffff;
     range * u32::try_from(random).unwrap_or(0) / 0xffff
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        source = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

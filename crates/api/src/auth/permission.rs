@@ -4,6 +4,7 @@
 use axum::extract::FromRequestParts;
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
+use stagely_domain::error_chain::chain;
 use stagely_domain::id::TeamId;
 use stagely_domain::role::Role;
 use stagely_store::{AuditEntry, Authorized, Scope};
@@ -87,7 +88,7 @@ async fn authorize(parts: &Parts, app: &App, needed: Role) -> Result<Caller> {
     if authorized.touch_due
         && let Err(error) = app.store.touch_token(authorized.token).await
     {
-        tracing::warn!(error = crate::error::chain(&error), "the use of a token could not be noted");
+        tracing::warn!(error = chain(&error), "the use of a token could not be noted");
     }
     if authorized.role.allows(needed) { Ok(Caller(authorized)) } else { Err(ApiError::Forbidden(needed)) }
 }

@@ -8,6 +8,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use stagely_domain::account::{Credentials, Settings};
+use stagely_domain::error_chain::chain;
 use stagely_domain::id::{CloudAccountId, ImageId, MachineId};
 use stagely_domain::machine::{self, Provider};
 use stagely_domain::secret::Secret;
@@ -20,7 +21,7 @@ use stagely_store::{AuditEntry, Scope};
 
 use crate::App;
 use crate::auth::permission::{Admin, Caller, Viewer};
-use crate::error::{ApiError, Result, chain};
+use crate::error::{ApiError, Result};
 use crate::extract::{Json, Path};
 use crate::json::Page;
 use sight::{Change, Sight};
