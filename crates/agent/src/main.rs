@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use stagely_agent::agent::{self, Signals, Ended};
+use stagely_agent::agent::{self, Ended, Signals};
 use stagely_agent::config::{Config, End};
 use stagely_agent::docker::Engine;
 use stagely_agent::identity::{Identity, handover, port};

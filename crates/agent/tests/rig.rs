@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use stagely_agent::agent::{self, Signals, Ended};
+use stagely_agent::agent::{self, Ended, Signals};
 use stagely_agent::config::{Config, End, Paths, Timing, Tools};
 use stagely_agent::identity::{Identity, Role};
 use stagely_domain::id::MachineId;

@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::TimeDelta;
+use stagely_domain::error_chain::chain;
 use stagely_domain::id::ProjectId;
 use stagely_proto::builder::builder_server::BuilderServer;
 use stagely_proto::hub::hub_client::HubClient;
@@ -108,7 +109,7 @@ async fn wake_all(store: Store, shutdown: CancellationToken) {
             () = shutdown.cancelled() => return,
         }
         if let Err(error) = wake_fleets(&store).await {
-            tracing::warn!(%error, "fleets could not be woken");
+            tracing::warn!(error = %chain(&error), "fleets could not be woken");
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Watching over running services: the ingress follows containers that move, new containers' logs are followed,
 //! and what changes is reported under the same generation.
 
+use stagely_domain::error_chain::chain;
 use stagely_proto::agent::Preview;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
@@ -30,7 +31,7 @@ pub async fn run(
                 company.attach_all(machine, &containers);
                 report.services(listening::statuses(&containers, &preview.exposures).await);
             }
-            Err(error) => warn!(%error, "cannot look at the services"),
+            Err(error) => warn!(error = %chain(&error), "cannot look at the services"),
         }
     }
 }
