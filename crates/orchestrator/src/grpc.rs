@@ -119,7 +119,7 @@ impl Api for Server {
         tx.wake(kind::MACHINE, id.uuid()).await.map_err(store_status)?;
         tx.commit().await.map_err(store_status)?;
         let machine = store.get_machine(id).await.map_err(store_status)?;
-        Ok(Response::new(wire::AcquireMachineResponse { state: format!("{:?}", machine.state).to_lowercase() }))
+        Ok(Response::new(wire::AcquireMachineResponse { state: machine.state.to_string() }))
     }
 
     async fn release_machine(

@@ -252,12 +252,11 @@ async fn made(app: &App, id: CloudAccountId) -> Result<Made> {
 /// Asks the provider, through the one service that talks to clouds, whether the account works; and whether it shows one of
 /// these machines and images.
 async fn verify(app: &App, account: &tenants::CloudAccount, made: Made) -> Result<bool> {
-    let json = |value: serde_json::Result<serde_json::Value>| value.unwrap_or_default();
     let request = VerifyAccountRequest {
         account_id: account.id.to_string(),
         team_id: account.team.to_string(),
-        kind: json(serde_json::to_value(account.kind)).as_str().unwrap_or_default().to_owned(),
-        settings: json(serde_json::to_value(&account.settings)).to_string(),
+        kind: account.kind.to_string(),
+        settings: serde_json::to_value(&account.settings).unwrap_or_default().to_string(),
         credentials_sealed: account.credentials_sealed.clone().unwrap_or_default(),
         machine_ids: made.machines.iter().map(MachineId::to_string).collect(),
         image_ids: made.images.iter().map(ImageId::to_string).collect(),
