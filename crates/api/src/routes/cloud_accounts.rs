@@ -168,10 +168,9 @@ pub async fn delete(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// One that is not deleted: machines look those up, too.
+/// The team's account of this id.
 async fn find(app: &App, caller: &Caller, id: CloudAccountId) -> Result<tenants::CloudAccount> {
-    let rows = app.store.list_cloud_accounts(caller.scope()).await?;
-    rows.into_iter().find(|row| row.id == id).ok_or(ApiError::NotFound("cloud account"))
+    app.store.find_cloud_account(caller.scope(), id).await?.ok_or(ApiError::NotFound("cloud account"))
 }
 
 /// The account as it is to be, and which of its fields differ.
