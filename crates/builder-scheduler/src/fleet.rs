@@ -217,8 +217,8 @@ impl Fleet {
 
     /// No builder can be had as things are: the jobs that wait for one say so.
     async fn refuse(&self, claim: &Claim, snapshot: &Snapshot, arch: Arch, why: &str) -> Result<(), Failure> {
-        for job in snapshot.jobs.iter().filter(|job| job.state == State::Queued && job.arch == Some(arch)) {
-            let message = format!("No builder can be had: {why}");
+        for job in snapshot.jobs.iter().filter(|job| job.state == State::Queued && job.arch == arch) {
+            let message = format!("no builder can be had: {why}");
             let op = Op::Move {
                 job: job.id,
                 from: State::Queued,
@@ -296,7 +296,7 @@ fn job(row: &BuildJob, wanted: bool, building_at: Option<chrono::DateTime<chrono
         id: row.id,
         environment: row.environment,
         target: row.target.clone(),
-        arch: arch(&row.platform),
+        arch: row.platform.arch(),
         size: row.spec.size,
         state: row.state,
         machine: row.machine,
@@ -305,14 +305,6 @@ fn job(row: &BuildJob, wanted: bool, building_at: Option<chrono::DateTime<chrono
         assigned_at: row.assigned_at,
         building_at,
         timeout_secs: row.spec.timeout_secs,
-    }
-}
-
-fn arch(platform: &str) -> Option<Arch> {
-    match platform {
-        "linux/amd64" => Some(Arch::Amd64),
-        "linux/arm64" | "linux/arm64/v8" => Some(Arch::Arm64),
-        _ => None,
     }
 }
 
