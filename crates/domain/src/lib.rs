@@ -1,5 +1,5 @@
-//! The words and rules of Stagely: ids, value types, `stagely.yaml`, state machines. No I/O and
-//! nothing asynchronous lives here, so every rule can be tested as a plain function.
+//! The words and rules of Stagely: ids, value types, `stagely.yaml`, and for each noun its states and which of
+//! them may follow which. No I/O and nothing asynchronous lives here, so every rule can be tested as a plain function.
 
 pub mod account;
 pub mod build;
@@ -20,5 +20,4 @@ pub mod route;
 pub mod run;
 pub mod secret;
 pub mod spec;
-pub mod state;
 pub mod yaml;
