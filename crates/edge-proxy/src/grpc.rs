@@ -39,6 +39,6 @@ impl Edge for Server {
     async fn stats(&self, _: Request<StatsRequest>) -> Result<Response<StatsResponse>, Status> {
         let (routes, route_version) = self.routes.stats();
         let requests = self.requests.load(Ordering::Relaxed);
-        Ok(Response::new(StatsResponse { routes: routes as u64, route_version, requests, open_connections: 0 }))
+        Ok(Response::new(StatsResponse { routes: routes as u64, route_version, requests }))
     }
 }

@@ -25,9 +25,6 @@ pub struct Member(pub Caller);
 /// May change projects, accounts and secrets.
 pub struct Admin(pub Caller);
 
-/// May change members and the team.
-pub struct Owner(pub Caller);
-
 impl Caller {
     /// Whose rows may be touched.
     #[must_use]
@@ -114,13 +111,5 @@ impl FromRequestParts<App> for Admin {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self> {
         authorize(parts, app, Role::Admin).await.map(Self)
-    }
-}
-
-impl FromRequestParts<App> for Owner {
-    type Rejection = ApiError;
-
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self> {
-        authorize(parts, app, Role::Owner).await.map(Self)
     }
 }
