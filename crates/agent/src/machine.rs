@@ -32,7 +32,7 @@ pub struct Machine {
     pub targets: Targets,
     /// Every task of the agent.
     pub tasks: TaskTracker,
-    /// Ends followers of logs and other company of running services.
+    /// Ends what follows the logs of running services and watches over them.
     pub cancel: CancellationToken,
     /// When the agent started, Unix seconds: older container output was sent by an earlier run.
     pub started: i64,

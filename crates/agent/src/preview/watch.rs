@@ -13,7 +13,7 @@ use crate::targets;
 /// Watches until called off.
 pub async fn run(
     machine: &Machine,
-    company: &ServiceLogs,
+    service_logs: &ServiceLogs,
     preview: &Preview,
     report: &mut Report,
     cancel: &CancellationToken,
@@ -28,7 +28,7 @@ pub async fn run(
             Ok(containers) => {
                 let addresses = targets::resolve(&containers, &preview.exposures);
                 machine.targets.replace(addresses);
-                company.attach_all(machine, &containers);
+                service_logs.attach_all(machine, &containers);
                 report.services(listening::statuses(&containers, &preview.exposures).await);
             }
             Err(error) => warn!(error = %chain(&error), "cannot look at the services"),
