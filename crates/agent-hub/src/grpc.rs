@@ -17,12 +17,12 @@ use crate::error::HubError;
 use crate::hub::{Counters, Hub};
 
 /// The gRPC face of a hub.
-pub struct Api(pub Arc<Hub>);
+pub struct Server(pub Arc<Hub>);
 
 type Answer<T> = Result<Response<T>, Status>;
 
 #[tonic::async_trait]
-impl HubApi for Api {
+impl HubApi for Server {
     async fn prepare_enrolment(&self, request: Request<PrepareEnrolmentRequest>) -> Answer<PrepareEnrolmentResponse> {
         let machine = machine(&request.get_ref().machine_id)?;
         let token = self.0.prepare_enrolment(machine).await.map_err(status)?;

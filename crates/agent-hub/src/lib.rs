@@ -90,7 +90,7 @@ impl Service for AgentHub {
         let hub = Arc::new(Hub::new(config, store, keyring, ca, signer, Arc::clone(&kit.clock)));
         let sessions = TaskTracker::new();
         let listener = Listener::new(tcp, Arc::clone(&shown), Arc::clone(&hub), sessions.clone())?;
-        kit.serve_grpc(Routes::new(HubServer::new(grpc::Api(Arc::clone(&hub))))).await?;
+        kit.serve_grpc(Routes::new(HubServer::new(grpc::Server(Arc::clone(&hub))))).await?;
         kit.health.set_ready(true);
         Ok(Self { hub, listener, shown, address, sessions, loops: TaskTracker::new() })
     }

@@ -10,10 +10,10 @@ use stagely_store::{Store, StoreError};
 use tonic::{Request, Response, Status};
 
 /// The gRPC face.
-pub struct Api(pub Store);
+pub struct Server(pub Store);
 
 #[tonic::async_trait]
-impl Builder for Api {
+impl Builder for Server {
     async fn fleet(&self, _: Request<FleetRequest>) -> Result<Response<FleetResponse>, Status> {
         let mut answer = FleetResponse::default();
         let projects = self.0.list_building_projects().await.map_err(store_status)?;
@@ -24,7 +24,7 @@ impl Builder for Api {
     }
 }
 
-impl Api {
+impl Server {
     async fn count(&self, project: ProjectId, answer: &mut FleetResponse) -> Result<(), StoreError> {
         let jobs = self.0.list_open_builds(project).await?;
         let queued = jobs.iter().filter(|job| job.state == State::Queued).count();

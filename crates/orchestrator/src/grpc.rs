@@ -52,7 +52,8 @@ impl Api for Server {
         let request = request.get_ref();
         let env = self.find(&request.environment_id, &request.team_id).await?;
         let Some(seen) = &request.seen else { return self.power(&env, Power::Asleep).await };
-        let (generation, last) = (generation(seen.generation)?, instant(seen.last_activity_at_unix_micros)?);
+        let (generation, last) =
+            (generation(seen.generation)?, instant("last_activity_at_unix_micros", seen.last_activity_at_unix_micros)?);
         self.change(&env, async |tx| tx.wish_idle_asleep(env.id, generation, last).await).await
     }
 
@@ -71,7 +72,7 @@ impl Api for Server {
     async fn expire(&self, request: Request<wire::ExpireRequest>) -> Answer<wire::ExpireResponse> {
         let request = request.get_ref();
         let (id, generation) = (parse::<EnvironmentId>(&request.environment_id)?, generation(request.generation)?);
-        let end = request.expires_at_unix_micros.map(instant).transpose()?;
+        let end = request.expires_at_unix_micros.map(|micros| instant("expires_at_unix_micros", micros)).transpose()?;
         let tx = self.context.store.begin().await.map_err(store_status)?;
         let outcome = tx.wish_expired(id, generation, end, &request.reason).await.map_err(store_status)?;
         tx.wake(kind::ENVIRONMENT, id.uuid()).await.map_err(store_status)?;
@@ -177,7 +178,9 @@ impl Api for Server {
             team: parse(&request.team_id)?,
             name: String::new(),
             kind: word(&request.kind)?,
-            settings: serde_json::from_str(&request.settings).map_err(|_| Status::invalid_argument("settings"))?,
+            settings: serde_json::from_str(&request.settings).map_err(|error| {
+                Status::invalid_argument(format!("`settings` is not the JSON of a cloud account's settings: {error}"))
+            })?,
             credentials_sealed: (!sealed.is_empty()).then_some(sealed),
             generation: 0,
         };
@@ -255,11 +258,13 @@ fn refuse_absent(env: &Environment) -> Result<(), Status> {
 }
 
 fn generation(number: u64) -> Result<i64, Status> {
-    i64::try_from(number).map_err(|_| Status::invalid_argument("generation"))
+    let refused = || Status::invalid_argument(format!("`generation` is {number}: none is as large as that"));
+    i64::try_from(number).map_err(|_| refused())
 }
 
-fn instant(unix_micros: i64) -> Result<DateTime<Utc>, Status> {
-    DateTime::from_timestamp_micros(unix_micros).ok_or_else(|| Status::invalid_argument("no such time"))
+fn instant(field: &str, unix_micros: i64) -> Result<DateTime<Utc>, Status> {
+    let refused = || Status::invalid_argument(format!("`{field}` is {unix_micros}, which is outside of all time"));
+    DateTime::from_timestamp_micros(unix_micros).ok_or_else(refused)
 }
 
 fn parse<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T, Status> {
