@@ -88,3 +88,20 @@ impl StoreError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use stagely_reconcile::ErrorClass;
+
+    use super::StoreError;
+
+    #[test]
+    fn a_database_that_is_away_parks_nothing_and_what_is_wrong_for_good_does() {
+        let away = StoreError::query("test", sea_orm::DbErr::Custom("away".to_owned())).into_failure("test");
+        assert_eq!((away.class, away.may_park), (ErrorClass::Transient, false));
+        let wrong = StoreError::NotFound("machine").into_failure("test");
+        assert_eq!((wrong.class, wrong.may_park), (ErrorClass::Permanent, true));
+        let stale = StoreError::Fenced { kind: "machine", key: uuid::Uuid::nil(), epoch: 1 }.into_failure("test");
+        assert_eq!(stale.class, ErrorClass::Fenced);
+    }
+}
