@@ -80,7 +80,7 @@ impl Service for BuilderScheduler {
             },
             memory: Memory::default(),
         };
-        kit.serve_grpc(Routes::new(BuilderServer::new(grpc::Api(store.clone())))).await?;
+        kit.serve_grpc(Routes::new(BuilderServer::new(grpc::Server(store.clone())))).await?;
         kit.health.set_ready(true);
         Ok(Self { store, fleet })
     }
@@ -90,7 +90,7 @@ impl Service for BuilderScheduler {
         let work = PgWork::new(self.store.clone());
         tasks.spawn(Arc::clone(&work).listen(shutdown.clone()));
         tasks.spawn(wake_all(self.store, shutdown.clone()));
-        let owner = format!("builder-scheduler {}", stagely_domain::id::MachineId::generate().uuid());
+        let owner = format!("builder-scheduler-{}", uuid::Uuid::now_v7().simple());
         let queue: Arc<dyn WorkStore> = work;
         Worker::new(self.fleet, queue, Options::new(owner)).run(shutdown).await;
         tasks.close();
