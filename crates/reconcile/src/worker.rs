@@ -54,8 +54,8 @@ pub struct Options {
 }
 
 impl Options {
-    /// The defaults for a process called `owner`: sixteen resources at a time, a lease of 15 s that is renewed every 5 s,
-    /// a look at the queue every second, half a second to end in, and twenty tries.
+    /// The defaults for a process called `owner`: sixteen resources at a time, a lease of 15 s that is renewed every
+    /// 5 s, a look at the queue every second, half a second to end in, and twenty tries.
     #[must_use]
     pub fn new(owner: impl Into<String>) -> Self {
         Self {
