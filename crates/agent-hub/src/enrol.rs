@@ -8,6 +8,7 @@ use chrono::TimeDelta;
 use http::StatusCode;
 use ring::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
+use stagely_domain::error_chain::chain;
 use stagely_domain::id::MachineId;
 use stagely_domain::secret::Secret;
 use stagely_store::agents::{Enrolled, Prepared};
@@ -166,17 +167,4 @@ pub fn sha256(bytes: &[u8]) -> [u8; 32] {
     let mut out = [0; 32];
     out.copy_from_slice(digest(&SHA256, bytes).as_ref());
     out
-}
-
-/// An error with its causes, for a log line.
-#[must_use]
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        next = cause.source();
-    }
-    text
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use stagely_domain::error_chain::chain;
 use stagely_domain::id::MachineId;
 use stagely_proto::hub::hub_server::Hub as HubApi;
 use stagely_proto::hub::{
@@ -12,20 +13,19 @@ use stagely_store::StoreError;
 use stagely_store::agents::Wished;
 use tonic::{Request, Response, Status};
 
-use crate::enrol::chain;
 use crate::error::HubError;
 use crate::hub::{Counters, Hub};
 
 /// The gRPC face of a hub.
-pub struct Api(pub Arc<Hub>);
+pub struct Server(pub Arc<Hub>);
 
 type Answer<T> = Result<Response<T>, Status>;
 
 #[tonic::async_trait]
-impl HubApi for Api {
+impl HubApi for Server {
     async fn prepare_enrolment(&self, request: Request<PrepareEnrolmentRequest>) -> Answer<PrepareEnrolmentResponse> {
         let machine = machine(&request.get_ref().machine_id)?;
-        let token = self.0.prepare_enrolment(machine).await.map_err(|error| status(&error))?;
+        let token = self.0.prepare_enrolment(machine).await.map_err(status)?;
         Ok(Response::new(PrepareEnrolmentResponse {
             token: token.reveal().to_owned(),
             hub_url: self.0.config.public_url.clone(),
@@ -40,13 +40,13 @@ impl HubApi for Api {
         if desired.generation == 0 {
             return Err(Status::invalid_argument("generations start at 1"));
         }
-        let wished = self.0.set_wish(machine, &desired).await.map_err(|error| status(&error))?;
+        let wished = self.0.set_wish(machine, &desired).await.map_err(status)?;
         Ok(Response::new(SetDesiredResponse { accepted: wished == Wished::Written }))
     }
 
     async fn revoke(&self, request: Request<RevokeRequest>) -> Answer<RevokeResponse> {
         let machine = machine(&request.get_ref().machine_id)?;
-        self.0.revoke(machine).await.map_err(|error| status(&error))?;
+        self.0.revoke(machine).await.map_err(status)?;
         tracing::info!(machine.id = %machine, reason = request.get_ref().reason, "machine {machine} may not connect any more");
         Ok(Response::new(RevokeResponse {}))
     }
@@ -96,16 +96,26 @@ fn machine(text: &str) -> Result<MachineId, Status> {
     text.parse().map_err(|error: stagely_domain::id::ParseIdError| Status::invalid_argument(error.to_string()))
 }
 
-fn status(error: &HubError) -> Status {
+fn status(error: HubError) -> Status {
     match error {
-        HubError::Store(StoreError::NotFound(what)) => Status::not_found(format!("no such {what}")),
-        HubError::Store(error) if error.is_transient() => {
-            tracing::warn!(error = %chain(error), "a command could not reach the database");
+        HubError::Store(error) => store_status(error),
+        error => internal(&error),
+    }
+}
+
+/// The store's error as callers see it; the rest is in the log.
+fn store_status(error: StoreError) -> Status {
+    match error {
+        StoreError::NotFound(what) => Status::not_found(format!("no such {what}")),
+        error if error.is_transient() => {
+            tracing::warn!(error = %chain(&error), "a command could not reach the database");
             Status::unavailable("the database cannot be reached")
         }
-        error => {
-            tracing::error!(error = %chain(error), "a command failed");
-            Status::internal("internal error")
-        }
+        error => internal(&error),
     }
+}
+
+fn internal(error: &dyn std::error::Error) -> Status {
+    tracing::error!(error = %chain(error), "a command failed");
+    Status::internal("internal error")
 }

@@ -1,27 +1,13 @@
 //! Private keys of the installation: made once, by whoever comes first, and kept sealed.
 
-use anyhow::bail;
 use chrono::{DateTime, Utc};
 use stagely_domain::secret::Secret;
-use stagely_runtime::config::Common;
 use stagely_store::certificates::{Certificate, CertificateKind};
 use stagely_store::seal::{KeyRing, Place};
 use stagely_store::{Store, StoreError};
 use uuid::Uuid;
 
 use crate::error::HubError;
-
-/// The keys that seal, from `ENCRYPTION_KEYS` or `ENCRYPTION_KEY`.
-///
-/// # Errors
-/// When neither is set, or one is malformed; the value is never told.
-pub fn ring(common: &Common) -> anyhow::Result<KeyRing> {
-    Ok(match (&common.encryption_keys, &common.encryption_key) {
-        (Some(keys), _) => KeyRing::several(keys)?,
-        (None, Some(key)) => KeyRing::single(key)?,
-        (None, None) => bail!("ENCRYPTION_KEY is not set: give 32 bytes in hexadecimal (openssl rand -hex 32)"),
-    })
-}
 
 /// A key that was just made.
 pub struct Fresh {

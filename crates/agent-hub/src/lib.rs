@@ -35,6 +35,7 @@ use chrono::TimeDelta;
 use stagely_proto::hub::hub_server::HubServer;
 use stagely_runtime::{Kit, Peer, Service};
 use stagely_store::Store;
+use stagely_store::seal::KeyRing;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -75,7 +76,8 @@ impl Service for AgentHub {
     async fn build(mut config: Config, kit: &Kit) -> anyhow::Result<Self> {
         config.check()?;
         let store = Store::connect(kit.settings.database_url()?.reveal(), config.database_connections).await?;
-        let keyring = keys::ring(&kit.settings.common)?;
+        let common = &kit.settings.common;
+        let keyring = KeyRing::configured(common.encryption_keys.as_ref(), common.encryption_key.as_ref())?;
         let tcp =
             TcpListener::bind(config.listen).await.with_context(|| format!("bind {} for agents", config.listen))?;
         let address = tcp.local_addr().context("read the bound port")?;
@@ -88,7 +90,7 @@ impl Service for AgentHub {
         let hub = Arc::new(Hub::new(config, store, keyring, ca, signer, Arc::clone(&kit.clock)));
         let sessions = TaskTracker::new();
         let listener = Listener::new(tcp, Arc::clone(&shown), Arc::clone(&hub), sessions.clone())?;
-        kit.serve_grpc(Routes::new(HubServer::new(grpc::Api(Arc::clone(&hub))))).await?;
+        kit.serve_grpc(Routes::new(HubServer::new(grpc::Server(Arc::clone(&hub))))).await?;
         kit.health.set_ready(true);
         Ok(Self { hub, listener, shown, address, sessions, loops: TaskTracker::new() })
     }

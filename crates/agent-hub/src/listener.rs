@@ -18,6 +18,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
+use stagely_proto::agent_wire::{CONNECT_PATH, ENROL_PATH, SUBPROTOCOL};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -32,8 +33,6 @@ use crate::hub::Hub;
 use crate::session;
 use crate::socket::Socket;
 
-/// The subprotocol's name.
-pub const SUBPROTOCOL: &str = "stagely.agent.v1";
 /// For TLS and for the head of a request.
 const HANDSHAKE: Duration = Duration::from_secs(5);
 /// For one answer.
@@ -149,8 +148,8 @@ async fn route(
         return refusal(StatusCode::FORBIDDEN, "origin_refused", "browsers have no business here");
     }
     match (request.method(), request.uri().path()) {
-        (&Method::POST, "/agent/v1/enrol") => enrol(request, &hub).await,
-        (&Method::GET, "/agent/v1/connect") => connect(request, hub, tracker, shutdown),
+        (&Method::POST, ENROL_PATH) => enrol(request, &hub).await,
+        (&Method::GET, CONNECT_PATH) => connect(request, hub, tracker, shutdown),
         _ => refusal(StatusCode::NOT_FOUND, "not_found", "there is nothing here"),
     }
 }
@@ -178,7 +177,7 @@ fn connect(
         return refusal(StatusCode::BAD_REQUEST, "not_a_websocket", "ask for a WebSocket, version 13");
     };
     if !has_token(headers, &SEC_WEBSOCKET_PROTOCOL, SUBPROTOCOL) {
-        return refusal(StatusCode::BAD_REQUEST, "wrong_subprotocol", "the subprotocol is stagely.agent.v1");
+        return refusal(StatusCode::BAD_REQUEST, "wrong_subprotocol", &format!("the subprotocol is {SUBPROTOCOL}"));
     }
     let Some(token) = bearer(headers) else {
         return refusal(StatusCode::UNAUTHORIZED, "no_credential", "a credential is needed");

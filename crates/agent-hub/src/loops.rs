@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
+use stagely_domain::error_chain::chain;
 use stagely_store::agents::AgentChange;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::connections::{Command, Goodbye};
-use crate::enrol::chain;
 use crate::hub::Hub;
 
 /// The net under notifications.

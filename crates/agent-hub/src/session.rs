@@ -9,9 +9,11 @@ use std::time::Duration;
 
 use ring::rand::{SecureRandom, SystemRandom};
 use ring::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
+use stagely_domain::error_chain::chain;
 use stagely_domain::id::{LogStreamId, MachineId};
 use stagely_domain::mask::Patterns;
 use stagely_proto::agent::{self, agent_frame, hub_frame};
+use stagely_proto::agent_wire::{PROTOCOL, SIGNATURE_CONTEXT};
 use stagely_store::agents::{Agent, Noted};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -20,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::ca::MachineRequest;
 use crate::connections::{Command, Goodbye, Peer};
 use crate::credential::{self, Credential, Refused};
-use crate::enrol::{chain, sha256};
+use crate::enrol::sha256;
 use crate::error::HubError;
 use crate::hub::{self, Hub};
 use crate::observed;
@@ -28,12 +30,6 @@ use crate::socket::{End, Socket};
 
 /// From the upgrade to the welcome.
 const HANDSHAKE: Duration = Duration::from_secs(5);
-
-/// The one protocol version.
-const PROTOCOL: u32 = 1;
-
-/// What an agent signs, before the nonce and its machine's id.
-const CONTEXT: &[u8] = b"stagely.agent.v1";
 
 /// Serves a connection until it is over. `credential` was checked while the request was read.
 pub async fn serve(
@@ -127,7 +123,7 @@ fn proven(known: &Agent, credential: &Credential, hello: &agent::Hello, nonce: &
     if hello.machine_id != machine || credential::thumbprint(&key) != credential.thumbprint {
         return None;
     }
-    let signed = [CONTEXT, nonce, machine.as_bytes()].concat();
+    let signed = [SIGNATURE_CONTEXT, nonce, machine.as_bytes()].concat();
     UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, &key).verify(&signed, &hello.signature).ok()?;
     Some(key)
 }

@@ -35,12 +35,12 @@ pub enum Ended {
     MachineOver(String),
 }
 
-/// What tests look at while the agent runs.
+/// What the agent and those who run it tell each other meanwhile.
 #[derive(Default)]
-pub struct Doors {
-    /// Rung when the machine woke from hibernation.
+pub struct Signals {
+    /// Given by who listens to the host: the machine woke from hibernation, and the agent connects anew.
     pub woken: Arc<Notify>,
-    /// The ingress's address, once it listens.
+    /// Given by the agent: the ingress's address, once it listens. Only tests ask for it.
     pub ingress: Option<watch::Sender<Option<std::net::SocketAddr>>>,
 }
 
@@ -51,7 +51,7 @@ pub struct Doors {
 pub async fn run(
     config: Config,
     mut identity: Identity,
-    doors: Doors,
+    signals: Signals,
     cancel: CancellationToken,
 ) -> anyhow::Result<Ended> {
     files::ensure_private_dir(&config.paths.run).context("use the run directory")?;
@@ -93,8 +93,8 @@ pub async fn run(
         machine.targets.clone(),
     )
     .await?;
-    if let Some(door) = &doors.ingress {
-        door.send_replace(ingress.address());
+    if let Some(sender) = &signals.ingress {
+        sender.send_replace(ingress.address());
     }
     let lease = Lease::new(config.timing.first_lease);
     let link = Link {
@@ -105,7 +105,7 @@ pub async fn run(
         logs: machine.logs.clone(),
         desired: wish,
         lease: lease.clone(),
-        woken: doors.woken,
+        woken: signals.woken,
         timing: config.timing,
         renewal_due,
     };

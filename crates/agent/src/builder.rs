@@ -152,6 +152,7 @@ impl Builds {
             generation: state.generation,
             phase: phase.into(),
             builds,
+            // In steps of 64 MiB: a build changes it all the time, and only a report that says something else is sent.
             disk_free_bytes: self.machine.disk_free() >> 26 << 26,
             ..Observed::default()
         });

@@ -143,14 +143,6 @@ impl Engine {
         Ok(containers)
     }
 
-    /// One container by id or name.
-    ///
-    /// # Errors
-    /// The engine's.
-    pub async fn get_container(&self, id: &str) -> Result<Container, Error> {
-        self.json(&format!("/containers/{}/json", encoded(id))).await
-    }
-
     /// An image by reference, if it is on this machine.
     ///
     /// # Errors

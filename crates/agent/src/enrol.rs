@@ -11,6 +11,7 @@ use hyper_util::rt::TokioIo;
 use serde::{Deserialize, Serialize};
 use stagely_domain::id::MachineId;
 use stagely_domain::secret::Secret;
+use stagely_proto::agent_wire;
 use tokio_util::task::TaskTracker;
 
 use crate::credentials::{self, Credentials, Granted};
@@ -94,7 +95,7 @@ async fn ask(identity: &Identity, credentials: &Credentials, tasks: &TaskTracker
     })
     .map_err(|error| Error::Answer(error.to_string()))?;
 
-    let uri = tls::url(&identity.hub_url, "/agent/v1/enrol")?;
+    let uri = tls::url(&identity.hub_url, agent_wire::ENROL_PATH)?;
     let host = uri.authority().map_or("", |a| a.as_str()).to_owned();
     let stream = tls::connect(&uri, &identity.ca_pem, DEADLINE).await?;
     let (mut client, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;

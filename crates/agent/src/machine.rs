@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use rustix::fs::statvfs;
+use stagely_domain::error_chain::chain;
 use stagely_proto::agent::{Observed, Phase, ServiceStatus, Step};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -31,7 +32,7 @@ pub struct Machine {
     pub targets: Targets,
     /// Every task of the agent.
     pub tasks: TaskTracker,
-    /// Ends followers of logs and other company of running services.
+    /// Ends what follows the logs of running services and watches over them.
     pub cancel: CancellationToken,
     /// When the agent started, Unix seconds: older container output was sent by an earlier run.
     pub started: i64,
@@ -43,14 +44,14 @@ impl Machine {
         let containers = match self.engine.list_all_containers().await {
             Ok(containers) => containers,
             Err(error) => {
-                warn!(%error, "cannot list the containers to stop");
+                warn!(error = %chain(&error), "cannot list the containers to stop");
                 return;
             }
         };
         let drops = containers.iter().map(|container| async {
             let grace = Duration::from_secs(10);
             if let Err(error) = self.engine.drop_container(&container.id, grace).await {
-                warn!(%error, container.name = %container.name, "cannot stop a container");
+                warn!(error = %chain(&error), container.name = %container.name, "cannot stop a container");
             }
         });
         futures::future::join_all(drops).await;

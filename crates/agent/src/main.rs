@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use stagely_agent::agent::{self, Doors, Ended};
+use stagely_agent::agent::{self, Ended, Signals};
 use stagely_agent::config::{Config, End};
 use stagely_agent::docker::Engine;
 use stagely_agent::identity::{Identity, handover, port};
@@ -66,7 +66,7 @@ async fn run(config: Config, wait: bool) -> anyhow::Result<()> {
         stop.cancel();
     });
 
-    let doors = Doors::default();
+    let signals = Signals::default();
     let path = Path::new(port::PATH);
     let has_port = wait && path.exists();
     let found = Identity::find(&config.paths.identity)?;
@@ -74,7 +74,7 @@ async fn run(config: Config, wait: bool) -> anyhow::Result<()> {
         Some(identity) => {
             if has_port {
                 let stream = BufReader::new(port::Port::open(path).context("open the host's port")?);
-                let woken = doors.woken.clone();
+                let woken = signals.woken.clone();
                 tasks.spawn(handover::listen(stream, handover::Host::default(), woken, cancel.clone()));
             }
             identity
@@ -94,13 +94,13 @@ async fn run(config: Config, wait: bool) -> anyhow::Result<()> {
                 }
                 identity = handover::receive(&mut stream, &config, &host) => identity?,
             };
-            let woken = doors.woken.clone();
+            let woken = signals.woken.clone();
             tasks.spawn(handover::listen(stream, host, woken, cancel.clone()));
             identity
         }
         None => anyhow::bail!("there is no identity at {}", config.paths.identity.display()),
     };
-    let ended = agent::run(config, identity, doors, cancel.clone()).await?;
+    let ended = agent::run(config, identity, signals, cancel.clone()).await?;
     cancel.cancel();
     if let Ended::MachineOver(reason) = ended {
         info!("done: {reason}");

@@ -29,7 +29,7 @@ const UP_DEADLINE: Duration = Duration::from_secs(900);
 /// Works towards `preview`, reports how it went, and stays to watch over what runs until called off.
 pub async fn run(
     machine: &Machine,
-    company: &ServiceLogs,
+    service_logs: &ServiceLogs,
     generation: u64,
     preview: &Preview,
     cancel: &CancellationToken,
@@ -40,14 +40,14 @@ pub async fn run(
     let result = if stopping {
         stop(machine, preview, &mut report, cancel).await
     } else {
-        start(machine, company, preview, &mut report, cancel).await
+        start(machine, service_logs, preview, &mut report, cancel).await
     };
     match result {
         Err(Stop::Cancelled) => info!("generation {generation} was superseded"),
         Err(Stop::Failed(fault)) => {
             report.fail(&fault);
             if !stopping {
-                watch::run(machine, company, preview, &mut report, cancel).await;
+                watch::run(machine, service_logs, preview, &mut report, cancel).await;
             }
         }
         Ok(()) if stopping => {
@@ -57,7 +57,7 @@ pub async fn run(
         Ok(()) => {
             info!("generation {generation} is running");
             report.end(Phase::Running);
-            watch::run(machine, company, preview, &mut report, cancel).await;
+            watch::run(machine, service_logs, preview, &mut report, cancel).await;
         }
     }
 }
@@ -74,7 +74,7 @@ fn hide(machine: &Machine, preview: &Preview) {
 
 async fn start(
     machine: &Machine,
-    company: &ServiceLogs,
+    service_logs: &ServiceLogs,
     preview: &Preview,
     report: &mut Report,
     cancel: &CancellationToken,
@@ -107,7 +107,7 @@ async fn start(
     };
     let result = report.step("up", up).await;
     // Also after a failure: what the services printed says why.
-    company.attach(machine, &preview.project_name).await;
+    service_logs.attach(machine, &preview.project_name).await;
     result?;
     let on_start = hooks::run(machine, compose.project(), &preview.on_start, "on_start", cancel);
     report.step("on_start", on_start).await?;
@@ -151,9 +151,8 @@ async fn pull(
     cancel: &CancellationToken,
 ) -> Result<bool, Stop> {
     registry::ensure(&machine.config.paths, preview.registry.as_ref())?;
-    let registry_failed =
-        |error: crate::docker::Error| Stop::from(Fault::new(Code::Internal, "pull", error.to_string()));
-    machine.engine.wait_ready(Duration::from_secs(120)).await.map_err(registry_failed)?;
+    let engine_failed = |error: crate::docker::Error| Stop::from(Fault::new(Code::Internal, "pull", error.to_string()));
+    machine.engine.wait_ready(Duration::from_secs(120)).await.map_err(engine_failed)?;
     // Starting the client takes longer than getting one changed layer, so both go on at once.
     let (services, ()) = tokio::join!(compose.services(cancel), fetch_built(machine, preview, cancel));
     let services = services?;
@@ -168,7 +167,7 @@ async fn pull(
             continue;
         }
         let here = machine.engine.find_image(&service.image).await;
-        if here.map_err(registry_failed)?.is_none() {
+        if here.map_err(engine_failed)?.is_none() {
             args.push(name.clone());
         }
     }

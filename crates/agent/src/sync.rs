@@ -14,7 +14,7 @@ use crate::preview::{self, ServiceLogs};
 
 /// Takes wishes until `cancel`, then calls off all work and waits for its end.
 pub async fn run(machine: Machine, mut wishes: mpsc::Receiver<Desired>, cancel: CancellationToken) {
-    let company = ServiceLogs::default();
+    let service_logs = ServiceLogs::default();
     let builds = Builds::new(machine.clone());
     let mut newest = 0;
     let mut work: Option<(CancellationToken, JoinHandle<()>)> = None;
@@ -38,9 +38,9 @@ pub async fn run(machine: Machine, mut wishes: mpsc::Receiver<Desired>, cancel: 
             Some(Spec::Preview(preview)) => {
                 call_off(work.take()).await;
                 let token = cancel.child_token();
-                let (machine, company, stop) = (machine.clone(), company.clone(), token.clone());
+                let (machine, service_logs, stop) = (machine.clone(), service_logs.clone(), token.clone());
                 let task = machine.tasks.clone().spawn(async move {
-                    preview::run(&machine, &company, generation, &preview, &stop).await;
+                    preview::run(&machine, &service_logs, generation, &preview, &stop).await;
                 });
                 work = Some((token, task));
             }

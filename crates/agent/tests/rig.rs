@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use stagely_agent::agent::{self, Doors, Ended};
+use stagely_agent::agent::{self, Ended, Signals};
 use stagely_agent::config::{Config, End, Paths, Timing, Tools};
 use stagely_agent::identity::{Identity, Role};
 use stagely_domain::id::MachineId;
@@ -67,10 +67,10 @@ impl Rig {
     pub fn start(&self) -> Running {
         let identity = Identity::find(&self.config.paths.identity).unwrap().unwrap();
         let cancel = CancellationToken::new();
-        let (door, ingress) = watch::channel(None);
+        let (sender, ingress) = watch::channel(None);
         let woken = Arc::new(Notify::new());
-        let doors = Doors { woken: woken.clone(), ingress: Some(door) };
-        let agent = agent::run(self.config.clone(), identity, doors, cancel.clone());
+        let signals = Signals { woken: woken.clone(), ingress: Some(sender) };
+        let agent = agent::run(self.config.clone(), identity, signals, cancel.clone());
         Running { task: self.tasks.spawn(agent), cancel, woken, ingress }
     }
 

@@ -3,11 +3,10 @@
 //! A refusal says what is wrong and how to put it right. A fault says nothing but a code and an id; the same
 //! id stands in the log beside the whole chain of causes.
 
-use std::fmt::Write as _;
-
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use stagely_domain::error_chain::chain;
 use stagely_domain::role::Role;
 use stagely_store::StoreError;
 use uuid::Uuid;
@@ -229,16 +228,4 @@ impl IntoResponse for ApiError {
         }
         response
     }
-}
-
-/// The error and all its causes in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(source) = next {
-        // Writing to a String cannot fail.
-        let _ = write!(text, ": {source}");
-        next = source.source();
-    }
-    text
 }

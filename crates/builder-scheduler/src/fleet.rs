@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use chrono::TimeDelta;
 use stagely_domain::build::State;
 use stagely_domain::clock::Clock;
+use stagely_domain::error_chain::chain;
 use stagely_domain::failure::Code;
 use stagely_domain::id::{BuildJobId, EnvironmentId, MachineId, ProjectId, RunId};
 use stagely_domain::machine::{self, Arch};
@@ -79,8 +80,8 @@ impl Reconciler for Fleet {
 
     async fn reconcile(&self, claim: &Claim) -> Result<Step, Failure> {
         let project = ProjectId::from_uuid(claim.fence.key);
-        let rows = self.store.list_open_builds(project).await.map_err(|error| failed("read build jobs", error))?;
-        let snapshot = self.snapshot(project, &rows).await.map_err(|error| failed("read the fleet", error))?;
+        let rows = self.store.list_open_builds(project).await.map_err(|error| error.into_failure("read build jobs"))?;
+        let snapshot = self.snapshot(project, &rows).await.map_err(|error| error.into_failure("read the fleet"))?;
         let now = self.clock.now();
         let ops = plan::plan(&snapshot, now);
         for op in &ops {
@@ -159,7 +160,7 @@ impl Fleet {
     ) -> Result<(), Failure> {
         match op {
             Op::Move { .. } | Op::Requeue(_) | Op::Assign { .. } => {
-                self.write(claim, snapshot, op).await.map_err(|error| failed("write a build job", error))
+                self.write(claim, snapshot, op).await.map_err(|error| error.into_failure("write a build job"))
             }
             Op::Acquire { machine, arch, size } => {
                 let request = AcquireMachineRequest {
@@ -184,7 +185,7 @@ impl Fleet {
             Op::Release(machine) => {
                 let request = ReleaseMachineRequest { machine_id: machine.to_string() };
                 let answer = self.orchestrator.clone().release_machine(request).await;
-                answer.map_err(|status| refused("release a builder", status).never_parks())?;
+                answer.map_err(|status| refused("release a builder", status))?;
                 self.memory.sent.lock().unwrap_or_else(PoisonError::into_inner).remove(machine);
                 tracing::info!(machine.id = %machine, "released builder {machine} of {project}");
                 Ok(())
@@ -216,8 +217,8 @@ impl Fleet {
 
     /// No builder can be had as things are: the jobs that wait for one say so.
     async fn refuse(&self, claim: &Claim, snapshot: &Snapshot, arch: Arch, why: &str) -> Result<(), Failure> {
-        for job in snapshot.jobs.iter().filter(|job| job.state == State::Queued && job.arch == Some(arch)) {
-            let message = format!("No builder can be had: {why}");
+        for job in snapshot.jobs.iter().filter(|job| job.state == State::Queued && job.arch == arch) {
+            let message = format!("no builder can be had: {why}");
             let op = Op::Move {
                 job: job.id,
                 from: State::Queued,
@@ -225,7 +226,7 @@ impl Fleet {
                 digest: None,
                 failure: Some(plan::failure(job, Code::MachineFailed, &message)),
             };
-            self.write(claim, snapshot, &op).await.map_err(|error| failed("write a build job", error))?;
+            self.write(claim, snapshot, &op).await.map_err(|error| error.into_failure("write a build job"))?;
         }
         Ok(())
     }
@@ -237,7 +238,7 @@ impl Fleet {
         jobs: &BTreeSet<BuildJobId>,
         rows: &[BuildJob],
     ) -> Result<(), Failure> {
-        let agent = self.store.find_agent(machine).await.map_err(|error| failed("read an agent", error))?;
+        let agent = self.store.find_agent(machine).await.map_err(|error| error.into_failure("read an agent"))?;
         let Some(agent) = agent else { return Ok(()) };
         let generation = agent.desired_generation + 1;
         let builds: Vec<_> = rows.iter().filter(|row| jobs.contains(&row.id)).collect();
@@ -255,7 +256,7 @@ impl Fleet {
     async fn drop_left_tags(&self, project: ProjectId) -> Result<(), Failure> {
         let Some(registry) = &self.registry else { return Ok(()) };
         let left = self.store.list_left_images(Some(project)).await;
-        let left = left.map_err(|error| failed("list images left behind", error))?;
+        let left = left.map_err(|error| error.into_failure("list images left behind"))?;
         let Some(next) = self.memory.next_to_clean(&left) else { return Ok(()) };
         let now = self.clock.now();
         match registry.drop_images(project, &next.hash, &next.images, now).await {
@@ -266,7 +267,10 @@ impl Fleet {
             Ok(dropped) => {
                 tracing::info!(env.id = %next.environment, dropped, "images of {} are removed", next.environment);
             }
-            Err(error) => tracing::warn!(env.id = %next.environment, %error, "images of {} stay", next.environment),
+            Err(error) => {
+                let env = next.environment;
+                tracing::warn!(env.id = %env, error = %chain(&error), "images of {env} stay");
+            }
         }
         Ok(())
     }
@@ -292,7 +296,7 @@ fn job(row: &BuildJob, wanted: bool, building_at: Option<chrono::DateTime<chrono
         id: row.id,
         environment: row.environment,
         target: row.target.clone(),
-        arch: arch(&row.platform),
+        arch: row.platform.arch(),
         size: row.spec.size,
         state: row.state,
         machine: row.machine,
@@ -304,25 +308,8 @@ fn job(row: &BuildJob, wanted: bool, building_at: Option<chrono::DateTime<chrono
     }
 }
 
-fn arch(platform: &str) -> Option<Arch> {
-    match platform {
-        "linux/amd64" => Some(Arch::Amd64),
-        "linux/arm64" | "linux/arm64/v8" => Some(Arch::Arm64),
-        _ => None,
-    }
-}
-
 const fn is_refusal(code: GrpcCode) -> bool {
     matches!(code, GrpcCode::InvalidArgument | GrpcCode::FailedPrecondition | GrpcCode::NotFound)
-}
-
-pub(crate) fn failed(doing: &'static str, error: StoreError) -> Failure {
-    let class = match &error {
-        StoreError::Fenced { .. } => ErrorClass::Fenced,
-        error if error.is_transient() => ErrorClass::Transient,
-        _ => ErrorClass::Permanent,
-    };
-    Failure::new(class, doing, error)
 }
 
 /// Peers come back, and jobs must not wait for a person meanwhile: nothing that a peer says parks a fleet.

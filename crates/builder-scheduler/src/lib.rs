@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::TimeDelta;
+use stagely_domain::error_chain::chain;
 use stagely_domain::id::ProjectId;
 use stagely_proto::builder::builder_server::BuilderServer;
 use stagely_proto::hub::hub_client::HubClient;
@@ -79,7 +80,7 @@ impl Service for BuilderScheduler {
             },
             memory: Memory::default(),
         };
-        kit.serve_grpc(Routes::new(BuilderServer::new(grpc::Api(store.clone())))).await?;
+        kit.serve_grpc(Routes::new(BuilderServer::new(grpc::Server(store.clone())))).await?;
         kit.health.set_ready(true);
         Ok(Self { store, fleet })
     }
@@ -89,7 +90,7 @@ impl Service for BuilderScheduler {
         let work = PgWork::new(self.store.clone());
         tasks.spawn(Arc::clone(&work).listen(shutdown.clone()));
         tasks.spawn(wake_all(self.store, shutdown.clone()));
-        let owner = format!("builder-scheduler {}", stagely_domain::id::MachineId::generate().uuid());
+        let owner = format!("builder-scheduler-{}", uuid::Uuid::now_v7().simple());
         let queue: Arc<dyn WorkStore> = work;
         Worker::new(self.fleet, queue, Options::new(owner)).run(shutdown).await;
         tasks.close();
@@ -108,7 +109,7 @@ async fn wake_all(store: Store, shutdown: CancellationToken) {
             () = shutdown.cancelled() => return,
         }
         if let Err(error) = wake_fleets(&store).await {
-            tracing::warn!(%error, "fleets could not be woken");
+            tracing::warn!(error = %chain(&error), "fleets could not be woken");
         }
     }
 }

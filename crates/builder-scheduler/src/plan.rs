@@ -27,8 +27,8 @@ pub struct Job {
     pub environment: EnvironmentId,
     /// Its name.
     pub target: String,
-    /// The processor that it needs; `None` when its platform is none of ours.
-    pub arch: Option<Arch>,
+    /// The processor that it needs.
+    pub arch: Arch,
     /// The builder's size that it asks for.
     pub size: Size,
     /// Where it stands.
@@ -177,10 +177,6 @@ fn next_of_job(job: &Job, jobs: &[Job], snapshot: &Snapshot, now: DateTime<Utc>)
     if !job.wanted {
         return step(job, Event::Cancelled, None, None);
     }
-    if job.arch.is_none() {
-        let message = "Builders exist for linux/amd64 and linux/arm64 only: change `platform` in stagely.yaml.";
-        return step(job, Event::Failed, None, Some(failure(job, Code::ConfigInvalid, message)));
-    }
     let machine = job.machine?;
     let Some(builder) = snapshot.builders.iter().find(|builder| builder.id == machine && builder.alive) else {
         let lost = snapshot.builders.iter().find(|builder| builder.id == machine);
@@ -194,7 +190,7 @@ fn next_of_job(job: &Job, jobs: &[Job], snapshot: &Snapshot, now: DateTime<Utc>)
             State::Succeeded => match &fact.digest {
                 Some(digest) => step(job, Event::Pushed, Some(digest.clone()), None),
                 None => {
-                    let why = failure(job, Code::RegistryFailed, "The registry named no digest for the image.");
+                    let why = failure(job, Code::RegistryFailed, "the registry named no digest for the image");
                     step(job, Event::Failed, None, Some(why))
                 }
             },
@@ -207,7 +203,7 @@ fn next_of_job(job: &Job, jobs: &[Job], snapshot: &Snapshot, now: DateTime<Utc>)
         }
     }
     if is_late(job, jobs, builder, now) {
-        let message = format!("The build took longer than its {} s and was stopped.", job.timeout_secs);
+        let message = format!("the build took longer than its {} s and was stopped", job.timeout_secs);
         return step(job, Event::Failed, None, Some(failure(job, Code::TimedOut, &message)));
     }
     None
@@ -225,7 +221,7 @@ fn lose(job: &Job, cause: Option<&Failure>) -> Op {
     }
     let why = match cause {
         Some(cause) => Failure { code: Code::MachineFailed, ..cause.clone() },
-        None => failure(job, Code::MachineLost, "Every builder that worked on it was lost before the end."),
+        None => failure(job, Code::MachineLost, "every builder that worked on it was lost before the end"),
     };
     Op::Move { job: job.id, from: job.state, to: State::Failed, digest: None, failure: Some(why) }
 }
@@ -234,7 +230,7 @@ fn told(job: &Job, fact: &BuildFact) -> Failure {
     let mut why = fact
         .failure
         .clone()
-        .unwrap_or_else(|| failure(job, Code::BuildFailed, "The builder did not say why it failed."));
+        .unwrap_or_else(|| failure(job, Code::BuildFailed, "the builder did not say why it failed"));
     why.service.get_or_insert_with(|| job.target.clone());
     why
 }
@@ -277,7 +273,7 @@ fn assign(snapshot: &Snapshot, jobs: &mut [Job], ops: &mut Vec<Op>) {
             .map(|builder| builder.id)
             .collect();
         for index in 0..jobs.len() {
-            if jobs[index].state != State::Queued || jobs[index].arch != Some(arch) {
+            if jobs[index].state != State::Queued || jobs[index].arch != arch {
                 continue;
             }
             let load = |machine: MachineId| jobs.iter().filter(|job| job.machine == Some(machine)).count();
@@ -286,7 +282,7 @@ fn assign(snapshot: &Snapshot, jobs: &mut [Job], ops: &mut Vec<Op>) {
                 Some(machine) => machine,
                 None if builders.len() < snapshot.max_builders => {
                     let Some(machine) = fresh.next() else { break };
-                    let waiting = jobs.iter().filter(|job| job.state == State::Queued && job.arch == Some(arch));
+                    let waiting = jobs.iter().filter(|job| job.state == State::Queued && job.arch == arch);
                     let size = waiting.map(|job| job.size).max().unwrap_or_default();
                     ops.push(Op::Acquire { machine, arch, size });
                     builders.push(machine);

@@ -73,7 +73,7 @@ impl Wishes {
             dockerfile: job.spec.dockerfile.clone(),
             stage: job.spec.stage.clone(),
             args: job.spec.args.clone().into_iter().collect(),
-            platform: job.platform.clone(),
+            platform: job.platform.as_str().to_owned(),
             image: format!("{}/{}", self.registry_host, job.spec.image),
             timeout_secs: job.spec.timeout_secs,
             ..Build::default()

@@ -12,6 +12,7 @@ use stagely_domain::id::{BuildJobId, CloudAccountId, EnvironmentId, MachineId, P
 use stagely_domain::machine::{Arch, Role, Size};
 use stagely_domain::run::Cause;
 use stagely_domain::secret::Secret;
+use stagely_domain::spec::Platform;
 use stagely_proto::agent::Builder;
 use stagely_proto::agent::desired::Spec;
 use stagely_proto::hub::hub_server::{Hub, HubServer};
@@ -145,7 +146,7 @@ impl Stack {
             environment: self.env,
             run: self.run,
             target: target.to_owned(),
-            platform: "linux/amd64".to_owned(),
+            platform: Platform::Amd64,
             spec,
             reused: None,
         };

@@ -169,7 +169,7 @@ pub(crate) async fn accounts(
 }
 
 /// An account by its name or id.
-async fn find(client: &Client, given: &str) -> Result<Value, ClientError> {
+pub(crate) async fn find(client: &Client, given: &str) -> Result<Value, ClientError> {
     let mut page = client.get("/cloud-accounts").await?;
     let items = page["items"].as_array_mut().map(std::mem::take).unwrap_or_default();
     let known: Vec<String> = items.iter().map(|item| show::text(&item["name"])).collect();

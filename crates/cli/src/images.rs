@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use stagely_domain::cost::Money;
 use tokio::time::Instant;
 
+use crate::accounts;
 use crate::client::{Client, ClientError};
 use crate::commands::{all_pages, id, print};
 use crate::show::{failure, money, table, text};
@@ -109,15 +110,7 @@ async fn account(client: &Client, given: &str) -> Result<String, ClientError> {
     if let Ok(id) = id(given, "acc_") {
         return Ok(id);
     }
-    let page = client.get("/cloud-accounts").await?;
-    let accounts = page["items"].as_array().map(Vec::as_slice).unwrap_or_default();
-    if let Some(found) = accounts.iter().find(|account| account["name"] == given) {
-        return id(&text(&found["id"]), "acc_");
-    }
-    let names: Vec<String> = accounts.iter().map(|account| text(&account["name"])).collect();
-    let known =
-        if names.is_empty() { "there is none yet".to_owned() } else { format!("there are {}", names.join(", ")) };
-    Err(ClientError::NotThere(format!("the team has no cloud account `{given}`: {known}")))
+    id(&text(&accounts::find(client, given).await?["id"]), "acc_")
 }
 
 fn list<W: Write + ?Sized>(items: &Value, out: &mut W) -> std::io::Result<()> {

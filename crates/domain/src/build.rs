@@ -4,7 +4,6 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 use crate::machine::Size;
-use crate::state::IllegalTransition;
 
 /// Where a build job stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
@@ -25,6 +24,14 @@ pub enum State {
     Failed,
     /// Not wanted any more. Final.
     Cancelled,
+}
+
+/// An event that cannot happen in a state. Seeing one is a bug or a stale writer, never a user's mistake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a build job that is {state:?} cannot take {event:?}")]
+pub struct IllegalTransition {
+    state: State,
+    event: Event,
 }
 
 /// What can happen to a build job.
@@ -57,9 +64,7 @@ impl State {
     /// [`IllegalTransition`]; nothing leaves a final state.
     pub fn next(self, event: Event) -> Result<Self, IllegalTransition> {
         Ok(match (self, event) {
-            (state, _) if state.is_final() => {
-                return Err(IllegalTransition::new("build job", self, event));
-            }
+            (state, _) if state.is_final() => return Err(IllegalTransition { state, event }),
             (Self::Queued | Self::Assigned, Event::Assigned) => Self::Assigned,
             (_, Event::MachineLost) => Self::Queued,
             (Self::Assigned | Self::Building, Event::Started) => Self::Building,
@@ -67,7 +72,7 @@ impl State {
             (Self::Assigned | Self::Building | Self::Pushing, Event::Pushed) => Self::Succeeded,
             (_, Event::Failed) => Self::Failed,
             (_, Event::Cancelled) => Self::Cancelled,
-            _ => return Err(IllegalTransition::new("build job", self, event)),
+            (state, event) => return Err(IllegalTransition { state, event }),
         })
     }
 

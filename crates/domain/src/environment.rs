@@ -69,12 +69,6 @@ impl State {
     pub const fn is_settled(self) -> bool {
         matches!(self, Self::Live | Self::Asleep | Self::Failed | Self::Destroyed)
     }
-
-    /// Whether nothing more happens by itself.
-    #[must_use]
-    pub const fn is_final(self) -> bool {
-        matches!(self, Self::Destroyed)
-    }
 }
 
 #[cfg(test)]

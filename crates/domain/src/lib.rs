@@ -1,5 +1,5 @@
-//! The words and rules of Stagely: ids, value types, `stagely.yaml`, state machines. No I/O and
-//! nothing asynchronous lives here, so every rule can be tested as a plain function.
+//! The words and rules of Stagely: ids, value types, `stagely.yaml`, and for each noun its states and which of
+//! them may follow which. No I/O and nothing asynchronous lives here, so every rule can be tested as a plain function.
 
 pub mod account;
 pub mod build;
@@ -7,6 +7,7 @@ pub mod clock;
 pub mod compose;
 pub mod cost;
 pub mod environment;
+pub mod error_chain;
 pub mod failure;
 pub mod id;
 pub mod image;
@@ -19,5 +20,4 @@ pub mod route;
 pub mod run;
 pub mod secret;
 pub mod spec;
-pub mod state;
 pub mod yaml;

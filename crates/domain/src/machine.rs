@@ -15,6 +15,17 @@ pub enum Arch {
     Arm64,
 }
 
+impl Arch {
+    /// The word for it, as it is stored and sent.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Amd64 => "amd64",
+            Self::Arm64 => "arm64",
+        }
+    }
+}
+
 /// A size class. Providers map it to their own types by the guarantee below.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize, schemars::JsonSchema,
@@ -45,6 +56,16 @@ impl Size {
         ("s-4vcpu-8gb", Self::Large),
         ("cx31", Self::Large),
     ];
+
+    /// The word for it, as it is stored and sent.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Small => "small",
+            Self::Medium => "medium",
+            Self::Large => "large",
+        }
+    }
 
     /// The least number of virtual processors.
     #[must_use]
@@ -80,6 +101,18 @@ pub enum Role {
     Bake,
 }
 
+impl Role {
+    /// The word for it, as it is stored and sent.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Preview => "preview",
+            Self::Builder => "builder",
+            Self::Bake => "bake",
+        }
+    }
+}
+
 /// Where machines can be had.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -92,6 +125,19 @@ pub enum Provider {
     Hetzner,
     /// QEMU/KVM on the user's own metal.
     Qemu,
+}
+
+impl Provider {
+    /// The word for it, as it is stored and sent.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Aws => "aws",
+            Self::Digitalocean => "digitalocean",
+            Self::Hetzner => "hetzner",
+            Self::Qemu => "qemu",
+        }
+    }
 }
 
 /// Where a machine stands, as far as the control plane knows.
@@ -120,6 +166,20 @@ impl State {
     pub const ALL: [Self; 7] =
         [Self::Intended, Self::Creating, Self::Booting, Self::Enrolled, Self::Hibernated, Self::Deleting, Self::Gone];
 
+    /// The word for it, as it is stored and sent.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Intended => "intended",
+            Self::Creating => "creating",
+            Self::Booting => "booting",
+            Self::Enrolled => "enrolled",
+            Self::Hibernated => "hibernated",
+            Self::Deleting => "deleting",
+            Self::Gone => "gone",
+        }
+    }
+
     /// Whether a row in this state may be put into `to`. What was ever [`State::Creating`] may exist at the provider, so it
     /// passes [`State::Deleting`] before it is gone; nothing leaves [`State::Gone`].
     #[must_use]
@@ -138,26 +198,57 @@ impl State {
 
 impl fmt::Display for Arch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Amd64 => "amd64",
-            Self::Arm64 => "arm64",
-        })
+        f.write_str(self.as_str())
     }
 }
 
 impl fmt::Display for Size {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Small => "small",
-            Self::Medium => "medium",
-            Self::Large => "large",
-        })
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Display for Provider {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::State;
+    use super::{Arch, Provider, Role, Size, State};
+
+    #[test]
+    fn words_are_as_serde_writes_them() {
+        let json = |value: serde_json::Result<serde_json::Value>| value.unwrap();
+        for arch in [Arch::Amd64, Arch::Arm64] {
+            assert_eq!(json(serde_json::to_value(arch)), arch.as_str());
+        }
+        for size in [Size::Small, Size::Medium, Size::Large] {
+            assert_eq!(json(serde_json::to_value(size)), size.as_str());
+        }
+        for role in [Role::Preview, Role::Builder, Role::Bake] {
+            assert_eq!(json(serde_json::to_value(role)), role.as_str());
+        }
+        for provider in [Provider::Aws, Provider::Digitalocean, Provider::Hetzner, Provider::Qemu] {
+            assert_eq!(json(serde_json::to_value(provider)), provider.as_str());
+        }
+        for state in State::ALL {
+            assert_eq!(json(serde_json::to_value(state)), state.as_str());
+        }
+    }
 
     /// Every pair; a row for each state, a column for each in the order of [`State::ALL`].
     #[test]

@@ -1,5 +1,7 @@
 //! What the edge knows about a host. Written by the orchestrator, copied through Redis, read by the edge.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::id::{EnvironmentId, MachineId};
@@ -18,6 +20,26 @@ pub enum State {
     Failed,
     /// Shows the gone page (410).
     Gone,
+}
+
+impl State {
+    /// The word for it, as it is stored and sent.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Ready => "ready",
+            Self::Asleep => "asleep",
+            Self::Failed => "failed",
+            Self::Gone => "gone",
+        }
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
 }
 
 /// One host's entry.
@@ -71,4 +93,16 @@ pub struct Notice {
     /// Where to read more.
     #[serde(default)]
     pub url: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::State;
+
+    #[test]
+    fn words_are_as_serde_writes_them() {
+        for state in [State::Waiting, State::Ready, State::Asleep, State::Failed, State::Gone] {
+            assert_eq!(serde_json::to_value(state).unwrap(), state.as_str());
+        }
+    }
 }

@@ -19,11 +19,11 @@ use tokio_rustls::client::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::headers::{self, Framing};
+use crate::headers::{self, RequestFraming};
 use crate::hints::Hints;
 use crate::route::{self, Routes};
 use crate::upstream::{
-    Body, Connection, Framing as AnswerFraming, Head, Key, Pool, Return, Tls, Upload, UpstreamError, read_head,
+    AnswerFraming, Body, Connection, Head, Key, Pool, Return, Tls, Upload, UpstreamError, read_head,
 };
 use crate::{respond, upgrade};
 
@@ -96,15 +96,15 @@ impl Worker {
     ) -> Result<Response<Body>, UpstreamError> {
         let upgrade = upgrade::wanted(request.headers());
         let framing = match request.body().size_hint().exact() {
-            Some(0) => Framing::None,
-            Some(length) => Framing::Length(length),
-            None => Framing::Chunked,
+            Some(0) => RequestFraming::None,
+            Some(length) => RequestFraming::Length(length),
+            None => RequestFraming::Chunked,
         };
         let head = headers::request_head(&request, peer, framing, upgrade.as_ref());
         let method = request.method().clone();
         let visitor = upgrade.is_some().then(|| hyper::upgrade::on(&mut request));
         // A request without a body may be sent again, if a rested connection turns out to be dead before any answer.
-        let again = framing == Framing::None && method.is_idempotent();
+        let again = framing == RequestFraming::None && method.is_idempotent();
         let mut body = Some(request.into_body());
         loop {
             let connection = match self.pool.take(&key).filter(|_| upgrade.is_none()) {
@@ -113,7 +113,7 @@ impl Worker {
             };
             let Connection { mut reader, writer, fresh } = connection;
             let (done, back) = oneshot::channel();
-            let payload = if framing == Framing::None { None } else { body.take() };
+            let payload = if framing == RequestFraming::None { None } else { body.take() };
             let sent = Arc::new(AtomicU64::new(0));
             let upload = send(writer, head.clone(), payload, framing, Arc::clone(&sent), done);
             let mut sending: Option<Upload> = Some(Box::pin(upload));
@@ -182,7 +182,7 @@ async fn send(
     mut writer: Writer,
     head: Vec<u8>,
     body: Option<Incoming>,
-    framing: Framing,
+    framing: RequestFraming,
     sent: Arc<AtomicU64>,
     done: oneshot::Sender<Writer>,
 ) -> std::io::Result<()> {
@@ -194,7 +194,7 @@ async fn send(
             piece(&mut writer, &data, framing).await?;
             sent.fetch_add(data.len() as u64, Ordering::Relaxed);
         }
-        if framing == Framing::Chunked {
+        if framing == RequestFraming::Chunked {
             writer.write_all(b"0\r\n\r\n").await?;
         }
     }
@@ -204,11 +204,11 @@ async fn send(
     Ok(())
 }
 
-async fn piece(writer: &mut Writer, data: &Bytes, framing: Framing) -> std::io::Result<()> {
+async fn piece(writer: &mut Writer, data: &Bytes, framing: RequestFraming) -> std::io::Result<()> {
     if data.is_empty() {
         return Ok(());
     }
-    if framing == Framing::Chunked {
+    if framing == RequestFraming::Chunked {
         writer.write_all(format!("{:x}\r\n", data.len()).as_bytes()).await?;
         writer.write_all(data).await?;
         writer.write_all(b"\r\n").await?;

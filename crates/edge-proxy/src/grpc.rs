@@ -24,7 +24,7 @@ impl Edge for Server {
         let target = entry.target.as_ref();
         Ok(Response::new(ExplainResponse {
             known: true,
-            state: format!("{:?}", entry.state).to_lowercase(),
+            state: entry.state.to_string(),
             version: entry.version,
             machine_id: target.map(|target| target.machine.to_string()).unwrap_or_default(),
             address: target.map(|target| target.address.clone()).unwrap_or_default(),
@@ -39,6 +39,6 @@ impl Edge for Server {
     async fn stats(&self, _: Request<StatsRequest>) -> Result<Response<StatsResponse>, Status> {
         let (routes, route_version) = self.routes.stats();
         let requests = self.requests.load(Ordering::Relaxed);
-        Ok(Response::new(StatsResponse { routes: routes as u64, route_version, requests, open_connections: 0 }))
+        Ok(Response::new(StatsResponse { routes: routes as u64, route_version, requests }))
     }
 }

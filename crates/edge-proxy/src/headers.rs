@@ -59,7 +59,7 @@ pub fn host<B>(request: &Request<B>) -> Result<String, (StatusCode, &'static str
 
 /// How the body of a message to the machine is framed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Framing {
+pub enum RequestFraming {
     None,
     Length(u64),
     Chunked,
@@ -69,7 +69,7 @@ pub enum Framing {
 pub fn request_head<B>(
     request: &Request<B>,
     peer: SocketAddr,
-    framing: Framing,
+    framing: RequestFraming,
     upgrade: Option<&HeaderValue>,
 ) -> Vec<u8> {
     let target = request.uri().path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
@@ -95,9 +95,9 @@ pub fn request_head<B>(
         field(&mut head, "x-forwarded-host", host.as_bytes());
     }
     match framing {
-        Framing::None => {}
-        Framing::Length(length) => field(&mut head, "content-length", length.to_string().as_bytes()),
-        Framing::Chunked => field(&mut head, "transfer-encoding", b"chunked"),
+        RequestFraming::None => {}
+        RequestFraming::Length(length) => field(&mut head, "content-length", length.to_string().as_bytes()),
+        RequestFraming::Chunked => field(&mut head, "transfer-encoding", b"chunked"),
     }
     match upgrade {
         Some(protocol) => {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use stagely_cache::Cache;
 use stagely_domain::clock::Clock;
+use stagely_domain::error_chain::chain;
 use stagely_domain::id::EnvironmentId;
 use tokio_util::sync::CancellationToken;
 
@@ -43,12 +44,12 @@ impl Hints {
             };
             for environment in take(&self.wakes) {
                 if let Err(error) = cache.request_wake(environment).await {
-                    tracing::warn!(env.id = %environment, %error, "a wake-up was not passed on");
+                    tracing::warn!(env.id = %environment, error = %chain(&error), "a wake-up was not passed on");
                 }
             }
             let seen = take(&self.seen);
             if let Err(error) = cache.touch_seen(&seen, clock.now()).await {
-                tracing::debug!(%error, "visits were not noted");
+                tracing::debug!(error = %chain(&error), "visits were not noted");
             }
         }
     }

@@ -6,7 +6,7 @@ mod head;
 
 pub use body::{Body, Return};
 pub use connect::{Connection, Key, Pool, Tls};
-pub use head::{Framing, Head, read_head};
+pub use head::{AnswerFraming, Head, read_head};
 
 use std::pin::Pin;
 

@@ -53,14 +53,7 @@ impl Context {
 
 /// What a failure of the store means for a step.
 pub fn stored(doing: &'static str) -> impl FnOnce(StoreError) -> Failure {
-    move |error| {
-        let class = match &error {
-            StoreError::Fenced { .. } => ErrorClass::Fenced,
-            error if error.is_transient() => ErrorClass::Transient,
-            _ => ErrorClass::Permanent,
-        };
-        of_others(class, doing, error)
-    }
+    move |error| error.into_failure(doing)
 }
 
 /// What a refusal of the git host means for a step.

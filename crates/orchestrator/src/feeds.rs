@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::TimeDelta;
+use stagely_domain::error_chain::chain;
 use stagely_domain::id::ProjectId;
 use stagely_forge::{ErrorKind, FailedDelivery, PullRequest, Repo};
 use stagely_reconcile::{ErrorClass, Failure};
@@ -75,7 +76,7 @@ pub async fn follow_edge(context: Arc<Context>, shutdown: CancellationToken) {
                 let _ = context.cache.forget_wakes(&wakes).await;
                 let _ = context.cache.forget_seen(&seen).await;
             }
-            Err(error) => tracing::warn!(%error, "the edge's hints could not be stored yet"),
+            Err(error) => tracing::warn!(error = %chain(&error), "the edge's hints could not be stored yet"),
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use stagely_domain::error_chain::chain;
 use stagely_domain::id::{CloudAccountId, DeliveryId, EnvironmentId, MachineId, ProjectId, TeamId};
 use stagely_domain::machine::{Arch, Role, Size};
 use stagely_proto::orchestrator as wire;
@@ -51,7 +52,8 @@ impl Api for Server {
         let request = request.get_ref();
         let env = self.find(&request.environment_id, &request.team_id).await?;
         let Some(seen) = &request.seen else { return self.power(&env, Power::Asleep).await };
-        let (generation, last) = (generation(seen.generation)?, instant(seen.last_activity_at_unix_micros)?);
+        let (generation, last) =
+            (generation(seen.generation)?, instant("last_activity_at_unix_micros", seen.last_activity_at_unix_micros)?);
         self.change(&env, async |tx| tx.wish_idle_asleep(env.id, generation, last).await).await
     }
 
@@ -70,20 +72,20 @@ impl Api for Server {
     async fn expire(&self, request: Request<wire::ExpireRequest>) -> Answer<wire::ExpireResponse> {
         let request = request.get_ref();
         let (id, generation) = (parse::<EnvironmentId>(&request.environment_id)?, generation(request.generation)?);
-        let end = request.expires_at_unix_micros.map(instant).transpose()?;
-        let tx = self.context.store.begin().await.map_err(refused)?;
-        let outcome = tx.wish_expired(id, generation, end, &request.reason).await.map_err(refused)?;
-        tx.wake(kind::ENVIRONMENT, id.uuid()).await.map_err(refused)?;
-        tx.commit().await.map_err(refused)?;
+        let end = request.expires_at_unix_micros.map(|micros| instant("expires_at_unix_micros", micros)).transpose()?;
+        let tx = self.context.store.begin().await.map_err(store_status)?;
+        let outcome = tx.wish_expired(id, generation, end, &request.reason).await.map_err(store_status)?;
+        tx.wake(kind::ENVIRONMENT, id.uuid()).await.map_err(store_status)?;
+        tx.commit().await.map_err(store_status)?;
         Ok(Response::new(wire::ExpireResponse { applied: outcome == Outcome::Written }))
     }
 
     async fn replay(&self, request: Request<wire::ReplayRequest>) -> Answer<wire::ReplayResponse> {
         let id: DeliveryId = parse(&request.get_ref().delivery_id)?;
-        let tx = self.context.store.begin().await.map_err(refused)?;
-        tx.reopen_delivery(id).await.map_err(refused)?;
-        tx.wake(kind::INBOX, id.uuid()).await.map_err(refused)?;
-        tx.commit().await.map_err(refused)?;
+        let tx = self.context.store.begin().await.map_err(store_status)?;
+        tx.reopen_delivery(id).await.map_err(store_status)?;
+        tx.wake(kind::INBOX, id.uuid()).await.map_err(store_status)?;
+        tx.commit().await.map_err(store_status)?;
         Ok(Response::new(wire::ReplayResponse {}))
     }
 
@@ -94,7 +96,7 @@ impl Api for Server {
         let request = request.get_ref();
         let (id, project): (MachineId, ProjectId) = (parse(&request.machine_id)?, parse(&request.project_id)?);
         let store = &self.context.store;
-        let project = store.get_project(&Scope::system("acquire a builder"), project).await.map_err(refused)?;
+        let project = store.get_project(&Scope::system("acquire a builder"), project).await.map_err(store_status)?;
         let account = project.account.ok_or_else(|| Status::failed_precondition("the project has no cloud account"))?;
         let arch = word::<Arch>(&request.arch)?;
         let lacks = account::lacks(&self.context, project.team, account, arch).await;
@@ -113,12 +115,12 @@ impl Api for Server {
             locations: Vec::new(),
             lifetime: TimeDelta::hours(24),
         };
-        let tx = store.begin().await.map_err(refused)?;
-        let _ = tx.insert_machine(&machine).await.map_err(refused)?;
-        tx.wake(kind::MACHINE, id.uuid()).await.map_err(refused)?;
-        tx.commit().await.map_err(refused)?;
-        let machine = store.get_machine(id).await.map_err(refused)?;
-        Ok(Response::new(wire::AcquireMachineResponse { state: format!("{:?}", machine.state).to_lowercase() }))
+        let tx = store.begin().await.map_err(store_status)?;
+        let _ = tx.insert_machine(&machine).await.map_err(store_status)?;
+        tx.wake(kind::MACHINE, id.uuid()).await.map_err(store_status)?;
+        tx.commit().await.map_err(store_status)?;
+        let machine = store.get_machine(id).await.map_err(store_status)?;
+        Ok(Response::new(wire::AcquireMachineResponse { state: machine.state.to_string() }))
     }
 
     async fn release_machine(
@@ -126,14 +128,14 @@ impl Api for Server {
         request: Request<wire::ReleaseMachineRequest>,
     ) -> Answer<wire::ReleaseMachineResponse> {
         let id: MachineId = parse(&request.get_ref().machine_id)?;
-        let machine = self.context.store.get_machine(id).await.map_err(refused)?;
+        let machine = self.context.store.get_machine(id).await.map_err(store_status)?;
         if machine.role != Role::Builder {
             return Err(Status::not_found("no such builder"));
         }
-        let tx = self.context.store.begin().await.map_err(refused)?;
-        let _ = tx.drop_machine(id, None).await.map_err(refused)?;
-        tx.wake(kind::MACHINE, id.uuid()).await.map_err(refused)?;
-        tx.commit().await.map_err(refused)?;
+        let tx = self.context.store.begin().await.map_err(store_status)?;
+        let _ = tx.drop_machine(id, None).await.map_err(store_status)?;
+        tx.wake(kind::MACHINE, id.uuid()).await.map_err(store_status)?;
+        tx.commit().await.map_err(store_status)?;
         Ok(Response::new(wire::ReleaseMachineResponse {}))
     }
 
@@ -153,7 +155,7 @@ impl Api for Server {
     async fn sweep(&self, request: Request<wire::SweepRequest>) -> Answer<wire::SweepResponse> {
         let wanted = &request.get_ref().account_id;
         let only: Option<CloudAccountId> = if wanted.is_empty() { None } else { Some(parse(wanted)?) };
-        let accounts = self.context.store.list_cloud_accounts(&Scope::system("sweep")).await.map_err(refused)?;
+        let accounts = self.context.store.list_cloud_accounts(&Scope::system("sweep")).await.map_err(store_status)?;
         let mut total = wire::SweepResponse { complete: true, ..wire::SweepResponse::default() };
         for account in accounts.iter().filter(|account| only.is_none_or(|only| only == account.id)) {
             let found = self.sweeps.sweep(account.id).await.map_err(|failure| Status::unavailable(failure.chain()))?;
@@ -176,7 +178,9 @@ impl Api for Server {
             team: parse(&request.team_id)?,
             name: String::new(),
             kind: word(&request.kind)?,
-            settings: serde_json::from_str(&request.settings).map_err(|_| Status::invalid_argument("settings"))?,
+            settings: serde_json::from_str(&request.settings).map_err(|error| {
+                Status::invalid_argument(format!("`settings` is not the JSON of a cloud account's settings: {error}"))
+            })?,
             credentials_sealed: (!sealed.is_empty()).then_some(sealed),
             generation: 0,
         };
@@ -225,7 +229,7 @@ impl Server {
     async fn find(&self, id: &str, team: &str) -> Result<Environment, Status> {
         let (id, team): (EnvironmentId, TeamId) = (parse(id)?, parse(team)?);
         let env =
-            self.context.store.get_environment(&Scope::system("a member's command"), id).await.map_err(refused)?;
+            self.context.store.get_environment(&Scope::system("a member's command"), id).await.map_err(store_status)?;
         if env.team == team { Ok(env) } else { Err(Status::not_found("no such environment")) }
     }
 
@@ -235,13 +239,13 @@ impl Server {
         change: impl AsyncFnOnce(&Tx) -> stagely_store::Result<Outcome>,
     ) -> Answer<wire::EnvironmentResponse> {
         let store = &self.context.store;
-        let tx = store.begin().await.map_err(refused)?;
-        if change(&tx).await.map_err(refused)? == Outcome::Stale {
+        let tx = store.begin().await.map_err(store_status)?;
+        if change(&tx).await.map_err(store_status)? == Outcome::Stale {
             return Err(Status::aborted("the environment changed meanwhile: try again"));
         }
-        tx.wake(kind::ENVIRONMENT, env.id.uuid()).await.map_err(refused)?;
-        tx.commit().await.map_err(refused)?;
-        let env = store.get_environment(&Scope::system("a member's command"), env.id).await.map_err(refused)?;
+        tx.wake(kind::ENVIRONMENT, env.id.uuid()).await.map_err(store_status)?;
+        tx.commit().await.map_err(store_status)?;
+        let env = store.get_environment(&Scope::system("a member's command"), env.id).await.map_err(store_status)?;
         Ok(Response::new(wire::EnvironmentResponse { generation: u64::try_from(env.generation).unwrap_or(0) }))
     }
 }
@@ -254,11 +258,13 @@ fn refuse_absent(env: &Environment) -> Result<(), Status> {
 }
 
 fn generation(number: u64) -> Result<i64, Status> {
-    i64::try_from(number).map_err(|_| Status::invalid_argument("generation"))
+    let refused = || Status::invalid_argument(format!("`generation` is {number}: none is as large as that"));
+    i64::try_from(number).map_err(|_| refused())
 }
 
-fn instant(unix_micros: i64) -> Result<DateTime<Utc>, Status> {
-    DateTime::from_timestamp_micros(unix_micros).ok_or_else(|| Status::invalid_argument("no such time"))
+fn instant(field: &str, unix_micros: i64) -> Result<DateTime<Utc>, Status> {
+    let refused = || Status::invalid_argument(format!("`{field}` is {unix_micros}, which is outside of all time"));
+    DateTime::from_timestamp_micros(unix_micros).ok_or_else(refused)
 }
 
 fn parse<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T, Status> {
@@ -275,17 +281,21 @@ fn told(why: Refused) -> Status {
         Refused::Unable(_) => Status::failed_precondition(why.to_string()),
         Refused::Invalid(_) => Status::invalid_argument(why.to_string()),
         Refused::Account(failure) => Status::unavailable(failure.chain()),
-        Refused::Store(error) => refused(error),
+        Refused::Store(error) => store_status(error),
     }
 }
 
 /// The store's error as callers see it; the rest is in the log.
-fn refused(error: StoreError) -> Status {
+fn store_status(error: StoreError) -> Status {
     match error {
         StoreError::NotFound(what) => Status::not_found(format!("no such {what}")),
+        error if error.is_transient() => {
+            tracing::warn!(error = %chain(&error), "a command could not reach the database");
+            Status::unavailable("the database cannot be reached")
+        }
         error => {
-            tracing::warn!(%error, "a command could not be stored");
-            Status::unavailable("the database does not answer")
+            tracing::error!(error = %chain(&error), "a command failed");
+            Status::internal("internal error")
         }
     }
 }

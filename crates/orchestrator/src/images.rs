@@ -34,8 +34,8 @@ pub enum Refused {
 /// Wishes for an image. The same id again changes nothing.
 pub async fn bake(context: &Context, new: &NewImage) -> Result<(), Refused> {
     check_base_images(&new.base_images).map_err(Refused::Invalid)?;
-    let accounts = context.store.list_cloud_accounts(&Scope::system("bake an image")).await.map_err(Refused::Store)?;
-    let row = accounts.iter().find(|account| (account.id, account.team) == (new.account, new.team));
+    let row = context.store.find_cloud_account(&Scope::system("bake an image"), new.account).await;
+    let row = row.map_err(Refused::Store)?.filter(|account| account.team == new.team);
     let row = row.ok_or(Refused::NotThere("cloud account"))?;
     let account = context.clouds.of(new.account).await.map_err(Refused::Account)?;
     if let Some(why) = refusal(row.kind, account.cloud.capabilities(), new.arch) {

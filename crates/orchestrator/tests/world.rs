@@ -8,6 +8,7 @@ use stagely_cloud::Cloud;
 use stagely_domain::build;
 use stagely_domain::failure::Failure;
 use stagely_domain::id::{InstallationId, MachineId, ProjectId};
+use stagely_domain::spec::Platform;
 use stagely_proto::agent::Preview;
 use stagely_proto::agent::preview::Wish;
 use stagely_store::agents::{Enrolled, Observed, Phase};
@@ -137,7 +138,7 @@ impl World {
     /// Every image that was asked for gets built.
     async fn build(&self) {
         for job in self.db.store().list_open_builds(self.project).await.unwrap() {
-            let digit = if job.platform == "linux/amd64" { "1" } else { "2" };
+            let digit = if job.platform == Platform::Amd64 { "1" } else { "2" };
             let digest = format!("sha256:{}", digit.repeat(64));
             let tx = self.db.store().begin().await.unwrap();
             let _ = tx.set_build_state(job.id, job.state, build::State::Succeeded, Some(&digest), None).await.unwrap();

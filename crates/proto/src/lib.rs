@@ -1,6 +1,8 @@
 //! The wire contracts of Stagely, generated from `proto/`. Types of this crate stop at the border:
 //! a service parses them into `domain` types and replies from them.
 
+pub mod agent_wire;
+
 /// Frames between the agent and the hub.
 pub mod agent {
     #![allow(clippy::all, rustdoc::all, missing_docs)]

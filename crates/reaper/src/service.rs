@@ -6,6 +6,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use stagely_domain::clock::Clock;
+use stagely_domain::error_chain::chain;
 use stagely_proto::orchestrator::orchestrator_client::OrchestratorClient;
 use stagely_proto::orchestrator::{ExpireRequest, Sighting, SleepRequest};
 use stagely_proto::reaper::reaper_server::{Reaper as Api, ReaperServer};
@@ -72,7 +73,7 @@ impl Service for Reaper {
                 () = shutdown.cancelled() => return Ok(()),
             }
             if let Err(error) = self.round.run().await {
-                tracing::warn!(%error, "the reaper could not look at the environments");
+                tracing::warn!(error = %chain(&error), "the reaper could not look at the environments");
             }
         }
     }
@@ -143,7 +144,7 @@ struct Server(Arc<Round>);
 impl Api for Server {
     async fn run_now(&self, _: Request<RunNowRequest>) -> Result<Response<RunNowResponse>, Status> {
         let decided = self.0.run().await.map_err(|error| {
-            tracing::warn!(%error, "the reaper could not look at the environments");
+            tracing::warn!(error = %chain(&error), "the reaper could not look at the environments");
             Status::unavailable("the database does not answer")
         })?;
         Ok(Response::new(RunNowResponse { decided }))

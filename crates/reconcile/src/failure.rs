@@ -53,14 +53,18 @@ impl Failure {
     /// The message with every cause behind it.
     #[must_use]
     pub fn chain(&self) -> String {
-        let mut text = self.doing.clone();
-        let mut cause: Option<&(dyn std::error::Error + 'static)> =
-            self.source.as_deref().map(|source| source as &(dyn std::error::Error + 'static));
-        while let Some(error) = cause {
-            text.push_str(": ");
-            text.push_str(&error.to_string());
-            cause = error.source();
-        }
-        text
+        chain(self)
     }
+}
+
+/// The error and all its causes on one line. `domain::error_chain` has the same, on which this crate does not depend.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        next = cause.source();
+    }
+    text
 }

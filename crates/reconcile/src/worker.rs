@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::claim::{Claim, Next, WorkStore};
-use crate::failure::{ErrorClass, Failure};
+use crate::failure::{ErrorClass, Failure, chain};
 
 /// How a step ended well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,7 +54,8 @@ pub struct Options {
 }
 
 impl Options {
-    /// The numbers of `docs/architecture.md` for a process called `owner`.
+    /// The defaults for a process called `owner`: sixteen resources at a time, a lease of 15 s that is renewed every
+    /// 5 s, a look at the queue every second, half a second to end in, and twenty tries.
     #[must_use]
     pub fn new(owner: impl Into<String>) -> Self {
         Self {
@@ -286,17 +287,6 @@ fn jittered(longest: Duration) -> Duration {
 fn jitter(range: Duration) -> Duration {
     let random = uuid::Uuid::new_v4().as_u128() & 0xffff;
     range * u32::try_from(random).unwrap_or(0) / 0xffff
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        source = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

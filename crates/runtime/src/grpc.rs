@@ -17,13 +17,13 @@ use tonic::{Request, Status};
 pub const CALL_DEADLINE: Duration = Duration::from_secs(15);
 
 /// A lazy connection to another service.
-pub type Channel = InterceptedService<tonic::transport::Channel, Token>;
+pub type Channel = InterceptedService<tonic::transport::Channel, AddToken>;
 
-/// Shows the service token on the way out; asks for it on the way in.
+/// Adds the service token, if there is one, to each request that goes out.
 #[derive(Clone)]
-pub struct Token(Option<Secret>);
+pub struct AddToken(Option<Secret>);
 
-impl Interceptor for Token {
+impl Interceptor for AddToken {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
         if let Some(token) = &self.0 {
             let value = MetadataValue::try_from(format!("Bearer {}", token.reveal()))
@@ -34,11 +34,11 @@ impl Interceptor for Token {
     }
 }
 
-/// Refuses requests that do not carry the token.
+/// Refuses requests that come in without the service token; without one of our own, all are let in.
 #[derive(Clone)]
-struct Guard(Option<Secret>);
+struct RequireToken(Option<Secret>);
 
-impl Interceptor for Guard {
+impl Interceptor for RequireToken {
     fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {
         let Some(token) = &self.0 else { return Ok(request) };
         let given = request.metadata().get("authorization").and_then(|value| value.to_str().ok());
@@ -64,7 +64,7 @@ pub(crate) fn connect(url: &str, token: Option<&Secret>) -> anyhow::Result<Chann
         .timeout(CALL_DEADLINE)
         .http2_keep_alive_interval(Duration::from_secs(20))
         .connect_lazy();
-    Ok(InterceptedService::new(channel, Token(token.cloned())))
+    Ok(InterceptedService::new(channel, AddToken(token.cloned())))
 }
 
 pub(crate) struct Server {
@@ -78,7 +78,7 @@ impl Server {
         let (_reporter, health) = tonic_health::server::health_reporter();
         tonic::transport::Server::builder()
             .timeout(CALL_DEADLINE)
-            .layer(tonic::service::InterceptorLayer::new(Guard(self.token)))
+            .layer(tonic::service::InterceptorLayer::new(RequireToken(self.token)))
             .add_routes(routes.add_service(health))
             .serve_with_incoming_shutdown(TcpListenerStream::new(self.listener), self.shutdown.cancelled_owned())
             .await

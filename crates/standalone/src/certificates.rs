@@ -43,7 +43,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// third of its life left is written anew. The registry's is for `names`; with none, for those that it has.
 pub async fn ensure(settings: &Settings, store: &Store, names: &[String]) -> anyhow::Result<Files> {
     let directory = settings.common.state_dir.join("tls");
-    let keys = keyring(settings)?;
+    let common = &settings.common;
+    let keys = KeyRing::configured(common.encryption_keys.as_ref(), common.encryption_key.as_ref())?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let ca = Ca::load_or_create(store, &keys, Arc::clone(&clock)).await?;
     let tokens = SigningKey::ensure(store, &keys, clock.now()).await?;
@@ -92,14 +93,6 @@ fn put_due(directory: &Path, ca: &Ca, names: &[String]) -> anyhow::Result<Files>
     // Last: as long as it is another's, so are they.
     put(&at("ca.pem"), ca.pem())?;
     Ok(Files { ca: at("ca.pem"), edge_certificate: at("edge.pem"), edge_key: at("edge.key") })
-}
-
-fn keyring(settings: &Settings) -> anyhow::Result<KeyRing> {
-    match (&settings.common.encryption_keys, &settings.common.encryption_key) {
-        (Some(keys), _) => Ok(KeyRing::several(keys)?),
-        (None, Some(key)) => Ok(KeyRing::single(key)?),
-        (None, None) => anyhow::bail!("ENCRYPTION_KEY is not set"),
-    }
 }
 
 /// Replaces a certificate and its key. A pair that is left half written has no certificate, and is due.

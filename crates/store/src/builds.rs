@@ -7,6 +7,7 @@ use sea_orm::{ColumnTrait, Condition, DbBackend, EntityTrait, QueryFilter, Query
 use stagely_domain::build::{Job, State};
 use stagely_domain::failure::Failure;
 use stagely_domain::id::{BuildJobId, EnvironmentId, MachineId, ProjectId, RunId, TeamId};
+use stagely_domain::spec::Platform;
 
 use crate::entity::build_jobs;
 use crate::environments::Outcome;
@@ -27,8 +28,8 @@ pub struct BuildJob {
     pub run: RunId,
     /// The target's name.
     pub target: String,
-    /// `linux/amd64`, say.
-    pub platform: String,
+    /// What it is built for.
+    pub platform: Platform,
     /// What is to be built.
     pub spec: Job,
     /// Where it stands.
@@ -64,8 +65,8 @@ pub struct NewBuildJob {
     pub run: RunId,
     /// The target's name.
     pub target: String,
-    /// `linux/amd64`, say.
-    pub platform: String,
+    /// What it is built for.
+    pub platform: Platform,
     /// What is to be built.
     pub spec: Job,
     /// The digest of an image that an earlier job of the environment pushed and that will do; `spec` is then that
@@ -242,7 +243,7 @@ impl Tx {
                 new.environment.uuid().into(),
                 new.run.uuid().into(),
                 new.target.clone().into(),
-                new.platform.clone().into(),
+                new.platform.as_str().into(),
                 spec.into(),
                 new.reused.clone().into(),
             ],
@@ -316,7 +317,7 @@ fn build(row: build_jobs::Model) -> Result<BuildJob> {
         environment: EnvironmentId::from_uuid(row.env_id),
         run: RunId::from_uuid(row.run_id),
         target: row.target,
-        platform: row.platform,
+        platform: word::parse("build_jobs", id, "platform", &row.platform)?,
         spec: word::json("build_jobs", id, "spec", Some(row.spec))?.ok_or(missing)?,
         state: word::parse("build_jobs", id, "state", &row.state)?,
         machine: row.machine_id.map(MachineId::from_uuid),

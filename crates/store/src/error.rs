@@ -1,5 +1,7 @@
 //! What can go wrong with the database.
 
+use stagely_reconcile::{ErrorClass, Failure};
+
 /// A failure of a store operation.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -73,5 +75,33 @@ impl StoreError {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Connect(_) | Self::Query { .. })
+    }
+
+    /// What it means for a reconciler's step. A database that is away parks nothing, however long it takes: the rows
+    /// that it stopped are not woken when it is back.
+    #[must_use]
+    pub fn into_failure(self, doing: &'static str) -> Failure {
+        match self {
+            error @ Self::Fenced { .. } => Failure::new(ErrorClass::Fenced, doing, error),
+            error if error.is_transient() => Failure::new(ErrorClass::Transient, doing, error).never_parks(),
+            error => Failure::new(ErrorClass::Permanent, doing, error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use stagely_reconcile::ErrorClass;
+
+    use super::StoreError;
+
+    #[test]
+    fn a_database_that_is_away_parks_nothing_and_what_is_wrong_for_good_does() {
+        let away = StoreError::query("test", sea_orm::DbErr::Custom("away".to_owned())).into_failure("test");
+        assert_eq!((away.class, away.may_park), (ErrorClass::Transient, false));
+        let wrong = StoreError::NotFound("machine").into_failure("test");
+        assert_eq!((wrong.class, wrong.may_park), (ErrorClass::Permanent, true));
+        let stale = StoreError::Fenced { kind: "machine", key: uuid::Uuid::nil(), epoch: 1 }.into_failure("test");
+        assert_eq!(stale.class, ErrorClass::Fenced);
     }
 }

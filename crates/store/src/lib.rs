@@ -1,8 +1,11 @@
 //! The only crate that speaks SQL.
 //!
-//! Reads are methods of [`Store`]; every write is a method of [`Tx`], a short transaction. A reconciler's
+//! Reads are methods of [`Store`]; writes are methods of [`Tx`], a short transaction. A reconciler's
 //! `Tx` is begun with [`Store::fenced`], so that each of its writes starts with the check that it still
-//! holds the lease (docs/architecture.md, invariant 5). Rows are read through sea-orm entities that do not
+//! holds the lease (docs/architecture.md, invariant 5). A few writes need no transaction and are methods of
+//! [`Store`] too: each is a single statement that may be lost or repeated without harm ([`Store::touch_token`],
+//! [`Store::ensure_installation`], [`Store::ensure_partitions`], [`Store::note_sweep`], [`Store::forget_blind`],
+//! [`Store::notify_logs`]). Migrations are the other exception. Rows are read through sea-orm entities that do not
 //! leave this crate; one file per aggregate holds its methods and its types.
 
 pub mod accounts;

@@ -1,4 +1,4 @@
-//! What the git host is to show: one comment per environment, a check and a deployment per commit. The wish is
+//! What the git host is to show: one comment per pull request, a check and a deployment per commit. The wish is
 //! written with the change it tells of; a reconciler brings the git host there. Updated by the orchestrator.
 
 use sea_orm::{ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, QueryFilter, Statement};

@@ -135,7 +135,7 @@ impl Store {
         Ok(rows.map_err(reading)?.into_iter().map(project).collect())
     }
 
-    /// One cloud account.
+    /// One cloud account; also one that is deleted, whose machines may still be there and whose name is still shown.
     ///
     /// # Errors
     /// [`StoreError::NotFound`] when there is none, or it is another team's.
@@ -143,6 +143,16 @@ impl Store {
         let row = cloud_providers::Entity::find_by_id(id.uuid()).one(&self.db).await.map_err(reading)?;
         let account = row.map(account).transpose()?;
         account.filter(|account| scope.covers(account.team)).ok_or(StoreError::NotFound("cloud account"))
+    }
+
+    /// The cloud account of this id; `None` when it is deleted, or another team's, or there is none.
+    ///
+    /// # Errors
+    /// The database's error, or [`StoreError::Corrupt`].
+    pub async fn find_cloud_account(&self, scope: &Scope, id: CloudAccountId) -> Result<Option<CloudAccount>> {
+        let live = cloud_providers::Entity::find_by_id(id.uuid()).filter(cloud_providers::Column::DeletedAt.is_null());
+        let account = live.one(&self.db).await.map_err(reading)?.map(account).transpose()?;
+        Ok(account.filter(|account| scope.covers(account.team)))
     }
 
     /// The cloud accounts that are not deleted, oldest first.

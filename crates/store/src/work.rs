@@ -1,4 +1,4 @@
-//! The keyed work queue: five raw statements, checked in `tests/work.rs`. One row per resource, so a thousand
+//! The keyed work queue: eight raw statements, checked in `tests/work.rs`. One row per resource, so a thousand
 //! wakes are one row and no two replicas work on one resource at a time. Only Postgres' `now()` decides.
 
 use std::collections::HashMap;
@@ -43,25 +43,15 @@ impl Tx {
     /// # Errors
     /// The database's error.
     pub async fn wake(&self, kind: &'static str, key: Uuid) -> Result<()> {
-        self.wake_in(kind, key, Duration::ZERO).await
-    }
-
-    /// Makes a resource due after `delay`, unless it is due before.
-    ///
-    /// # Errors
-    /// The database's error.
-    pub async fn wake_in(&self, kind: &'static str, key: Uuid, delay: Duration) -> Result<()> {
         self.run(
             "wake",
-            "INSERT INTO work (kind, key, run_after) VALUES ($1, $2, now() + make_interval(secs => $3)) \
+            "INSERT INTO work (kind, key, run_after) VALUES ($1, $2, now()) \
              ON CONFLICT (kind, key) DO UPDATE SET wake_seq = work.wake_seq + 1, \
              run_after = least(work.run_after, excluded.run_after), parked = false",
-            [kind.into(), key.into(), delay.as_secs_f64().into()],
+            [kind.into(), key.into()],
         )
         .await?;
-        if delay.is_zero() {
-            self.run("notify", "SELECT pg_notify('work_' || $1, '')", [kind.into()]).await?;
-        }
+        self.run("notify", "SELECT pg_notify('work_' || $1, '')", [kind.into()]).await?;
         Ok(())
     }
 }

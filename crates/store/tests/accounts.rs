@@ -67,6 +67,7 @@ async fn an_account_in_use_is_not_deleted_and_one_that_is_deleted_loses_its_cred
     let db = &world.db;
     db.execute("UPDATE cloud_providers SET credentials_sealed = '\\x01'").await;
     assert_eq!(world.wish_for_a_machine().await, Outcome::Written);
+    assert!(db.store().find_cloud_account(&ALL, world.account).await.unwrap().is_some());
     assert_eq!(world.uses().await, Uses { machines: 1, projects: vec!["acme/shop".to_owned()], ..Uses::default() });
     assert_eq!(world.delete().await, Outcome::Stale);
     db.execute("UPDATE projects SET deleted_at = now()").await;
@@ -74,6 +75,7 @@ async fn an_account_in_use_is_not_deleted_and_one_that_is_deleted_loses_its_cred
     db.execute("UPDATE machines SET gone_at = now()").await;
     assert_eq!(world.delete().await, Outcome::Written);
     assert!(db.store().list_cloud_accounts(&ALL).await.unwrap().is_empty());
+    assert!(db.store().find_cloud_account(&ALL, world.account).await.unwrap().is_none());
     assert!(!db.store().has_cloud_account(world.account).await.unwrap());
     // What still names it can still read its name.
     let left = db.store().get_cloud_account(&ALL, world.account).await.unwrap();

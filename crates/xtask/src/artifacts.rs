@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 use ring::digest::{SHA256, digest};
 use tokio::process::Command;
 
-use crate::{cargo, packages, say, scratch, workspace};
+use crate::{cargo, packages, progress, scratch, workspace};
 
 /// The directory of the machine image, built once for its recipe.
 pub async fn image() -> anyhow::Result<PathBuf> {
@@ -32,7 +32,7 @@ async fn built(recipe: &str, name: &str, also: &str) -> anyhow::Result<PathBuf> 
     if directory.join("manifest.json").is_file() {
         return Ok(directory);
     }
-    say(format!("building the {name} from Debian's packages (about a minute)"));
+    progress(format!("building the {name} from Debian's packages (about a minute)"));
     let partial = directory.with_extension("partial");
     let _ = std::fs::remove_dir_all(&partial);
     std::fs::create_dir_all(&partial).with_context(|| format!("make {}", partial.display()))?;
@@ -46,7 +46,7 @@ async fn built(recipe: &str, name: &str, also: &str) -> anyhow::Result<PathBuf> 
 
 /// The agent's program: static, small, for amd64.
 pub async fn agent() -> anyhow::Result<PathBuf> {
-    say("building the agent's static program");
+    progress("building the agent's static program");
     const TARGET: &str = "x86_64-unknown-linux-gnu";
     let directory = workspace().join("target/agent");
     let status = cargo()
@@ -77,7 +77,7 @@ pub enum Beside {
 /// `stagelyd`, with the six services beside it. All packages are selected, as they are for `cargo xtask` itself: a part of
 /// them would compile what they need with fewer features once more.
 pub async fn stagelyd(beside: Beside) -> anyhow::Result<PathBuf> {
-    say("building the control plane");
+    progress("building the control plane");
     let tests: &[&str] = if beside == Beside::Tests { &["--tests"] } else { &[] };
     let status = cargo()
         .current_dir(workspace())

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::bail;
 use serde_json::json;
 
-use crate::tell;
+use crate::print_result;
 
 /// What to measure.
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -29,7 +29,7 @@ pub async fn run(bench: Bench, json: bool) -> anyhow::Result<()> {
         Bench::Clouds => clouds::measure().await?,
     };
     for promise in &promises {
-        tell(if json { promise.json() } else { promise.line() });
+        print_result(if json { promise.json() } else { promise.line() });
     }
     let broken = promises.iter().filter(|promise| !promise.holds).count();
     if broken > 0 {

@@ -8,7 +8,7 @@ use std::process::Stdio;
 use anyhow::{Context, bail, ensure};
 use tokio::process::Command;
 
-use crate::{cargo, say, tell, workspace};
+use crate::{cargo, print_result, progress, workspace};
 
 /// One way to break it.
 struct Variant {
@@ -128,7 +128,7 @@ async fn break_all(copy: &Path, environment: &[(&str, &str)]) -> anyhow::Result<
             bail!("no test noticed that {}", variant.what);
         }
         write(&text)?;
-        tell(format!("broken: {} ... noticed", variant.what));
+        print_result(format!("broken: {} ... noticed", variant.what));
     }
     Ok(())
 }
@@ -159,7 +159,7 @@ async fn passes(copy: &Path, variant: &Variant, environment: &[(&str, &str)]) ->
         command.envs(environment.iter().copied()).stdin(Stdio::null());
         command
     };
-    say(format!("cargo test {test}, in {}", copy.display()));
+    progress(format!("cargo test {test}, in {}", copy.display()));
     let built = cargo(&["--no-run"]).status().await.context("run cargo")?;
     ensure!(built.success(), "the copy in {} does not compile", copy.display());
     let ended = cargo(&["--", "--exact", test]).output().await.context("run cargo")?;

@@ -9,7 +9,7 @@ use anyhow::{Context, ensure};
 use tokio::process::Command;
 
 use crate::suites::{WHOLE, cargo_test, with_services};
-use crate::{artifacts, packages, say, scratch, tell, workspace};
+use crate::{artifacts, packages, print_result, progress, scratch, workspace};
 
 /// Clients of providers, and a server that stands for one, from PyPI.
 const CLIENTS: [&str; 3] = ["hcloud==2.27.0", "moto[ec2,server,ssm,sts]==5.2.5", "pydo==0.44.0"];
@@ -95,7 +95,9 @@ async fn providers(breadth: Breadth) -> anyhow::Result<()> {
     let mut doubles =
         vec!["--", "--ignored", "--test-threads=2", "--nocapture", "aws::", "digitalocean::", "hetzner::"];
     if documents.is_none() {
-        tell("not run: 2 checks of requests and answers with the providers' OpenAPI documents, which are not here");
+        print_result(
+            "not run: 2 checks of requests and answers with the providers' OpenAPI documents, which are not here",
+        );
         doubles.extend(["--skip", "openapi_document"]);
     }
     if breadth == Breadth::Tests {
@@ -176,7 +178,7 @@ async fn checker() -> anyhow::Result<PathBuf> {
 }
 
 async fn succeed(command: &mut Command) -> anyhow::Result<()> {
-    say(format!("{:?}", command.as_std()));
+    progress(format!("{:?}", command.as_std()));
     let status = command.stdin(Stdio::null()).status().await.context("start a program")?;
     ensure!(status.success(), "{:?} failed ({status})", command.as_std());
     Ok(())

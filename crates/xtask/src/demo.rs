@@ -12,7 +12,7 @@ use crate::artifacts::Beside;
 use crate::control_plane::Mode;
 use crate::pull_request::PullRequest;
 use crate::stack::Stack;
-use crate::{machine, rows, say, services, tell};
+use crate::{machine, print_result, progress, rows, services};
 
 /// The repository of the story.
 pub const REPO: &str = "octo/guestbook";
@@ -26,9 +26,9 @@ pub async fn run(once: bool, mode: Mode) -> anyhow::Result<()> {
     on_a_stack(mode, Beside::Nothing, async |stack| {
         let mut pull = first_push(stack).await?;
         second_push(stack, &mut pull).await?;
-        say(format!("the pull request says:\n{}", indented(&pull.comment())));
+        progress(format!("the pull request says:\n{}", indented(&pull.comment())));
         if !once {
-            say(format!("everything runs until Ctrl-C; the git host is {}", stack.host.api_url()));
+            progress(format!("everything runs until Ctrl-C; the git host is {}", stack.host.api_url()));
             // Only Ctrl-C ends this, and it ends the whole story.
             return std::future::pending().await;
         }
@@ -81,7 +81,7 @@ pub async fn first_push(stack: &Stack) -> anyhow::Result<PullRequest<'_>> {
     let (status, page) = stack.visit(&preview, "/").await?;
     let from_database = page.contains(sample::FIRST_ITEM) && sample::shows_version(&page, "one");
     ensure!(status == 200 && from_database, "the page is not made of the database's rows: {status} {page}");
-    tell(format!("preview ready: {}", stack.url(&preview)));
+    print_result(format!("preview ready: {}", stack.url(&preview)));
     waterfall(&pull, "first push (machine templates are there, no image was ever built)", taken).await?;
     Ok(pull)
 }
@@ -115,7 +115,7 @@ pub async fn second_push(stack: &Stack, pull: &mut PullRequest<'_>) -> anyhow::R
     let (_, page) = stack.visit(&preview, "/").await?;
     ensure!(sample::shows_version(&page, "two"), "the page does not show the second commit: {page}");
     ensure!(page.contains("Kept over the push"), "the data was not kept over the push: {page}");
-    tell("second commit is live, with the same data");
+    print_result("second commit is live, with the same data");
     waterfall(pull, "second push (the machine runs, builds have their cache)", taken).await
 }
 
@@ -126,19 +126,21 @@ pub async fn last(stack: &Stack, pull: &PullRequest<'_>) -> anyhow::Result<()> {
     nothing_left(stack, pull, &preview).await?;
     let violations = stack.host.violations();
     ensure!(violations.is_empty(), "requests outside GitHub's document: {violations:?}");
-    tell("closed: no process, directory or disk of a machine and no tag in the registry is left; the URL answers 410");
+    print_result(
+        "closed: no process, directory or disk of a machine and no tag in the registry is left; the URL answers 410",
+    );
     let tables = rows::OPEN.map(|(table, _)| table).join(", ");
-    tell(format!("closed: no open row of any team in {tables} (sweeps and the look at all routes go on)"));
-    tell("closed: every route in Redis is marked as gone and leads to no machine");
+    print_result(format!("closed: no open row of any team in {tables} (sweeps and the look at all routes go on)"));
+    print_result("closed: every route in Redis is marked as gone and leads to no machine");
     Ok(())
 }
 
 /// The newest run's phases.
 pub async fn waterfall(pull: &PullRequest<'_>, title: &str, whole: Duration) -> anyhow::Result<()> {
-    say(format!("{title}: {:.1} s from push to URL", whole.as_secs_f64()));
+    progress(format!("{title}: {:.1} s from push to URL", whole.as_secs_f64()));
     for phase in pull.run().await?["timeline"].as_array().into_iter().flatten() {
         if let (Some(name), Some(ms)) = (phase["name"].as_str(), phase["ms"].as_u64()) {
-            say(format!("  {name:<10} {:>8.2} s", Duration::from_millis(ms).as_secs_f64()));
+            progress(format!("  {name:<10} {:>8.2} s", Duration::from_millis(ms).as_secs_f64()));
         }
     }
     Ok(())

@@ -140,12 +140,12 @@ fn scratch() -> PathBuf {
 
 /// How it goes: a line for the person at the terminal.
 #[expect(clippy::print_stderr, reason = "a task tells what it does")]
-fn say(line: impl AsRef<str>) {
+fn progress(line: impl AsRef<str>) {
     eprintln!("{}", line.as_ref());
 }
 
 /// What came of it: a line that a program may read.
 #[expect(clippy::print_stdout, reason = "a task tells its outcome")]
-fn tell(line: impl AsRef<str>) {
+fn print_result(line: impl AsRef<str>) {
     println!("{}", line.as_ref());
 }

@@ -6,7 +6,7 @@ use std::process::Stdio;
 use anyhow::{Context, bail};
 use tokio::process::Command;
 
-use crate::say;
+use crate::progress;
 
 /// For tests with real services.
 pub const SERVICES: &[(&str, &str)] = &[
@@ -31,7 +31,7 @@ pub async fn ensure(wanted: &[(&str, &str)]) -> anyhow::Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
-    say(format!("installing Debian packages: {}", missing.join(" ")));
+    progress(format!("installing Debian packages: {}", missing.join(" ")));
     apt(&["update", "-qq"]).await?;
     let mut arguments = vec!["install", "-y", "-qq", "--no-install-recommends"];
     arguments.extend(missing);

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 use xtask::sample::{self, Files};
 
-use crate::say;
+use crate::progress;
 use crate::stack::Stack;
 
 /// How long removing may take: a grace period, hooks, and the machine.
@@ -84,7 +84,7 @@ impl<'s> PullRequest<'s> {
         let head: String = self.head.chars().take(12).collect();
         self.wait("an outcome", limit, |body| {
             if let Some(line) = body.lines().find(|line| line.starts_with("### ")).filter(|line| **line != last) {
-                say(format!("  comment: {}", line.trim_start_matches('#').trim()));
+                progress(format!("  comment: {}", line.trim_start_matches('#').trim()));
                 last = line.to_owned();
             }
             let told = body.contains("Preview: Live") || body.contains("Preview: Failed");

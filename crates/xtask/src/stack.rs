@@ -21,7 +21,7 @@ use xtask::registry::{Access, Registry, Running, Tls, free_address};
 use crate::artifacts::Beside;
 use crate::control_plane::{ControlPlane, Mode};
 use crate::services::Services;
-use crate::{artifacts, say, scratch, workspace};
+use crate::{artifacts, progress, scratch, workspace};
 
 /// The name by which machines reach this host's loopback (QEMU's user network).
 const HOST: &str = "10.0.2.2";
@@ -149,7 +149,7 @@ impl Stack {
 
         let control_plane = ControlPlane::start(&stagelyd, &file, &state, mode).await?;
         let token = ControlPlane::command(&stagelyd, &file, &["admin", "token", "--team", "demo"]).await?;
-        say(format!("the control plane is up (logs: {})", run.display()));
+        progress(format!("the control plane is up (logs: {})", run.display()));
         let qemu =
             qemu::Config { state_dir: state.join("qemu"), image_dir: image, agent_binary: agent, templates: true };
         let machines = Qemu::new(qemu, Arc::new(SystemClock))?;
@@ -195,7 +195,7 @@ impl Stack {
             sleep(Duration::from_millis(200)).await;
         }
         if begun.elapsed() > Duration::from_secs(1) {
-            say(format!("machine templates: {:.1} s, once", begun.elapsed().as_secs_f64()));
+            progress(format!("machine templates: {:.1} s, once", begun.elapsed().as_secs_f64()));
         }
         Ok(())
     }

@@ -11,7 +11,7 @@ use crate::control_plane::{Mode, SERVICES};
 use crate::demo::{self, REPO};
 use crate::pull_request::PullRequest;
 use crate::stack::Stack;
-use crate::{machine, say, tell};
+use crate::{machine, print_result, progress};
 
 /// How long a preview of the little application may take; it takes half a minute when nothing else runs.
 const LITTLE: Duration = Duration::from_secs(300);
@@ -39,7 +39,7 @@ pub async fn run(only: Option<&str>) -> anyhow::Result<()> {
         told.story("a push during a build", push_during_build(stack)).await?;
         told.story("asleep, and woken by a visit", sleep_and_wake(stack)).await?;
         stack.switch(Mode::Separate).await?;
-        say("the control plane is six processes now");
+        progress("the control plane is six processes now");
         told.story("close during boot", close_during(stack, "boot")).await?;
         told.story("close during build", close_during(stack, "build")).await?;
         told.story("close during deploy", close_during(stack, "deploy")).await?;
@@ -52,7 +52,7 @@ pub async fn run(only: Option<&str>) -> anyhow::Result<()> {
         }
         told.story("machines whose control plane is gone end themselves", abandoned(stack)).await?;
         ensure!(told.passed > 0, "no story's name contains {:?}", only.unwrap_or_default());
-        tell(format!("{} passed, 0 failed", told.passed));
+        print_result(format!("{} passed, 0 failed", told.passed));
         Ok(())
     })
     .await
@@ -71,7 +71,7 @@ impl Told<'_> {
         }
         let begun = Instant::now();
         story.await.with_context(|| format!("story: {name}"))?;
-        tell(format!("story: {name} ... ok ({} s)", begun.elapsed().as_secs()));
+        print_result(format!("story: {name} ... ok ({} s)", begun.elapsed().as_secs()));
         self.passed += 1;
         Ok(())
     }
@@ -263,7 +263,7 @@ async fn sleep_and_wake(stack: &Stack) -> anyhow::Result<()> {
         ensure!(begun.elapsed() < Duration::from_secs(60), "the preview does not wake");
         sleep(Duration::from_millis(50)).await;
     }
-    say(format!("  the page was there {:.1} s after the first visit", begun.elapsed().as_secs_f64()));
+    progress(format!("  the page was there {:.1} s after the first visit", begun.elapsed().as_secs_f64()));
     pull.says("Preview: Live", Duration::from_secs(60)).await?;
     pull.close_and_see_it_go().await
 }
@@ -335,7 +335,7 @@ async fn kills(stack: &Stack) -> anyhow::Result<()> {
         let killed = Instant::now();
         let host = pull.live(LITTLE).await?;
         shows(stack, &host, &version).await?;
-        say(format!("  killed {service}: live {:.1} s later", killed.elapsed().as_secs_f64()));
+        progress(format!("  killed {service}: live {:.1} s later", killed.elapsed().as_secs_f64()));
     }
     pull.close_and_see_it_go().await
 }
@@ -350,7 +350,7 @@ async fn abandoned(stack: &Stack) -> anyhow::Result<()> {
     loop {
         let left = machine::left(&stack.state);
         if left.is_empty() {
-            say(format!("  both machines were gone {} s after their control plane", begun.elapsed().as_secs()));
+            progress(format!("  both machines were gone {} s after their control plane", begun.elapsed().as_secs()));
             return Ok(());
         }
         ensure!(begun.elapsed() < Duration::from_secs(240), "still there: {left:?}");

@@ -6,7 +6,7 @@ use anyhow::{Context, bail};
 use tokio::time::Instant;
 
 use crate::services::Services;
-use crate::{Suite, broken, cargo, contract, packages, say, stories, tell, workspace};
+use crate::{Suite, broken, cargo, contract, packages, print_result, progress, stories, workspace};
 
 /// Crates whose tests beside the code need nothing outside.
 const UNIT: &[&str] = &[
@@ -67,13 +67,13 @@ pub async fn with_services(run: impl AsyncFnOnce(&[(&str, &str)]) -> anyhow::Res
 async fn timed(part: &str, run: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
     let begun = Instant::now();
     run.await?;
-    tell(format!("tests: {part} ... ok ({} s)", begun.elapsed().as_secs()));
+    print_result(format!("tests: {part} ... ok ({} s)", begun.elapsed().as_secs()));
     Ok(())
 }
 
 /// `cargo test` in the workspace; its output goes to the terminal.
 pub async fn cargo_test(arguments: &[&str], environment: &[(&str, &str)]) -> anyhow::Result<()> {
-    say(format!("cargo test {}", arguments.join(" ")));
+    progress(format!("cargo test {}", arguments.join(" ")));
     let mut command = cargo();
     command.current_dir(workspace()).args(["test", "--locked"]).args(arguments);
     command.envs(environment.iter().copied()).stdin(Stdio::null());

@@ -103,15 +103,15 @@ impl Session {
             Some(StreamName::Build(job)) => Some(job),
             _ => None,
         };
-        let found = match self.streams.len() {
-            MAX_STREAMS.. => None,
-            _ => tx.ensure_log_stream(self.machine, name, build).await?,
+        let (found, why_not) = match self.streams.len() {
+            MAX_STREAMS.. => (None, "it has too many logs"),
+            _ => (tx.ensure_log_stream(self.machine, name, build).await?, "its job is not one of this machine"),
         };
         let stream =
             found.map_or(Stream::Foreign { end: 0 }, |stream| Stream::Open { id: stream.id, end: stream.next_offset });
         if matches!(stream, Stream::Foreign { .. }) {
             let machine = self.machine;
-            tracing::warn!(machine.id = %machine, "a log of {machine} is not kept: no such job of this machine");
+            tracing::warn!(machine.id = %machine, "a log of {machine} is not kept: {why_not}");
         }
         self.streams.insert(name.to_owned(), stream);
         Ok(())

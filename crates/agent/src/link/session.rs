@@ -7,10 +7,12 @@ use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt as _, StreamExt as _};
 use http::{HeaderValue, header};
 use prost::Message as _;
+use stagely_domain::error_chain::chain;
 use stagely_domain::secret::Secret;
 use stagely_proto::agent::agent_frame::Body as Up;
 use stagely_proto::agent::hub_frame::Body as Down;
 use stagely_proto::agent::{AgentFrame, Hello, HubFrame, Renew, Welcome};
+use stagely_proto::agent_wire;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -26,10 +28,6 @@ use crate::backoff::{self, Backoff};
 use crate::credentials::{self, Granted};
 use crate::tls;
 
-/// The WebSocket subprotocol, and what the greeting's signature starts with.
-pub const PROTOCOL: &str = "stagely.agent.v1";
-/// The number in `Hello`.
-const PROTOCOL_NUMBER: u32 = 1;
 /// Chunks that are not full wait for so long, so that a chatty program does not make a frame per line.
 const LOG_PAUSE: Duration = Duration::from_millis(100);
 
@@ -82,7 +80,7 @@ pub async fn run(link: &mut Link, backoff: &mut Backoff) -> Close {
 async fn open(link: &Link) -> Result<Socket, Close> {
     let granted = link.granted.borrow().clone();
     let lost = |error: tls::Error| Close::Lost(chain(&error));
-    let uri = tls::url(&link.identity.hub_url, "/agent/v1/connect").map_err(lost)?;
+    let uri = tls::url(&link.identity.hub_url, agent_wire::CONNECT_PATH).map_err(lost)?;
     let stream = tls::connect(&uri, &granted.ca_pem, link.timing.handshake).await.map_err(lost)?;
     let address = uri.to_string().replacen("https://", "wss://", 1);
     let mut request = address.into_client_request().map_err(|error| Close::of_error(&error))?;
@@ -92,7 +90,7 @@ async fn open(link: &Link) -> Result<Socket, Close> {
     bearer.set_sensitive(true);
     let headers = request.headers_mut();
     headers.insert(header::AUTHORIZATION, bearer);
-    headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(PROTOCOL));
+    headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(agent_wire::SUBPROTOCOL));
     let config = WebSocketConfig::default()
         .read_buffer_size(8 * 1024)
         .write_buffer_size(4 * 1024)
@@ -112,10 +110,10 @@ async fn greet(link: &Link, sink: &mut Sink, source: &mut Source) -> Result<Welc
         return Err(Close::Lost("the hub did not start with a challenge".into()));
     };
     let machine_id = link.identity.machine_id.to_string();
-    let message = [PROTOCOL.as_bytes(), &challenge.nonce, machine_id.as_bytes()].concat();
+    let message = [agent_wire::SIGNATURE_CONTEXT, &challenge.nonce, machine_id.as_bytes()].concat();
     let signature = link.credentials.sign(&message).map_err(|error| Close::Lost(chain(&error)))?;
     let hello = Hello {
-        protocol: PROTOCOL_NUMBER,
+        protocol: agent_wire::PROTOCOL,
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
         machine_id,
         signature,
@@ -273,16 +271,4 @@ async fn next_frame(source: &mut Source) -> Result<HubFrame, Close> {
             Some(Ok(_)) => {}
         }
     }
-}
-
-/// An error with its causes, on one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }

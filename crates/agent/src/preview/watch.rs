@@ -1,6 +1,7 @@
 //! Watching over running services: the ingress follows containers that move, new containers' logs are followed,
 //! and what changes is reported under the same generation.
 
+use stagely_domain::error_chain::chain;
 use stagely_proto::agent::Preview;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
@@ -12,7 +13,7 @@ use crate::targets;
 /// Watches until called off.
 pub async fn run(
     machine: &Machine,
-    company: &ServiceLogs,
+    service_logs: &ServiceLogs,
     preview: &Preview,
     report: &mut Report,
     cancel: &CancellationToken,
@@ -27,10 +28,10 @@ pub async fn run(
             Ok(containers) => {
                 let addresses = targets::resolve(&containers, &preview.exposures);
                 machine.targets.replace(addresses);
-                company.attach_all(machine, &containers);
+                service_logs.attach_all(machine, &containers);
                 report.services(listening::statuses(&containers, &preview.exposures).await);
             }
-            Err(error) => warn!(%error, "cannot look at the services"),
+            Err(error) => warn!(error = %chain(&error), "cannot look at the services"),
         }
     }
 }

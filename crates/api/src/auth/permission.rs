@@ -4,6 +4,7 @@
 use axum::extract::FromRequestParts;
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
+use stagely_domain::error_chain::chain;
 use stagely_domain::id::TeamId;
 use stagely_domain::role::Role;
 use stagely_store::{AuditEntry, Authorized, Scope};
@@ -23,9 +24,6 @@ pub struct Member(pub Caller);
 
 /// May change projects, accounts and secrets.
 pub struct Admin(pub Caller);
-
-/// May change members and the team.
-pub struct Owner(pub Caller);
 
 impl Caller {
     /// Whose rows may be touched.
@@ -87,7 +85,7 @@ async fn authorize(parts: &Parts, app: &App, needed: Role) -> Result<Caller> {
     if authorized.touch_due
         && let Err(error) = app.store.touch_token(authorized.token).await
     {
-        tracing::warn!(error = crate::error::chain(&error), "the use of a token could not be noted");
+        tracing::warn!(error = chain(&error), "the use of a token could not be noted");
     }
     if authorized.role.allows(needed) { Ok(Caller(authorized)) } else { Err(ApiError::Forbidden(needed)) }
 }
@@ -113,13 +111,5 @@ impl FromRequestParts<App> for Admin {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self> {
         authorize(parts, app, Role::Admin).await.map(Self)
-    }
-}
-
-impl FromRequestParts<App> for Owner {
-    type Rejection = ApiError;
-
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self> {
-        authorize(parts, app, Role::Owner).await.map(Self)
     }
 }

@@ -8,6 +8,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use stagely_domain::account::{Credentials, Settings};
+use stagely_domain::error_chain::chain;
 use stagely_domain::id::{CloudAccountId, ImageId, MachineId};
 use stagely_domain::machine::{self, Provider};
 use stagely_domain::secret::Secret;
@@ -20,7 +21,7 @@ use stagely_store::{AuditEntry, Scope};
 
 use crate::App;
 use crate::auth::permission::{Admin, Caller, Viewer};
-use crate::error::{ApiError, Result, chain};
+use crate::error::{ApiError, Result};
 use crate::extract::{Json, Path};
 use crate::json::Page;
 use sight::{Change, Sight};
@@ -167,10 +168,9 @@ pub async fn delete(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// One that is not deleted: machines look those up, too.
+/// The team's account of this id.
 async fn find(app: &App, caller: &Caller, id: CloudAccountId) -> Result<tenants::CloudAccount> {
-    let rows = app.store.list_cloud_accounts(caller.scope()).await?;
-    rows.into_iter().find(|row| row.id == id).ok_or(ApiError::NotFound("cloud account"))
+    app.store.find_cloud_account(caller.scope(), id).await?.ok_or(ApiError::NotFound("cloud account"))
 }
 
 /// The account as it is to be, and which of its fields differ.
@@ -251,12 +251,11 @@ async fn made(app: &App, id: CloudAccountId) -> Result<Made> {
 /// Asks the provider, through the one service that talks to clouds, whether the account works; and whether it shows one of
 /// these machines and images.
 async fn verify(app: &App, account: &tenants::CloudAccount, made: Made) -> Result<bool> {
-    let json = |value: serde_json::Result<serde_json::Value>| value.unwrap_or_default();
     let request = VerifyAccountRequest {
         account_id: account.id.to_string(),
         team_id: account.team.to_string(),
-        kind: json(serde_json::to_value(account.kind)).as_str().unwrap_or_default().to_owned(),
-        settings: json(serde_json::to_value(&account.settings)).to_string(),
+        kind: account.kind.to_string(),
+        settings: serde_json::to_value(&account.settings).unwrap_or_default().to_string(),
         credentials_sealed: account.credentials_sealed.clone().unwrap_or_default(),
         machine_ids: made.machines.iter().map(MachineId::to_string).collect(),
         image_ids: made.images.iter().map(ImageId::to_string).collect(),

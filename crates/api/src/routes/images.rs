@@ -80,8 +80,7 @@ pub async fn create(
     Path(account): Path<CloudAccountId>,
     JsonOrDefault(new): JsonOrDefault<NewImage>,
 ) -> Result<Accepted> {
-    let accounts = app.store.list_cloud_accounts(caller.scope()).await?;
-    if !accounts.iter().any(|row| row.id == account) {
+    if app.store.find_cloud_account(caller.scope(), account).await?.is_none() {
         return Err(ApiError::NotFound("cloud account"));
     }
     let image = ImageId::generate();

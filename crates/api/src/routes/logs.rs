@@ -14,12 +14,13 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures::{Stream, StreamExt, stream};
 use serde::{Deserialize, Serialize};
+use stagely_domain::error_chain::chain;
 use stagely_domain::id::{BuildJobId, EnvironmentId, LogStreamId, MachineId};
 use stagely_store::{LogEntry, LogOwner, LogStream, Scope};
 
 use crate::App;
 use crate::auth::permission::Viewer;
-use crate::error::{ApiError, Result, chain};
+use crate::error::{ApiError, Result};
 use crate::extract::{Path, Query};
 use crate::json::{Page, Timestamp};
 

@@ -57,8 +57,7 @@ pub async fn create(
     if !is_repo(&new.repo) {
         return Err(unprocessable("`repo` is not an `owner/name` of GitHub"));
     }
-    let accounts = app.store.list_cloud_accounts(caller.scope()).await?;
-    if !accounts.iter().any(|account| account.id == new.cloud_account) {
+    if app.store.find_cloud_account(caller.scope(), new.cloud_account).await?.is_none() {
         return Err(unprocessable("`cloud_account` is none of the team's"));
     }
     let project = tenants::Project {

@@ -159,7 +159,7 @@ impl From<BuildView> for Build {
             id: row.id,
             run: row.run,
             target: row.target,
-            platform: row.platform,
+            platform: row.platform.as_str().to_owned(),
             state: row.state,
             machine: row.machine,
             image_digest: row.image_digest,

@@ -3,6 +3,7 @@ use serde_json::json;
 use stagely_domain::id::{BuildJobId, CloudAccountId, EnvironmentId, MachineId, RunId};
 use stagely_domain::machine::{Arch, Provider, Size};
 use stagely_domain::offering::Offering;
+use stagely_domain::spec::Platform;
 use stagely_domain::{build, machine, run};
 use stagely_store::{BuildView, MachineView, RunView};
 
@@ -34,7 +35,7 @@ fn build(building: Option<i64>, pushing: Option<i64>, finished: Option<i64>) -> 
         id: BuildJobId::generate(),
         run: RunId::generate(),
         target: "api".to_owned(),
-        platform: "linux/amd64".to_owned(),
+        platform: Platform::Amd64,
         state: build::State::Building,
         machine: None,
         image_digest: None,

@@ -19,7 +19,7 @@ fn job(state: State, machine: Option<MachineId>) -> Job {
         id: BuildJobId::generate(),
         environment: EnvironmentId::generate(),
         target: "backend".to_owned(),
-        arch: Some(Arch::Amd64),
+        arch: Arch::Amd64,
         size: Size::Medium,
         state,
         machine,
@@ -178,12 +178,6 @@ fn an_idle_builder_is_released_in_time_or_at_once_when_nobody_is_left() {
     assert_eq!(plan(&one, now()), release);
 }
 
-#[test]
-fn an_unknown_platform_fails_with_what_to_do() {
-    let odd = Job { arch: None, ..job(State::Queued, None) };
-    assert_eq!(moves(&plan(&snapshot(vec![odd], Vec::new()), now())), [(State::Failed, Some(Code::ConfigInvalid))]);
-}
-
 /// What carrying the plan out makes of the snapshot.
 fn apply(mut snapshot: Snapshot, ops: &[Op]) -> Snapshot {
     for op in ops {
@@ -229,14 +223,12 @@ fn apply(mut snapshot: Snapshot, ops: &[Op]) -> Snapshot {
     snapshot
 }
 
-type Shape = (usize, usize, i32, bool, Option<bool>, i64);
+type Shape = (usize, usize, i32, bool, bool, i64);
 
 fn any_snapshot() -> impl Strategy<Value = Snapshot> {
     let machines = prop::collection::vec((any::<bool>(), any::<bool>(), any::<bool>(), 0_i64..1200), 0..3);
-    let jobs = prop::collection::vec(
-        (0_usize..4, 0_usize..7, 0_i32..5, any::<bool>(), any::<Option<bool>>(), 0_i64..2000),
-        0..8,
-    );
+    let jobs =
+        prop::collection::vec((0_usize..4, 0_usize..7, 0_i32..5, any::<bool>(), any::<bool>(), 0_i64..2000), 0..8);
     (machines, jobs, any::<bool>(), 1_usize..5, 1_usize..3).prop_map(|(machines, jobs, wanted, room, max)| {
         let mut builders: Vec<_> = machines
             .into_iter()
@@ -261,7 +253,7 @@ fn shaped((state, told, attempt, wanted, arch, age): Shape, builders: &mut [Buil
     let machine = owner.as_ref().map(|owner| owner.id);
     let state = if machine.is_none() { State::Queued } else { state };
     let at = Some(now() - TimeDelta::seconds(age));
-    let arch = arch.map(|arm| if arm { Arch::Arm64 } else { Arch::Amd64 });
+    let arch = if arch { Arch::Arm64 } else { Arch::Amd64 };
     let job = Job { attempt, wanted, arch, assigned_at: at, building_at: at, ..job(state, machine) };
     // Only an agent that can be reached has ever said anything.
     if let Some(owner) = owner.filter(|owner| owner.reachable) {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use stagely_cloud::contract::{CASES, Purse, Trial};
 use stagely_cloud::{Capabilities, Offering};
 use stagely_domain::cost::Money;
-use stagely_domain::machine::{Arch, Provider};
+use stagely_domain::machine::Provider;
 
 use crate::ClientError;
 
@@ -39,11 +39,7 @@ impl Plan {
         let mut machines: BTreeMap<&'static str, Machines> = BTreeMap::new();
         let asked = CASES.iter().filter(|case| case.not_asked(capabilities, offerings).is_none());
         for &arch in asked.flat_map(|case| case.starts).filter(|arch| capabilities.arches.contains(arch)) {
-            let name = match arch {
-                Arch::Amd64 => "amd64",
-                Arch::Arm64 => "arm64",
-            };
-            let one = machines.entry(name).or_insert_with(|| {
+            let one = machines.entry(arch.as_str()).or_insert_with(|| {
                 let tried: Vec<Offering> = Trial::tried(offerings, arch).into_iter().cloned().collect();
                 let worst = tried.iter().map(|offering| purse.worst_micros(offering));
                 let worst_micros = worst.reduce(|one, other| Some(one?.max(other?))).flatten();

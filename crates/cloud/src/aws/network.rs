@@ -34,7 +34,7 @@ pub(super) struct Subnets(Mutex<Option<Vec<Subnet>>>);
 
 /// The groups that are known to be there with the rules that we want.
 #[derive(Default)]
-pub(super) struct Groups(Mutex<HashMap<(InstallationId, &'static str, String), String>>);
+pub(super) struct Groups(Mutex<HashMap<(InstallationId, Role, String), String>>);
 
 impl Aws {
     /// One subnet for each zone: those of the account's settings, or the default VPC's.
@@ -100,7 +100,7 @@ impl Aws {
     /// The group, made or corrected where needed. One call at a time asks; the others wait for it.
     pub(super) async fn group(&self, whose: InstallationId, role: Role, port: u16, vpc: &str) -> Result<String> {
         let mut known = self.groups.0.lock().await;
-        let key = (whose, tags::role(role), vpc.to_owned());
+        let key = (whose, role, vpc.to_owned());
         if let Some(id) = known.get(&key) {
             return Ok(id.clone());
         }
@@ -208,7 +208,7 @@ fn is_wanted(zone: &str, locations: &[String]) -> bool {
 
 /// `stagely-ins-…-preview`: unique in a VPC, as names of groups must be.
 fn name(whose: InstallationId, role: Role) -> String {
-    format!("stagely-{}-{}", whose.label(), tags::role(role))
+    format!("stagely-{}-{role}", whose.label())
 }
 
 /// What must be let in beside what is, and what is and must not.

@@ -38,7 +38,7 @@ pub(super) struct Tags {
 impl Tags {
     /// Whether an image is to be made of it.
     pub(super) fn bakes(&self) -> bool {
-        self.role.as_deref() == Some(role(Role::Bake))
+        self.role.as_deref() == Some(Role::Bake.as_str())
     }
 
     /// What a machine that is asked for will be.
@@ -49,7 +49,7 @@ impl Tags {
             environment: request.environment,
             expires_at: request.expires_at,
             port: request.config.ingress_port,
-            role: Some(role(request.role).to_owned()),
+            role: Some(request.role.to_string()),
         }
     }
 
@@ -106,16 +106,8 @@ pub(super) fn shared(installation: InstallationId, kind: ResourceType, role: Rol
     TagSpecification::builder()
         .resource_type(kind)
         .tags(tag(INSTALLATION, installation.to_string()))
-        .tags(tag(ROLE, self::role(role).to_owned()))
+        .tags(tag(ROLE, role.to_string()))
         .build()
-}
-
-pub(super) const fn role(role: Role) -> &'static str {
-    match role {
-        Role::Preview => "preview",
-        Role::Builder => "builder",
-        Role::Bake => "bake",
-    }
 }
 
 /// Finds what carries this tag.

@@ -42,29 +42,21 @@ pub(super) struct Tags {
     pub(super) hold: Option<String>,
 }
 
-/// The role of a machine that an image is made of.
-const BAKE: &str = "bake";
-
 impl Tags {
     /// Whether an image is to be made of it.
     pub(super) fn bakes(&self) -> bool {
-        self.role == BAKE
+        self.role == Role::Bake.as_str()
     }
 
     /// What a machine that is asked for will be.
     pub(super) fn of(request: &CreateRequest) -> Self {
-        let role = match request.role {
-            Role::Preview => "preview",
-            Role::Builder => "builder",
-            Role::Bake => BAKE,
-        };
         Self {
             machine: request.machine,
             installation: request.installation,
             environment: request.environment,
             expires_at: request.expires_at,
             port: request.config.ingress_port,
-            role: role.to_owned(),
+            role: request.role.to_string(),
             root: None,
             hold: None,
         }

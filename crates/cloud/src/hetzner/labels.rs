@@ -27,9 +27,6 @@ const SERVER: &str = "stagely-server";
 /// Set by a person on what must stay.
 const HOLD: &str = "stagely-hold";
 
-/// The role of a machine that an image is made of.
-const BAKE: &str = "bake";
-
 /// All that a machine is. Every value is an id, a number or a name of the provider's: none needs quoting.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Tags {
@@ -50,11 +47,6 @@ pub(super) struct Tags {
 impl Tags {
     /// What a machine that is asked for will be.
     pub(super) fn of(request: &CreateRequest, server_type: &str, location: &str) -> Self {
-        let role = match request.role {
-            Role::Preview => "preview",
-            Role::Builder => "builder",
-            Role::Bake => BAKE,
-        };
         Self {
             machine: request.machine,
             installation: request.installation,
@@ -63,7 +55,7 @@ impl Tags {
             port: request.config.ingress_port,
             place: Some((server_type.to_owned(), location.to_owned())),
             server: None,
-            role: Some(role.to_owned()),
+            role: Some(request.role.to_string()),
             hold: None,
         }
     }
@@ -88,7 +80,7 @@ impl Tags {
 
     /// Whether an image is to be made of it.
     pub(super) fn bakes(&self) -> bool {
-        self.role.as_deref() == Some(BAKE)
+        self.role.as_deref() == Some(Role::Bake.as_str())
     }
 
     pub(super) fn labels(&self) -> Labels {

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use stagely_domain::clock::Clock;
-use stagely_domain::id::{ImageId, MachineId};
+use stagely_domain::id::MachineId;
 use stagely_domain::machine::Role;
 
 use crate::testing::{Chance, Doom};
@@ -104,13 +104,6 @@ impl SimCloud {
     /// The truth: every image that it ever had, the oldest first.
     pub fn pictures(&self) -> Vec<Picture> {
         self.settled().pictures.clone()
-    }
-
-    /// A person says that an image must stay, or may go.
-    pub fn hold_image(&self, image: ImageId, hold: bool) {
-        for picture in self.settled().pictures.iter_mut().filter(|picture| picture.image == image) {
-            picture.hold = hold;
-        }
     }
 
     /// Whether a create is still to take effect.

@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, ReadBuf, ReadHalf, WriteHalf};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
-use crate::upstream::head::Framing;
+use crate::upstream::head::AnswerFraming;
 use crate::upstream::{Connection, Key, Pool, Upload};
 
 const PIECE: usize = 32 * 1024;
@@ -63,14 +63,14 @@ impl Body {
         reader: ReadHalf<TlsStream<TcpStream>>,
         buffer: BytesMut,
         upload: Option<Upload>,
-        framing: Framing,
+        framing: AnswerFraming,
         back: Option<Return>,
     ) -> Self {
         let state = match framing {
-            Framing::None | Framing::Length(0) => Reading::Done,
-            Framing::Length(length) => Reading::Length(length),
-            Framing::Chunked => Reading::ChunkSize,
-            Framing::Eof => Reading::Eof,
+            AnswerFraming::None | AnswerFraming::Length(0) => Reading::Done,
+            AnswerFraming::Length(length) => Reading::Length(length),
+            AnswerFraming::Chunked => Reading::ChunkSize,
+            AnswerFraming::Eof => Reading::Eof,
         };
         let mut streamed = Streamed { reader: Some(reader), buffer, upload, state, back };
         if matches!(streamed.state, Reading::Done) {

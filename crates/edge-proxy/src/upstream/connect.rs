@@ -44,7 +44,7 @@ pub struct Key {
 pub struct Connection {
     pub reader: ReadHalf<TlsStream<TcpStream>>,
     pub writer: WriteHalf<TlsStream<TcpStream>>,
-    /// Bytes of the next answer that came with the last; there are none between requests.
+    /// Whether it was just opened; false for one from the pool, which the machine may have closed meanwhile.
     pub fresh: bool,
 }
 

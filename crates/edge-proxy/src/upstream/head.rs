@@ -12,7 +12,7 @@ const MAX_FIELDS: usize = 128;
 
 /// How an answer's body ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Framing {
+pub enum AnswerFraming {
     None,
     Length(u64),
     Chunked,
@@ -25,7 +25,7 @@ pub enum Framing {
 pub struct Head {
     pub status: StatusCode,
     pub fields: HeaderMap,
-    pub framing: Framing,
+    pub framing: AnswerFraming,
     /// Whether the connection may be used again.
     pub keeps: bool,
 }
@@ -83,12 +83,12 @@ fn parse(bytes: &[u8], method: &Method) -> Result<Head, UpstreamError> {
     let closes = fields.get_all(CONNECTION).iter().any(|value| {
         value.to_str().is_ok_and(|list| list.split(',').any(|word| word.trim().eq_ignore_ascii_case("close")))
     });
-    let keeps = !closes && response.version == Some(1) && framing != Framing::Eof;
+    let keeps = !closes && response.version == Some(1) && framing != AnswerFraming::Eof;
     Ok(Head { status, fields, framing, keeps })
 }
 
 /// RFC 9112, section 6.3, and stricter: a message has one length, said once.
-fn framing(status: StatusCode, fields: &HeaderMap, method: &Method) -> Result<Framing, UpstreamError> {
+fn framing(status: StatusCode, fields: &HeaderMap, method: &Method) -> Result<AnswerFraming, UpstreamError> {
     let (mut lengths, mut codings) = (fields.get_all(CONTENT_LENGTH).iter(), fields.get_all(TRANSFER_ENCODING).iter());
     let (length, coding) = (lengths.next(), codings.next());
     if lengths.next().is_some() || codings.next().is_some() || (length.is_some() && coding.is_some()) {
@@ -99,26 +99,26 @@ fn framing(status: StatusCode, fields: &HeaderMap, method: &Method) -> Result<Fr
         || status == StatusCode::NO_CONTENT
         || status == StatusCode::NOT_MODIFIED;
     let framing = match (length, coding) {
-        (_, Some(coding)) if coding.as_bytes().eq_ignore_ascii_case(b"chunked") => Framing::Chunked,
+        (_, Some(coding)) if coding.as_bytes().eq_ignore_ascii_case(b"chunked") => AnswerFraming::Chunked,
         (_, Some(_)) => return Err(UpstreamError::Malformed("its transfer coding is not known")),
         (Some(length), None) => {
             let digits =
                 length.to_str().ok().filter(|text| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()));
             let length = digits.and_then(|text| text.parse().ok());
-            Framing::Length(length.ok_or(UpstreamError::Malformed("its length is not a number"))?)
+            AnswerFraming::Length(length.ok_or(UpstreamError::Malformed("its length is not a number"))?)
         }
-        (None, None) => Framing::Eof,
+        (None, None) => AnswerFraming::Eof,
     };
-    Ok(if bodiless { Framing::None } else { framing })
+    Ok(if bodiless { AnswerFraming::None } else { framing })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Framing, read_head};
+    use super::{AnswerFraming, read_head};
     use bytes::BytesMut;
     use http::Method;
 
-    async fn read(text: &str, method: Method) -> Result<Framing, String> {
+    async fn read(text: &str, method: Method) -> Result<AnswerFraming, String> {
         let mut buffer = BytesMut::new();
         let head = read_head(&mut text.as_bytes(), &mut buffer, &method).await;
         head.map(|head| head.framing).map_err(|error| error.to_string())
@@ -127,16 +127,16 @@ mod tests {
     #[tokio::test]
     async fn framing_is_one_thing_or_refused() {
         let good = [
-            ("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n", Framing::Length(5)),
-            ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", Framing::Chunked),
-            ("HTTP/1.1 200 OK\r\n\r\n", Framing::Eof),
-            ("HTTP/1.1 204 No Content\r\n\r\n", Framing::None),
-            ("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", Framing::Length(0)),
+            ("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n", AnswerFraming::Length(5)),
+            ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", AnswerFraming::Chunked),
+            ("HTTP/1.1 200 OK\r\n\r\n", AnswerFraming::Eof),
+            ("HTTP/1.1 204 No Content\r\n\r\n", AnswerFraming::None),
+            ("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", AnswerFraming::Length(0)),
         ];
         for (text, wanted) in good {
             assert_eq!(read(text, Method::GET).await, Ok(wanted), "{text}");
         }
-        assert_eq!(read("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n", Method::HEAD).await, Ok(Framing::None));
+        assert_eq!(read("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n", Method::HEAD).await, Ok(AnswerFraming::None));
         for bad in [
             "HTTP/1.1 200 OK\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n",
             "HTTP/1.1 200 OK\r\ncontent-length: 5\r\ncontent-length: 5\r\n\r\n",

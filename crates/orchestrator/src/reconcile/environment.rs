@@ -35,7 +35,7 @@ pub struct Environments {
 
 /// Things done in one activation before others get their turn.
 const MAX_OPS: usize = 16;
-/// How often an environment at rest is compared with its pull request.
+/// How long an environment at rest is left alone after it was compared with its pull request.
 const COMPARE: TimeDelta = TimeDelta::minutes(5);
 
 #[async_trait]

@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 use sea_orm::{ConnectionTrait, DbBackend, FromQueryResult, QueryResult, Statement};
 use stagely_domain::failure::Failure;
 use stagely_domain::id::{BuildJobId, EnvironmentId, MachineId, RunId};
+use stagely_domain::spec::Platform;
 use stagely_domain::{build, run};
 use uuid::Uuid;
 
@@ -22,7 +23,7 @@ pub struct RunView {
     pub generation: i64,
     /// The commit.
     pub sha: String,
-    /// What started it: `opened`, `pushed`, `redeploy`, say.
+    /// What started it: `opened`, `push`, `redeploy` or `machine_lost`.
     pub cause: run::Cause,
     /// Where it stands.
     pub state: run::State,
@@ -47,8 +48,8 @@ pub struct BuildView {
     pub run: RunId,
     /// The build's name in `stagely.yaml`.
     pub target: String,
-    /// `linux/amd64`, say.
-    pub platform: String,
+    /// What it is built for.
+    pub platform: Platform,
     /// Where it stands.
     pub state: build::State,
     /// The builder.
@@ -163,7 +164,7 @@ fn build_view(row: &QueryResult) -> Result<BuildView> {
         id: BuildJobId::from_uuid(row.id),
         run: RunId::from_uuid(row.run_id),
         target: row.target,
-        platform: row.platform,
+        platform: word::parse("build_jobs", row.id, "platform", &row.platform)?,
         state: word::parse("build_jobs", row.id, "state", &row.state)?,
         machine: row.machine_id.map(MachineId::from_uuid),
         image_digest: row.image_digest,

@@ -5,7 +5,7 @@ use serde::Deserialize;
 
 use super::{Promise, REPETITIONS, Samples};
 use crate::services::Services;
-use crate::{cargo, say, workspace};
+use crate::{cargo, progress, workspace};
 
 /// Seconds that a sweep of the larger account may take.
 const TIME: f64 = 30.0;
@@ -53,7 +53,7 @@ async fn sweeps(services: &Services) -> anyhow::Result<Vec<Account>> {
     command.args(["--test", "main", "--", "--ignored", "--nocapture", "--test-threads=1", "scale::"]);
     command.env("STAGELY_TEST_DATABASE_URL", &services.postgres_url);
     command.env("STAGELY_TEST_REDIS_URL", &services.redis_url);
-    say("cargo test scale::, optimized");
+    progress("cargo test scale::, optimized");
     let ended = command.stderr(std::process::Stdio::inherit()).output().await.context("run cargo")?;
     let told = String::from_utf8_lossy(&ended.stdout);
     ensure!(ended.status.success(), "the sweeps failed:\n{told}");

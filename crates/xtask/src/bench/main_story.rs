@@ -19,7 +19,7 @@ use crate::artifacts::Beside;
 use crate::control_plane::Mode;
 use crate::pull_request::PullRequest;
 use crate::stack::Stack;
-use crate::{artifacts, demo, machine, say};
+use crate::{artifacts, demo, machine, progress};
 
 /// Phases that are ours alone; the others wait for builds, boots and containers.
 const OURS: [&str; 5] = ["queue", "read", "builder", "routed", "proved"];
@@ -69,7 +69,7 @@ async fn boots_in(directory: &Path) -> anyhow::Result<Vec<Promise>> {
         let created = fresh.create(&contract::request(InstallationId::generate(), &SystemClock)).await?;
         restored.add(begun.elapsed());
         fresh.delete(&created.id).await?;
-        say(format!("boot: cold {cold}, restored {restored}"));
+        progress(format!("boot: cold {cold}, restored {restored}"));
     }
     let ratio = cold.median().as_secs_f64() / restored.median().as_secs_f64();
     Ok(vec![

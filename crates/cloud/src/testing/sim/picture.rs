@@ -26,8 +26,6 @@ pub struct Picture {
     pub ready_at: DateTime<Utc>,
     /// When it was there no more.
     pub ended: Option<DateTime<Utc>>,
-    /// Whether a person has said that it must stay.
-    pub hold: bool,
     shown_from: DateTime<Utc>,
 }
 
@@ -75,7 +73,6 @@ impl Inside {
             born: now,
             ready_at: now + self.chance.span(self.habits.images_in),
             ended: None,
-            hold: false,
             shown_from: now + self.chance.span(self.habits.shows_after),
         });
         Ok(CaptureProgress::InProgress)
@@ -95,7 +92,7 @@ impl Inside {
             machine: None,
             image: Some(one.image),
             created_at: Some(one.born),
-            hold: one.hold,
+            hold: false,
         })
     }
 

@@ -91,7 +91,7 @@ fn overlay(context: &Context, env: &Environment, spec: &Resolved, builds: &[Buil
     for service in &spec.services {
         services.insert(service.clone(), json!({"environment": variables}));
     }
-    let platform = Platform::of(spec.spec.preview.arch).as_str();
+    let platform = Platform::of(spec.spec.preview.arch);
     let runs_here = |job: &&BuildJob| job.platform == platform && job.image_digest.is_some();
     for target in &spec.targets {
         let job = builds.iter().filter(runs_here).find(|job| job.target == target.name);

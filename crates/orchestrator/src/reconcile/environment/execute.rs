@@ -175,8 +175,7 @@ async fn ask_builds(context: &Context, fence: &Fence, snapshot: &Snapshot) -> Re
                 timeout_secs: target.timeout_secs,
             };
             let same = earlier.iter().find(|job| {
-                (&job.target, job.platform.as_str()) == (&target.name, platform.as_str())
-                    && wanted.reads_the_same_as(&job.spec)
+                (&job.target, job.platform) == (&target.name, *platform) && wanted.reads_the_same_as(&job.spec)
             });
             jobs.push(NewBuildJob {
                 id: BuildJobId::generate(),
@@ -185,7 +184,7 @@ async fn ask_builds(context: &Context, fence: &Fence, snapshot: &Snapshot) -> Re
                 environment: env.id,
                 run: run.id,
                 target: target.name.clone(),
-                platform: platform.as_str().to_owned(),
+                platform: *platform,
                 reused: same.and_then(|job| job.image_digest.clone()),
                 spec: same.map_or(wanted, |job| job.spec.clone()),
             });

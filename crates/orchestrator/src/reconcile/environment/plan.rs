@@ -94,8 +94,10 @@ const SILENCE: TimeDelta = TimeDelta::seconds(120);
 pub const LOST: TimeDelta = TimeDelta::minutes(10);
 /// How long a preview must have been live for its lost machine to be replaced.
 const STEADY: TimeDelta = TimeDelta::minutes(5);
-/// How often a resting environment is compared with its pull request.
+/// How soon to look again at an environment for which nothing is under way. Each look may compare it with its pull
+/// request.
 const RESTING: Duration = Duration::from_secs(300);
+/// How soon to look again at one that waits for something outside.
 const SOON: Duration = Duration::from_secs(5);
 
 impl Snapshot {

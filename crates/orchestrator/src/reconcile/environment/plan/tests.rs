@@ -9,7 +9,7 @@ use stagely_domain::id::{BuildJobId, CloudAccountId, EnvironmentId, MachineId, P
 use stagely_domain::machine::{self, Arch, Role, Size};
 use stagely_domain::route;
 use stagely_domain::run;
-use stagely_domain::spec::{Reading, RepoPath, Resolved, resolve};
+use stagely_domain::spec::{Platform, Reading, RepoPath, Resolved, resolve};
 use stagely_store::agents::{Agent, Observed, Phase};
 use stagely_store::builds::BuildJob;
 use stagely_store::environments::{Environment, Power, Presence, PullRequest};
@@ -171,7 +171,7 @@ fn job(snapshot: &Snapshot, state: build::State) -> BuildJob {
         environment: snapshot.env.id,
         run: RunId::generate(),
         target: "web".into(),
-        platform: "linux/amd64".into(),
+        platform: Platform::Amd64,
         spec: build::Job {
             sha: String::new(),
             source: None,
