@@ -12,11 +12,11 @@ use stagely_domain::run;
 use stagely_domain::spec::Resolved;
 use stagely_forge::{Check, CheckStatus, Conclusion, Deployment, DeploymentState, markdown};
 use stagely_reconcile::{ErrorClass, Failure};
-use stagely_store::Tx;
-use stagely_store::environments::{Environment, Power, Presence};
+use stagely_store::environments::Environment;
 use stagely_store::machines::Machine;
 use stagely_store::posts::{Kind, Post};
 use stagely_store::work::kind;
+use stagely_store::{Power, Presence, Tx};
 
 use crate::context::{Context, stored};
 use crate::reconcile::environment::plan::Snapshot;

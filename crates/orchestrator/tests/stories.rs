@@ -11,7 +11,7 @@ use stagely_domain::machine::Arch;
 use stagely_domain::offering::{Offering, Price};
 use stagely_forge::testing::Status;
 use stagely_proto::agent::preview::Wish;
-use stagely_store::environments::Power;
+use stagely_store::Power;
 use uuid::{NoContext, Timestamp, Uuid};
 
 use crate::git_host::{self, REPO, host};

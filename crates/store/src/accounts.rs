@@ -5,9 +5,8 @@ use sea_orm::{ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, QueryFilter,
 use stagely_domain::id::{CloudAccountId, TeamId};
 
 use crate::entity::cloud_providers;
-use crate::environments::Outcome;
 use crate::tenants::CloudAccount;
-use crate::{Result, Scope, Store, StoreError, Tx};
+use crate::{Outcome, Result, Scope, Store, StoreError, Tx};
 
 /// What would miss an account.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -9,7 +9,7 @@ mod facts;
 mod observed;
 
 pub use enrolment::{Enrolled, Prepared};
-pub use facts::{AgentChange, AgentWatch, Noted};
+pub use facts::{AgentChange, AgentWatch};
 pub use observed::{BuildFact, Observed, Phase, Service, Step};
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -17,7 +17,7 @@ use sea_orm::{ConnectionTrait, DbBackend, QueryResult, Statement};
 use stagely_domain::id::{EnvironmentId, MachineId, ProjectId, TeamId};
 use stagely_domain::machine::Role;
 
-use crate::{Result, Store, StoreError, Tx, word};
+use crate::{Outcome, Result, Store, StoreError, Tx, word};
 
 /// The agent of one machine, with what of the machine's own row decides about it.
 #[derive(Debug, Clone, PartialEq)]
@@ -67,15 +67,6 @@ pub struct SealedWish {
     pub generation: u64,
     /// The encoded `Desired`, sealed.
     pub sealed: Vec<u8>,
-}
-
-/// What became of a new wish.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wished {
-    /// It is stored.
-    Written,
-    /// The same generation or a newer one was there already, or the agent is revoked.
-    Stale,
 }
 
 impl Store {
@@ -133,13 +124,14 @@ impl Store {
 }
 
 impl Tx {
-    /// Stores a wish unless a newer one is there, and tells every hub (channel `agent_desired`).
+    /// Stores a wish and tells every hub (channel `agent_desired`). Stale when the same generation or a newer one is there
+    /// already, or the agent is revoked.
     ///
     /// # Errors
     /// [`StoreError::NotFound`] when the machine's enrolment was never prepared.
-    pub async fn set_wish(&self, machine: MachineId, wish: &SealedWish) -> Result<Wished> {
+    pub async fn set_wish(&self, machine: MachineId, wish: &SealedWish) -> Result<Outcome> {
         let doing = |source| StoreError::query("store a machine's wish", source);
-        let Ok(generation) = i64::try_from(wish.generation) else { return Ok(Wished::Stale) };
+        let Ok(generation) = i64::try_from(wish.generation) else { return Ok(Outcome::Stale) };
         let update = Statement::from_sql_and_values(
             DbBackend::Postgres,
             "UPDATE agent_connections SET desired_generation = $2, desired_sealed = $3 \
@@ -148,7 +140,7 @@ impl Tx {
         );
         if self.inner.execute_raw(update).await.map_err(doing)?.rows_affected() == 1 {
             self.inner.execute_unprepared("NOTIFY agent_desired").await.map_err(doing)?;
-            return Ok(Wished::Written);
+            return Ok(Outcome::Written);
         }
         let find = Statement::from_sql_and_values(
             DbBackend::Postgres,
@@ -156,7 +148,7 @@ impl Tx {
             [machine.uuid().into()],
         );
         match self.inner.query_one_raw(find).await.map_err(doing)? {
-            Some(_) => Ok(Wished::Stale),
+            Some(_) => Ok(Outcome::Stale),
             None => Err(StoreError::NotFound("agent")),
         }
     }

@@ -9,8 +9,7 @@ use stagely_domain::failure::Failure;
 use stagely_domain::id::{BuildJobId, EnvironmentId, MachineId, ProjectId, RunId, TeamId};
 
 use crate::entity::build_jobs;
-use crate::environments::Outcome;
-use crate::{Result, Store, StoreError, Tx, word};
+use crate::{Outcome, Result, Store, StoreError, Tx, word};
 
 /// One build job.
 #[derive(Debug, Clone, PartialEq)]

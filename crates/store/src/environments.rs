@@ -4,48 +4,11 @@ mod lifetime;
 
 use chrono::{DateTime, Utc};
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder};
-use serde::{Deserialize, Serialize};
 use stagely_domain::environment::State;
 use stagely_domain::id::{EnvironmentId, ProjectId, TeamId};
 
 use crate::entity::environments;
-use crate::{Result, Scope, Store, StoreError, Tx, word};
-
-/// Whether a thing is to exist. For environments and machines it goes only from present to absent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Presence {
-    /// It is to exist.
-    Present,
-    /// It is to be removed.
-    Absent,
-}
-
-/// Whether a thing is to run or to be hibernated.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Power {
-    /// Running.
-    Awake,
-    /// Hibernated.
-    Asleep,
-}
-
-/// Whether a compare-and-set took place.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[must_use]
-pub enum Outcome {
-    /// The row was as expected and is changed.
-    Written,
-    /// Somebody else changed it first: nothing was written.
-    Stale,
-}
-
-impl Outcome {
-    pub(crate) const fn of(rows: u64) -> Self {
-        if rows == 0 { Self::Stale } else { Self::Written }
-    }
-}
+use crate::{Outcome, Power, Presence, Result, Scope, Store, StoreError, Tx, word};
 
 /// One environment.
 #[derive(Debug, Clone, PartialEq)]

@@ -10,9 +10,8 @@ use stagely_domain::image::State;
 use stagely_domain::machine::Arch;
 
 use crate::entity::images;
-use crate::environments::{Outcome, Presence};
 use crate::machines::NewMachine;
-use crate::{Result, Scope, Store, StoreError, Tx, word};
+use crate::{Outcome, Presence, Result, Scope, Store, StoreError, Tx, word};
 
 /// One image.
 #[derive(Debug, Clone, PartialEq)]

@@ -10,7 +10,7 @@ use sea_orm::{ConnectionTrait, DbBackend, QueryResult, Statement};
 use stagely_domain::id::TeamId;
 use stagely_domain::id::{BuildJobId, EnvironmentId, LogStreamId, MachineId};
 
-use crate::{Result, Scope, Store, StoreError, Tx};
+use crate::{Outcome, Result, Scope, Store, StoreError, Tx};
 
 /// Rows looked at for one page, however short they are.
 const PAGE_ROWS: i64 = 1000;
@@ -72,15 +72,6 @@ pub struct LogPage {
     pub entries: Vec<LogEntry>,
     /// Give this as `from_offset` to go on.
     pub next_offset: u64,
-}
-
-/// What became of an append.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Appended {
-    /// It is stored.
-    Written,
-    /// The stream does not end where the caller thought; nothing was written.
-    Stale,
 }
 
 const COLUMNS: &str = "s.id, s.machine_id, s.env_id, s.build_id, s.name, s.next_offset, s.created_at, s.closed_at";
@@ -221,23 +212,23 @@ impl Tx {
         row.as_ref().map(stream).transpose().map_err(doing)
     }
 
-    /// Appends `rows` to a stream that ends at `from`; it then ends at `to`.
+    /// Appends `rows` to a stream that ends at `from`; it then ends at `to`. Stale when it ends elsewhere by now.
     ///
     /// # Errors
     /// The database's error.
-    pub async fn append_log(&self, id: LogStreamId, from: u64, rows: &[LogRow], to: u64) -> Result<Appended> {
+    pub async fn append_log(&self, id: LogStreamId, from: u64, rows: &[LogRow], to: u64) -> Result<Outcome> {
         let doing = |source| StoreError::query("append to a log", source);
-        let (Ok(start), Ok(end)) = (i64::try_from(from), i64::try_from(to)) else { return Ok(Appended::Stale) };
+        let (Ok(start), Ok(end)) = (i64::try_from(from), i64::try_from(to)) else { return Ok(Outcome::Stale) };
         let advance = Statement::from_sql_and_values(
             DbBackend::Postgres,
             "UPDATE log_streams SET next_offset = $3 WHERE id = $1 AND next_offset = $2",
             [id.uuid().into(), start.into(), end.into()],
         );
         if self.inner.execute_raw(advance).await.map_err(doing)?.rows_affected() == 0 {
-            return Ok(Appended::Stale);
+            return Ok(Outcome::Stale);
         }
         if rows.is_empty() {
-            return Ok(Appended::Written);
+            return Ok(Outcome::Written);
         }
         let batch: Vec<_> = rows
             .iter()
@@ -250,7 +241,7 @@ impl Tx {
             [id.uuid().into(), serde_json::Value::Array(batch).into()],
         );
         self.inner.execute_raw(insert).await.map_err(doing)?;
-        Ok(Appended::Written)
+        Ok(Outcome::Written)
     }
 }
 

@@ -10,8 +10,7 @@ use stagely_domain::machine::{Arch, Role, Size, State};
 use stagely_domain::offering::Offering;
 
 use crate::entity::machines;
-use crate::environments::{Outcome, Power, Presence};
-use crate::{Result, Store, StoreError, Tx, word};
+use crate::{Outcome, Power, Presence, Result, Store, StoreError, Tx, word};
 
 /// One machine.
 #[derive(Debug, Clone, PartialEq)]

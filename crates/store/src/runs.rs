@@ -9,8 +9,7 @@ use stagely_domain::id::{EnvironmentId, RunId, TeamId};
 use stagely_domain::run::{Cause, State};
 
 use crate::entity::workflow_runs;
-use crate::environments::Outcome;
-use crate::{Result, Store, StoreError, Tx, word};
+use crate::{Outcome, Result, Store, StoreError, Tx, word};
 
 /// One run. `S` is what the orchestrator resolved from the commit, stored as JSON.
 #[derive(Debug, Clone, PartialEq)]

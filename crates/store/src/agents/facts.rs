@@ -7,16 +7,7 @@ use uuid::Uuid;
 
 use super::Observed;
 use crate::work::kind;
-use crate::{Result, Store, StoreError, Tx};
-
-/// What became of a fact.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Noted {
-    /// It is stored.
-    Written,
-    /// A newer connection exists, or the credential is ended: nothing was written.
-    Stale,
-}
+use crate::{Outcome, Result, Store, StoreError, Tx};
 
 /// A connection that a hub holds, and what its agent was told last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,11 +78,11 @@ impl Store {
 
 impl Tx {
     /// Locks out newer connections until the end of this transaction: whatever is written after it is written
-    /// by the newest connection, or not at all.
+    /// by the newest connection, or not at all. Stale when a newer connection exists or the credential is ended.
     ///
     /// # Errors
     /// The database's error.
-    pub async fn hold_connection(&self, machine: MachineId, conn_epoch: u64) -> Result<Noted> {
+    pub async fn hold_connection(&self, machine: MachineId, conn_epoch: u64) -> Result<Outcome> {
         let statement = Statement::from_sql_and_values(
             DbBackend::Postgres,
             "SELECT 1 FROM agent_connections WHERE machine_id = $1 AND conn_epoch = $2 AND revoked_at IS NULL \
@@ -100,14 +91,15 @@ impl Tx {
         );
         let doing = |source| StoreError::query("check an agent's connection", source);
         let row = self.inner.query_one_raw(statement).await.map_err(doing)?;
-        Ok(if row.is_some() { Noted::Written } else { Noted::Stale })
+        Ok(if row.is_some() { Outcome::Written } else { Outcome::Stale })
     }
 
-    /// Stores a report and wakes whoever owns the machine: its environment, or the fleet of its project.
+    /// Stores a report and wakes whoever owns the machine: its environment, or the fleet of its project. Stale when a
+    /// newer connection exists or the credential is ended.
     ///
     /// # Errors
     /// The database's error.
-    pub async fn note_observed(&self, machine: MachineId, conn_epoch: u64, observed: &Observed) -> Result<Noted> {
+    pub async fn note_observed(&self, machine: MachineId, conn_epoch: u64, observed: &Observed) -> Result<Outcome> {
         let doing = |source| StoreError::query("store an agent's report", source);
         let document = serde_json::to_value(observed).map_err(|source| {
             StoreError::query("encode an agent's report", sea_orm::DbErr::Json(source.to_string()))
@@ -119,7 +111,7 @@ impl Tx {
              AND m.id = a.machine_id RETURNING m.role, m.env_id, m.project_id",
             [machine.uuid().into(), signed(conn_epoch).into(), document.into(), signed(observed.generation).into()],
         );
-        let Some(row) = self.inner.query_one_raw(update).await.map_err(doing)? else { return Ok(Noted::Stale) };
+        let Some(row) = self.inner.query_one_raw(update).await.map_err(doing)? else { return Ok(Outcome::Stale) };
         let role: String = row.try_get("", "role").map_err(doing)?;
         let env: Option<Uuid> = row.try_get("", "env_id").map_err(doing)?;
         let project: Uuid = row.try_get("", "project_id").map_err(doing)?;
@@ -127,7 +119,7 @@ impl Tx {
             Some(env) if role == "preview" => self.wake(kind::ENVIRONMENT, env).await?,
             _ => self.wake(kind::FLEET, project).await?,
         }
-        Ok(Noted::Written)
+        Ok(Outcome::Written)
     }
 }
 

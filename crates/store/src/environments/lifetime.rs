@@ -5,8 +5,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use sea_orm::{ConnectionTrait as _, DbBackend, Statement};
 use stagely_domain::id::{EnvironmentId, ProjectId};
 
-use crate::environments::Outcome;
-use crate::{Result, Store, StoreError, Tx};
+use crate::{Outcome, Result, Store, StoreError, Tx};
 
 impl Tx {
     /// Keeps it past its TTL, or not.
