@@ -2,7 +2,7 @@
 //! row as it is: so no machine is made by credentials that were just replaced, nor in an account that was just deleted.
 
 use sea_orm::{ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, QueryFilter, SqlErr, Statement};
-use stagely_domain::id::{CloudAccountId, TeamId};
+use stagely_domain::id::CloudAccountId;
 
 use crate::entity::cloud_providers;
 use crate::tenants::CloudAccount;
@@ -42,7 +42,7 @@ impl Tx {
     pub async fn lock_cloud_account(&self, scope: &Scope, id: CloudAccountId) -> Result<()> {
         let sql = "SELECT 1 FROM cloud_providers WHERE id = $1 AND ($2::uuid IS NULL OR team_id = $2) \
                    AND deleted_at IS NULL FOR NO KEY UPDATE";
-        let values = [id.uuid().into(), scope.team_id().map(TeamId::uuid).into()];
+        let values = [id.uuid().into(), scope.team_uuid().into()];
         match self.run("lock a cloud account", sql, values).await? {
             0 => Err(StoreError::NotFound("cloud account")),
             _ => Ok(()),
@@ -141,7 +141,7 @@ impl Tx {
                    AND NOT EXISTS (SELECT 1 FROM machines WHERE account_id = $1 AND gone_at IS NULL) \
                    AND NOT EXISTS (SELECT 1 FROM images WHERE account_id = $1 AND deleted_at IS NULL) \
                    AND NOT EXISTS (SELECT 1 FROM projects WHERE cloud_provider_id = $1 AND deleted_at IS NULL)";
-        let values = [id.uuid().into(), scope.team_id().map(TeamId::uuid).into()];
+        let values = [id.uuid().into(), scope.team_uuid().into()];
         Ok(Outcome::of(self.run("delete a cloud account", sql, values).await?))
     }
 

@@ -11,7 +11,6 @@ use stagely_domain::offering::Offering;
 use std::collections::BTreeMap;
 use uuid::Uuid;
 
-use crate::views::team;
 use crate::{Result, Scope, Store, StoreError, Tx, word};
 
 /// What a project cost on one day, in one currency.
@@ -50,7 +49,7 @@ impl Store {
             "SELECT env_id, currency, sum(micros)::bigint AS micros FROM cost_entries \
              WHERE ($1::uuid IS NULL OR team_id = $1) AND env_id = ANY($2) \
              GROUP BY env_id, currency ORDER BY env_id, currency",
-            [team(scope).into(), ids.into()],
+            [scope.team_uuid().into(), ids.into()],
         );
         let mut found: BTreeMap<EnvironmentId, Vec<Money>> = BTreeMap::new();
         for row in self.db.query_all_raw(statement).await.map_err(reading)? {
@@ -72,7 +71,7 @@ impl Store {
              JOIN cost_entries c ON c.machine_id = i.machine_id \
              WHERE ($1::uuid IS NULL OR i.team_id = $1) AND i.id = ANY($2) \
              GROUP BY i.id, c.currency ORDER BY i.id, c.currency",
-            [team(scope).into(), ids.into()],
+            [scope.team_uuid().into(), ids.into()],
         );
         let mut found: BTreeMap<ImageId, Vec<Money>> = BTreeMap::new();
         for row in self.db.query_all_raw(statement).await.map_err(reading)? {
@@ -99,7 +98,7 @@ impl Store {
              WHERE ($1::uuid IS NULL OR team_id = $1) AND project_id = $2 \
              AND at >= $3::date::timestamp AT TIME ZONE 'UTC' AND at < ($4::date + 1)::timestamp AT TIME ZONE 'UTC' \
              GROUP BY 1, 2 ORDER BY 1, 2",
-            [team(scope).into(), project.uuid().into(), first.into(), last.into()],
+            [scope.team_uuid().into(), project.uuid().into(), first.into(), last.into()],
         );
         let rows = self.db.query_all_raw(statement).await.map_err(reading)?;
         let line = |row| Ok(DayCost { day: QueryResult::try_get(row, "", "day").map_err(reading)?, cost: money(row)? });

@@ -99,11 +99,7 @@ impl Store {
                 "SELECT {COLUMNS} FROM inbox i WHERE {VISIBLE} AND ($2::uuid IS NULL OR i.id < $2) \
                  ORDER BY i.id DESC LIMIT $3"
             ),
-            [
-                scope.team_id().map(stagely_domain::id::TeamId::uuid).into(),
-                before.map(DeliveryId::uuid).into(),
-                i64::from(limit).into(),
-            ],
+            [scope.team_uuid().into(), before.map(DeliveryId::uuid).into(), i64::from(limit).into()],
         );
         let doing = |source| StoreError::query("list deliveries", source);
         let rows = self.db.query_all_raw(statement).await.map_err(doing)?;
@@ -118,7 +114,7 @@ impl Store {
         let statement = Statement::from_sql_and_values(
             DbBackend::Postgres,
             format!("SELECT {COLUMNS} FROM inbox i WHERE {VISIBLE} AND i.id = $2"),
-            [scope.team_id().map(stagely_domain::id::TeamId::uuid).into(), id.uuid().into()],
+            [scope.team_uuid().into(), id.uuid().into()],
         );
         let doing = |source| StoreError::query("read a delivery", source);
         let row = self.db.query_one_raw(statement).await.map_err(doing)?;

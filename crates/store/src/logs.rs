@@ -7,7 +7,6 @@
 
 use chrono::{DateTime, Utc};
 use sea_orm::{ConnectionTrait, DbBackend, QueryResult, Statement};
-use stagely_domain::id::TeamId;
 use stagely_domain::id::{BuildJobId, EnvironmentId, LogStreamId, MachineId};
 
 use crate::{Outcome, Result, Scope, Store, StoreError, Tx};
@@ -92,7 +91,7 @@ impl Store {
                 "SELECT {COLUMNS} FROM log_streams s WHERE s.{column} = $2 \
                  AND ($1::uuid IS NULL OR s.team_id = $1) ORDER BY s.created_at, s.name LIMIT 1000"
             ),
-            [scope.team_id().map(TeamId::uuid).into(), id.into()],
+            [scope.team_uuid().into(), id.into()],
         );
         let doing = |source| StoreError::query("list log streams", source);
         let rows = self.db.query_all_raw(statement).await.map_err(doing)?;
@@ -107,7 +106,7 @@ impl Store {
         let statement = Statement::from_sql_and_values(
             DbBackend::Postgres,
             format!("SELECT {COLUMNS} FROM log_streams s WHERE s.id = $2 AND ($1::uuid IS NULL OR s.team_id = $1)"),
-            [scope.team_id().map(TeamId::uuid).into(), id.uuid().into()],
+            [scope.team_uuid().into(), id.uuid().into()],
         );
         let doing = |source| StoreError::query("read a log stream", source);
         let row = self.db.query_one_raw(statement).await.map_err(doing)?;

@@ -199,8 +199,7 @@ impl Tx {
     pub async fn delete_project(&self, scope: &Scope, id: ProjectId) -> Result<()> {
         let sql = "UPDATE projects SET deleted_at = now() WHERE id = $1 AND ($2::uuid IS NULL OR team_id = $2) \
                    AND deleted_at IS NULL";
-        let rows =
-            self.run("delete a project", sql, [id.uuid().into(), scope.team_id().map(TeamId::uuid).into()]).await?;
+        let rows = self.run("delete a project", sql, [id.uuid().into(), scope.team_uuid().into()]).await?;
         if rows == 1 { Ok(()) } else { Err(StoreError::NotFound("project")) }
     }
 

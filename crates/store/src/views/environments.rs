@@ -11,7 +11,6 @@ use stagely_domain::offering::Offering;
 use stagely_domain::route;
 use uuid::Uuid;
 
-use super::team;
 use crate::entity::{environments, machines};
 use crate::{Result, Scope, Store, StoreError, word};
 
@@ -150,7 +149,7 @@ impl Store {
                  AND ($6::uuid IS NULL OR e.id < $6) ORDER BY e.id DESC LIMIT $7"
             ),
             [
-                team(scope).into(),
+                scope.team_uuid().into(),
                 filter.state.map(word::text).into(),
                 filter.project.map(ProjectId::uuid).into(),
                 filter.pr_number.into(),
@@ -171,7 +170,7 @@ impl Store {
         let statement = Statement::from_sql_and_values(
             DbBackend::Postgres,
             format!("{SELECT} AND e.id = $2"),
-            [team(scope).into(), id.uuid().into()],
+            [scope.team_uuid().into(), id.uuid().into()],
         );
         let row = self.db.query_one_raw(statement).await;
         let row = row.map_err(|source| StoreError::query("read an environment", source))?;
@@ -193,7 +192,7 @@ impl Store {
             DbBackend::Postgres,
             "SELECT r.env_id, r.host, r.state FROM routes r WHERE ($1::uuid IS NULL OR r.team_id = $1) \
              AND r.env_id = ANY($2) AND r.removed_at IS NULL ORDER BY length(r.host), r.host",
-            [team(scope).into(), ids.into()],
+            [scope.team_uuid().into(), ids.into()],
         );
         let doing = |source| StoreError::query("list routes", source);
         let mut found: BTreeMap<EnvironmentId, Vec<RouteView>> = BTreeMap::new();
@@ -221,7 +220,7 @@ impl Store {
              LEFT JOIN agent_connections a ON a.machine_id = m.id \
              WHERE ($1::uuid IS NULL OR m.team_id = $1) AND m.env_id = $2 AND m.role = 'preview' \
              ORDER BY m.gone_at IS NULL DESC, m.id DESC LIMIT 1",
-            [team(scope).into(), id.uuid().into()],
+            [scope.team_uuid().into(), id.uuid().into()],
         );
         let row = self.db.query_one_raw(statement).await;
         let row = row.map_err(|source| StoreError::query("read a machine", source))?;
@@ -244,7 +243,7 @@ impl Store {
              UNION ALL SELECT 'deliveries', 'pending', count(*) FROM inbox i WHERE i.decision IS NULL \
                AND ($1::uuid IS NULL OR EXISTS (SELECT 1 FROM projects p WHERE p.team_id = $1 \
                AND p.deleted_at IS NULL AND lower(p.repo) = lower(i.repo)))",
-            [team(scope).into()],
+            [scope.team_uuid().into()],
         );
         let doing = |source| StoreError::query("count what there is", source);
         let mut counts = StatusCounts::default();

@@ -7,7 +7,6 @@ use stagely_domain::id::{BuildJobId, EnvironmentId, MachineId, RunId};
 use stagely_domain::{build, run};
 use uuid::Uuid;
 
-use super::team;
 use crate::entity::{build_jobs, workflow_runs};
 use crate::{Result, Scope, Store, StoreError, word};
 
@@ -87,7 +86,12 @@ impl Store {
             DbBackend::Postgres,
             "SELECT * FROM workflow_runs WHERE ($1::uuid IS NULL OR team_id = $1) AND env_id = $2 \
              AND ($3::uuid IS NULL OR id < $3) ORDER BY id DESC LIMIT $4",
-            [team(scope).into(), environment.uuid().into(), before.map(RunId::uuid).into(), i64::from(limit).into()],
+            [
+                scope.team_uuid().into(),
+                environment.uuid().into(),
+                before.map(RunId::uuid).into(),
+                i64::from(limit).into(),
+            ],
         );
         let doing = |source| StoreError::query("list runs", source);
         self.db.query_all_raw(statement).await.map_err(doing)?.iter().map(run_view).collect()
@@ -115,7 +119,7 @@ impl Store {
             DbBackend::Postgres,
             "SELECT * FROM build_jobs WHERE ($1::uuid IS NULL OR team_id = $1) AND run_id = $2 \
              ORDER BY target, platform",
-            [team(scope).into(), run.uuid().into()],
+            [scope.team_uuid().into(), run.uuid().into()],
         );
         let doing = |source| StoreError::query("list builds", source);
         self.db.query_all_raw(statement).await.map_err(doing)?.iter().map(build_view).collect()
@@ -132,7 +136,7 @@ impl Store {
     }
 
     async fn one(&self, sql: &'static str, scope: &Scope, id: Uuid) -> Result<Option<QueryResult>> {
-        let statement = Statement::from_sql_and_values(DbBackend::Postgres, sql, [team(scope).into(), id.into()]);
+        let statement = Statement::from_sql_and_values(DbBackend::Postgres, sql, [scope.team_uuid().into(), id.into()]);
         let row = self.db.query_one_raw(statement).await;
         row.map_err(|source| StoreError::query("read a row", source))
     }
