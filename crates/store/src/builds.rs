@@ -3,12 +3,13 @@
 use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
-use sea_orm::{ColumnTrait, Condition, DbBackend, EntityTrait, QueryFilter, QueryOrder, Statement};
+use sea_orm::{ColumnTrait, Condition, EntityTrait, QueryFilter, QueryOrder};
 use stagely_domain::build::{Job, State};
 use stagely_domain::failure::Failure;
 use stagely_domain::id::{BuildJobId, EnvironmentId, MachineId, ProjectId, RunId, TeamId};
 
 use crate::entity::build_jobs;
+use crate::statement::Row;
 use crate::{Outcome, Result, Store, StoreError, Tx, word};
 
 /// One build job.
@@ -87,8 +88,6 @@ pub struct LeftImages {
     pub images: Vec<String>,
 }
 
-type LeftRow = (uuid::Uuid, uuid::Uuid, String, DateTime<Utc>, Vec<String>);
-
 impl Store {
     /// The jobs of a run, in the order in which they were asked for.
     ///
@@ -103,14 +102,10 @@ impl Store {
     /// # Errors
     /// The database's error, or [`StoreError::Corrupt`].
     pub async fn list_newest_images(&self, environment: EnvironmentId) -> Result<Vec<BuildJob>> {
-        let newest = build_jobs::Entity::find().from_raw_sql(Statement::from_sql_and_values(
-            DbBackend::Postgres,
-            "SELECT DISTINCT ON (target, platform) * FROM build_jobs WHERE env_id = $1 AND state = 'succeeded' \
-             ORDER BY target, platform, id DESC",
-            [environment.uuid().into()],
-        ));
-        let rows = newest.all(&self.db).await.map_err(|source| StoreError::query("read build jobs", source))?;
-        rows.into_iter().map(build).collect()
+        let sql = "SELECT DISTINCT ON (target, platform) * FROM build_jobs \
+                   WHERE env_id = $1 AND state = 'succeeded' ORDER BY target, platform, id DESC";
+        let rows = self.rows("read build jobs", sql, [environment.uuid().into()]).await?;
+        rows.iter().map(|row| build(row.model()?)).collect()
     }
 
     /// The jobs of a project that are not over.
@@ -137,10 +132,8 @@ impl Store {
     pub async fn list_building_projects(&self) -> Result<Vec<ProjectId>> {
         let sql = "SELECT project_id FROM build_jobs WHERE finished_at IS NULL UNION \
                    SELECT project_id FROM machines WHERE role = 'builder' AND gone_at IS NULL";
-        let rows: Vec<(uuid::Uuid,)> = sqlx::query_as(sql).fetch_all(self.pool()).await.map_err(|error| {
-            StoreError::query("list projects that build", sea_orm::DbErr::Custom(error.to_string()))
-        })?;
-        Ok(rows.into_iter().map(|(id,)| ProjectId::from_uuid(id)).collect())
+        let rows = self.rows("list projects that build", sql, []).await?;
+        rows.iter().map(|row| row.get("project_id").map(ProjectId::from_uuid)).collect()
     }
 
     /// The runs that are over although jobs of the project for them are not.
@@ -150,11 +143,8 @@ impl Store {
     pub async fn list_ended_runs(&self, project: ProjectId) -> Result<Vec<RunId>> {
         let sql = "SELECT DISTINCT r.id FROM workflow_runs r JOIN build_jobs b ON b.run_id = r.id \
                    WHERE b.project_id = $1 AND b.finished_at IS NULL AND r.finished_at IS NOT NULL";
-        let rows: Vec<(uuid::Uuid,)> =
-            sqlx::query_as(sql).bind(project.uuid()).fetch_all(self.pool()).await.map_err(|error| {
-                StoreError::query("list runs that are over", sea_orm::DbErr::Custom(error.to_string()))
-            })?;
-        Ok(rows.into_iter().map(|(id,)| RunId::from_uuid(id)).collect())
+        let rows = self.rows("list runs that are over", sql, [project.uuid().into()]).await?;
+        rows.iter().map(|row| row.get("id").map(RunId::from_uuid)).collect()
     }
 
     /// When builders began with the open jobs of a project.
@@ -176,13 +166,9 @@ impl Store {
     /// # Errors
     /// The database's error.
     pub async fn wants_builders(&self, project: ProjectId) -> Result<bool> {
-        let sql = "SELECT EXISTS (SELECT 1 FROM environments WHERE project_id = $1 AND gone_at IS NULL \
-                   AND desired = 'present')";
-        let (wanted,): (bool,) =
-            sqlx::query_as(sql).bind(project.uuid()).fetch_one(self.pool()).await.map_err(|error| {
-                StoreError::query("look for wanted environments", sea_orm::DbErr::Custom(error.to_string()))
-            })?;
-        Ok(wanted)
+        let sql = "SELECT 1 FROM environments \
+                   WHERE project_id = $1 AND gone_at IS NULL AND desired = 'present' LIMIT 1";
+        Ok(self.row("look for wanted environments", sql, [project.uuid().into()]).await?.is_some())
     }
 
     /// Environments that went within the last week and had images asked for, the newest first, at most 100. With a
@@ -191,24 +177,12 @@ impl Store {
     /// # Errors
     /// The database's error.
     pub async fn list_left_images(&self, project: Option<ProjectId>) -> Result<Vec<LeftImages>> {
-        let sql = "SELECT e.id, e.project_id, e.preview_hash, e.gone_at, array_agg(DISTINCT b.spec->>'image') \
+        let sql = "SELECT e.id, e.project_id, e.preview_hash, e.gone_at, array_agg(DISTINCT b.spec->>'image') AS images \
                    FROM environments e JOIN build_jobs b ON b.env_id = e.id \
                    WHERE e.gone_at > now() - interval '7 days' AND ($1::uuid IS NULL OR e.project_id = $1) \
                    GROUP BY e.id ORDER BY e.gone_at DESC LIMIT 100";
-        let rows: Vec<LeftRow> =
-            sqlx::query_as(sql).bind(project.map(ProjectId::uuid)).fetch_all(self.pool()).await.map_err(|error| {
-                StoreError::query("list images left behind", sea_orm::DbErr::Custom(error.to_string()))
-            })?;
-        Ok(rows
-            .into_iter()
-            .map(|(environment, project, hash, gone_at, images)| LeftImages {
-                environment: EnvironmentId::from_uuid(environment),
-                project: ProjectId::from_uuid(project),
-                hash,
-                gone_at,
-                images,
-            })
-            .collect())
+        let rows = self.rows("list images left behind", sql, [project.map(ProjectId::uuid).into()]).await?;
+        rows.iter().map(left_images).collect()
     }
 
     async fn list_builds(&self, filter: Condition) -> Result<Vec<BuildJob>> {
@@ -303,6 +277,16 @@ impl Tx {
             .await?;
         Ok(Outcome::of(rows))
     }
+}
+
+fn left_images(row: &Row) -> Result<LeftImages> {
+    Ok(LeftImages {
+        environment: EnvironmentId::from_uuid(row.get("id")?),
+        project: ProjectId::from_uuid(row.get("project_id")?),
+        hash: row.get("preview_hash")?,
+        gone_at: row.get("gone_at")?,
+        images: row.get("images")?,
+    })
 }
 
 fn build(row: build_jobs::Model) -> Result<BuildJob> {

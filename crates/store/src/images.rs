@@ -3,7 +3,7 @@
 //! the orchestrator.
 
 use chrono::{DateTime, Utc};
-use sea_orm::{ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, QueryFilter, QueryOrder, QuerySelect, Statement};
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 use stagely_domain::failure::Failure;
 use stagely_domain::id::{CloudAccountId, ImageId, MachineId, TeamId};
 use stagely_domain::image::State;
@@ -137,8 +137,7 @@ impl Store {
     /// The database's error.
     pub async fn is_image_asked_for(&self, id: ImageId) -> Result<bool> {
         let sql = "SELECT 1 FROM machines WHERE image_id = $1 AND state = 'creating' LIMIT 1";
-        let statement = Statement::from_sql_and_values(DbBackend::Postgres, sql, [id.uuid().into()]);
-        Ok(self.db.query_one_raw(statement).await.map_err(reading)?.is_some())
+        Ok(self.row("read images", sql, [id.uuid().into()]).await?.is_some())
     }
 }
 
@@ -221,9 +220,7 @@ impl Tx {
         let sql = "SELECT 1 FROM images i WHERE i.id = $1 AND ((i.state = 'ready' AND i.desired = 'present') OR EXISTS \
                    (SELECT 1 FROM machines m WHERE m.id = $2 AND m.image_id = i.id AND m.state = 'creating')) \
                    FOR SHARE OF i";
-        let statement =
-            Statement::from_sql_and_values(DbBackend::Postgres, sql, [id.uuid().into(), machine.uuid().into()]);
-        Ok(self.inner.query_one_raw(statement).await.map_err(reading)?.is_some())
+        Ok(self.row("read images", sql, [id.uuid().into(), machine.uuid().into()]).await?.is_some())
     }
 }
 

@@ -27,6 +27,7 @@ pub mod routes;
 pub mod runs;
 mod scope;
 pub mod seal;
+mod statement;
 pub mod sweeps;
 pub mod tenants;
 #[cfg(feature = "testing")]
@@ -116,8 +117,7 @@ impl Store {
     pub async fn ensure_partitions(&self) -> Result<()> {
         let sql = "SELECT ensure_month_partitions(parent, 2) \
                    FROM unnest(ARRAY['build_logs', 'audit_logs', 'cost_entries']) AS parent";
-        let done = sea_orm::ConnectionTrait::execute_unprepared(&self.db, sql).await;
-        done.map(drop).map_err(|source| StoreError::query("make partitions", source))
+        self.run("make partitions", sql, []).await.map(drop)
     }
 
     fn pool(&self) -> &sqlx::PgPool {

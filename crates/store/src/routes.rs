@@ -1,7 +1,7 @@
 //! Routes: the truth of which Redis holds a copy. Updated by the orchestrator.
 
 use sea_orm::sea_query::Expr;
-use sea_orm::{ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, QueryFilter, Statement};
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
 use stagely_domain::id::{EnvironmentId, TeamId};
 use stagely_domain::route::{Entry, State};
 
@@ -25,12 +25,8 @@ impl Store {
     /// The database's error, or [`StoreError::Corrupt`].
     pub async fn list_routes(&self) -> Result<(Vec<Entry>, u64)> {
         // The version is read first: a route written in between is in the list with a higher one.
-        let row = self
-            .db
-            .query_one_raw(Statement::from_string(DbBackend::Postgres, "SELECT last_value FROM route_version"))
-            .await
-            .map_err(reading)?;
-        let version: i64 = row.map(|row| row.try_get("", "last_value")).transpose().map_err(reading)?.unwrap_or(0);
+        let row = self.row("read routes", "SELECT last_value FROM route_version", []).await?;
+        let version: i64 = row.map_or(Ok(0), |row| row.get("last_value"))?;
         let recent = Expr::cust("(removed_at IS NULL OR removed_at > now() - interval '1 day')");
         let rows = routes::Entity::find().filter(recent).all(&self.db).await.map_err(reading)?;
         let entries = rows.into_iter().map(entry).collect::<Result<_>>()?;

@@ -1,6 +1,6 @@
 //! Teams, projects and cloud accounts: what everything else hangs on. Updated by the API.
 
-use sea_orm::{ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, QueryFilter, QueryOrder, QuerySelect, Statement};
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 use stagely_domain::account::Settings;
 use stagely_domain::id::{CloudAccountId, InstallationId, ProjectId, TeamId};
 use stagely_domain::machine::Provider;
@@ -68,12 +68,8 @@ impl Store {
     /// # Errors
     /// The database's error.
     pub async fn ensure_installation(&self) -> Result<InstallationId> {
-        let insert = Statement::from_sql_and_values(
-            DbBackend::Postgres,
-            "INSERT INTO installation (id) VALUES ($1) ON CONFLICT DO NOTHING",
-            [InstallationId::generate().uuid().into()],
-        );
-        self.db.execute_raw(insert).await.map_err(reading)?;
+        let sql = "INSERT INTO installation (id) VALUES ($1) ON CONFLICT DO NOTHING";
+        self.run("add the installation", sql, [InstallationId::generate().uuid().into()]).await?;
         let row = installation::Entity::find().one(&self.db).await.map_err(reading)?;
         row.map(|row| InstallationId::from_uuid(row.id)).ok_or(StoreError::NotFound("installation"))
     }

@@ -2,10 +2,9 @@
 //! one statement compares what was seen and sets the wish, so a push, a visit, a renewal or a pin in between wins.
 
 use chrono::{DateTime, TimeDelta, Utc};
-use sea_orm::{ConnectionTrait as _, DbBackend, Statement};
 use stagely_domain::id::{EnvironmentId, ProjectId};
 
-use crate::{Outcome, Result, Store, StoreError, Tx};
+use crate::{Outcome, Result, Store, Tx};
 
 impl Tx {
     /// Keeps it past its TTL, or not.
@@ -112,12 +111,10 @@ impl Store {
     /// # Errors
     /// The database's error.
     pub async fn stays_gone(&self, project: ProjectId, pr_number: i64, sha: &str) -> Result<bool> {
-        let doing = |source| StoreError::query("find how an environment ended", source);
         let sql = "SELECT stays_gone AND desired_sha = $3 AS stays_gone FROM environments \
                    WHERE project_id = $1 AND pr_number = $2 ORDER BY id DESC LIMIT 1";
         let values = [project.uuid().into(), pr_number.into(), sha.into()];
-        let statement = Statement::from_sql_and_values(DbBackend::Postgres, sql, values);
-        let row = self.db.query_one_raw(statement).await.map_err(doing)?;
-        row.map_or(Ok(false), |row| row.try_get("", "stays_gone").map_err(doing))
+        let found = self.row("find how an environment ended", sql, values).await?;
+        found.map_or(Ok(false), |row| row.get("stays_gone"))
     }
 }
