@@ -6,7 +6,7 @@ use stagely_domain::id::CloudAccountId;
 
 use crate::entity::cloud_providers;
 use crate::tenants::CloudAccount;
-use crate::{Outcome, Result, Scope, Store, StoreError, Tx};
+use crate::{Outcome, Result, Scope, Store, StoreError, Tx, word};
 
 /// What would miss an account.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -107,6 +107,7 @@ impl Tx {
     /// # Errors
     /// [`StoreError::Exists`] when the team has another account of that name.
     pub async fn change_cloud_account(&self, account: &CloudAccount) -> Result<Outcome> {
+        let settings = word::encode("cloud_providers", account.id, "settings", &account.settings)?;
         let sql = "UPDATE cloud_providers SET name = $3, settings = $4, credentials_sealed = $5, verified_at = now(), \
                    updated_at = now(), generation = generation + 1 \
                    WHERE id = $1 AND generation = $2 AND deleted_at IS NULL";
@@ -114,7 +115,7 @@ impl Tx {
             account.id.uuid().into(),
             account.generation.into(),
             account.name.clone().into(),
-            serde_json::to_value(&account.settings).unwrap_or_default().into(),
+            settings.into(),
             account.credentials_sealed.clone().into(),
         ];
         match self.run("change a cloud account", sql, values).await {

@@ -198,11 +198,7 @@ impl Tx {
     /// # Errors
     /// The database's error.
     pub async fn insert_build_job(&self, new: &NewBuildJob) -> Result<()> {
-        let spec = serde_json::to_value(&new.spec).map_err(|_| StoreError::Corrupt {
-            table: "build_jobs",
-            id: new.id.to_string(),
-            column: "spec",
-        })?;
+        let spec = word::encode("build_jobs", new.id, "spec", &new.spec)?;
         self.run(
             "ask for a build",
             "INSERT INTO build_jobs (id, team_id, project_id, env_id, run_id, target, platform, spec, state, image_digest, finished_at) \
@@ -256,7 +252,7 @@ impl Tx {
         digest: Option<&str>,
         failure: Option<&Failure>,
     ) -> Result<Outcome> {
-        let failure = failure.and_then(|failure| serde_json::to_value(failure).ok());
+        let failure = failure.map(|failure| word::encode("build_jobs", id, "failure", failure)).transpose()?;
         let rows = self
             .run(
                 "record a build's state",

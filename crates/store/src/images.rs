@@ -199,7 +199,7 @@ impl Tx {
     /// The database's error.
     pub async fn fail_image(&self, id: ImageId, failure: &Failure) -> Result<Outcome> {
         let sql = "UPDATE images SET state = 'failed', failure = $2 WHERE id = $1 AND state IN ('baking', 'ready')";
-        let values = [id.uuid().into(), serde_json::to_value(failure).unwrap_or_default().into()];
+        let values = [id.uuid().into(), word::encode("images", id, "failure", failure)?.into()];
         Ok(Outcome::of(self.run("give an image up", sql, values).await?))
     }
 

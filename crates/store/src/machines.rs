@@ -221,7 +221,7 @@ impl Tx {
         let sql = "UPDATE machines SET state = 'creating', create_deadline = now() + make_interval(secs => $2), \
                    offering = $3, image_id = $4, image = $5, absent_seen_at = NULL \
                    WHERE id = $1 AND desired = 'present' AND state IN ('intended', 'creating')";
-        let offering = offering.and_then(|offering| serde_json::to_value(offering).ok());
+        let offering = offering.map(|offering| word::encode("machines", id, "offering", offering)).transpose()?;
         let values = [
             id.uuid().into(),
             deadline.num_seconds().into(),
@@ -315,7 +315,7 @@ impl Tx {
     /// # Errors
     /// The database's error.
     pub async fn drop_machine(&self, id: MachineId, failure: Option<&Failure>) -> Result<Outcome> {
-        let failure = failure.and_then(|failure| serde_json::to_value(failure).ok());
+        let failure = failure.map(|failure| word::encode("machines", id, "failure", failure)).transpose()?;
         let sql = "UPDATE machines SET desired = 'absent', drop_at = now(), failure = coalesce(failure, $2) \
                    WHERE id = $1 AND desired = 'present'";
         Ok(Outcome::of(self.run("wish a machine away", sql, [id.uuid().into(), failure.into()]).await?))

@@ -40,11 +40,7 @@ impl Tx {
     /// # Errors
     /// The database's error.
     pub async fn write_route(&self, team: TeamId, generation: i64, entry: &Entry) -> Result<()> {
-        let json = serde_json::to_value(entry).map_err(|_| StoreError::Corrupt {
-            table: "routes",
-            id: entry.host.clone(),
-            column: "entry",
-        })?;
+        let json = word::encode("routes", &entry.host, "entry", entry)?;
         self.run(
             "write a route",
             "INSERT INTO routes (host, team_id, env_id, generation, version, state, entry, removed_at) \

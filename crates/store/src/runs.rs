@@ -145,11 +145,7 @@ impl Tx {
     /// # Errors
     /// The database's error.
     pub async fn set_run_spec<S: Serialize>(&self, id: RunId, spec: &S) -> Result<()> {
-        let spec = serde_json::to_value(spec).map_err(|_| StoreError::Corrupt {
-            table: "workflow_runs",
-            id: id.to_string(),
-            column: "spec",
-        })?;
+        let spec = word::encode("workflow_runs", id, "spec", spec)?;
         let sql = "UPDATE workflow_runs SET spec = $2, phases = phases || jsonb_build_object('read', \
                    jsonb_build_object('started_at', created_at, 'finished_at', now())) WHERE id = $1 AND finished_at IS NULL";
         self.run("store a run's spec", sql, [id.uuid().into(), spec.into()]).await?;
@@ -161,7 +157,7 @@ impl Tx {
     /// # Errors
     /// The database's error.
     pub async fn set_run_state(&self, id: RunId, state: State, failure: Option<&Failure>) -> Result<Outcome> {
-        let failure = failure.and_then(|failure| serde_json::to_value(failure).ok());
+        let failure = failure.map(|failure| word::encode("workflow_runs", id, "failure", failure)).transpose()?;
         let sources = word::list(State::ALL.into_iter().filter(|from| from.may_become(state)));
         let rows = self
             .run(

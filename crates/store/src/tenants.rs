@@ -204,6 +204,7 @@ impl Tx {
     /// # Errors
     /// [`StoreError::Exists`] when the team has one of that name.
     pub async fn insert_cloud_account(&self, account: &CloudAccount) -> Result<()> {
+        let settings = word::encode("cloud_providers", account.id, "settings", &account.settings)?;
         let rows = self
             .run(
                 "add a cloud account",
@@ -214,7 +215,7 @@ impl Tx {
                     account.team.uuid().into(),
                     account.name.clone().into(),
                     word::text(account.kind).into(),
-                    serde_json::to_value(&account.settings).unwrap_or_default().into(),
+                    settings.into(),
                     account.credentials_sealed.clone().into(),
                 ],
             )

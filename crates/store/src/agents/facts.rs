@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::Observed;
 use crate::statement::Row;
 use crate::work::kind;
-use crate::{Outcome, Result, Store, StoreError, Tx};
+use crate::{Outcome, Result, Store, Tx, word};
 
 /// A connection that a hub holds, and what its agent was told last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,9 +85,7 @@ impl Tx {
     /// # Errors
     /// The database's error.
     pub async fn note_observed(&self, machine: MachineId, conn_epoch: u64, observed: &Observed) -> Result<Outcome> {
-        let document = serde_json::to_value(observed).map_err(|source| {
-            StoreError::query("encode an agent's report", sea_orm::DbErr::Json(source.to_string()))
-        })?;
+        let document = word::encode("agent_connections", machine, "observed", observed)?;
         let sql = "UPDATE agent_connections a SET observed = $3, observed_generation = $4, last_seen_at = now() \
                    FROM machines m WHERE a.machine_id = $1 AND a.conn_epoch = $2 AND a.revoked_at IS NULL \
                    AND m.id = a.machine_id RETURNING m.role, m.env_id, m.project_id";
