@@ -147,26 +147,7 @@ impl Tx {
         let earlier = found.ok_or(StoreError::NotFound("delivery"))?.get("id")?;
         Ok(Received::Duplicate(DeliveryId::from_uuid(earlier)))
     }
-}
 
-fn delivery(row: &Row) -> Result<Delivery> {
-    let verdict: Option<String> = row.get("decision")?;
-    let reason: Option<String> = row.get("reason")?;
-    let at = row.get("applied_at")?;
-    Ok(Delivery {
-        id: DeliveryId::from_uuid(row.get("id")?),
-        source: row.get("source")?,
-        guid: row.get("delivery_guid")?,
-        event: row.get("event")?,
-        action: row.get("action")?,
-        repo: row.get("repo")?,
-        pr_number: row.get("pr_number")?,
-        received_at: row.get("received_at")?,
-        decision: verdict.map(|verdict| DeliveryDecision { verdict, reason: reason.unwrap_or_default(), at }),
-    })
-}
-
-impl Tx {
     /// Records what became of a delivery.
     ///
     /// # Errors
@@ -203,4 +184,21 @@ impl Tx {
             Err(StoreError::NotFound("delivery"))
         }
     }
+}
+
+fn delivery(row: &Row) -> Result<Delivery> {
+    let verdict: Option<String> = row.get("decision")?;
+    let reason: Option<String> = row.get("reason")?;
+    let at = row.get("applied_at")?;
+    Ok(Delivery {
+        id: DeliveryId::from_uuid(row.get("id")?),
+        source: row.get("source")?,
+        guid: row.get("delivery_guid")?,
+        event: row.get("event")?,
+        action: row.get("action")?,
+        repo: row.get("repo")?,
+        pr_number: row.get("pr_number")?,
+        received_at: row.get("received_at")?,
+        decision: verdict.map(|verdict| DeliveryDecision { verdict, reason: reason.unwrap_or_default(), at }),
+    })
 }

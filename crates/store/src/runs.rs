@@ -55,6 +55,15 @@ pub struct NewRun {
     pub cause: Cause,
 }
 
+/// Which end of a phase.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PhaseEdge {
+    /// It began.
+    Started,
+    /// It ended.
+    Finished,
+}
+
 impl Store {
     /// The run of one generation of an environment.
     ///
@@ -190,9 +199,7 @@ impl Tx {
         .await?;
         Ok(())
     }
-}
 
-impl Tx {
     /// Adds phases with both their ends, as a JSON object of `{started_at, finished_at}` by name.
     ///
     /// # Errors
@@ -202,15 +209,6 @@ impl Tx {
         self.run("note phases", sql, [id.uuid().into(), phases.into()]).await?;
         Ok(())
     }
-}
-
-/// Which end of a phase.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PhaseEdge {
-    /// It began.
-    Started,
-    /// It ended.
-    Finished,
 }
 
 fn reading(source: sea_orm::DbErr) -> StoreError {
