@@ -58,7 +58,7 @@ impl Tx {
         Ok(Outcome::of(self.run("hold a cloud account", sql, [id.uuid().into(), generation.into()]).await?))
     }
 
-    /// What uses an account.
+    /// How many machines and images use an account, and which projects do.
     ///
     /// # Errors
     /// The database's error.
@@ -83,13 +83,15 @@ impl Tx {
         })
     }
 
-    /// Where the provider may have machines and golden images of an account; `None` stands for a place that is not known.
+    /// Where the provider may have machines and golden images of an account, in the provider's names; `None` stands for
+    /// a place that is not known.
     ///
     /// # Errors
     /// The database's error.
     pub async fn list_account_places(&self, id: CloudAccountId) -> Result<Vec<Option<String>>> {
-        // An id may name the region before a slash, and is right where the offering is not: after a lost answer a machine may
-        // be found elsewhere. An image is where its machine was, also one that failed and is still to be cleared away.
+        // An id may name the region before a slash, and is right where the offering is not: after a lost answer a
+        // machine may be found elsewhere. An image is where its machine was, also one that failed and is still to be
+        // cleared away.
         let sql = "SELECT CASE WHEN m.provider_id LIKE '%/%' THEN split_part(m.provider_id, '/', 1) \
                    ELSE m.offering->>'location' END AS place \
                    FROM machines m WHERE m.account_id = $1 AND m.state <> 'intended' \
@@ -101,8 +103,8 @@ impl Tx {
         rows.iter().map(|row| row.get("place")).collect()
     }
 
-    /// Writes name, settings and credentials over those that were read at `account.generation`; stale when somebody else
-    /// changed them since.
+    /// Writes name, settings and credentials over those that were read at `account.generation`; stale when somebody
+    /// else changed them since.
     ///
     /// # Errors
     /// [`StoreError::Exists`] when the team has another account of that name.

@@ -24,11 +24,11 @@ use crate::{Outcome, Result, Store, StoreError, Tx, word};
 pub struct Agent {
     /// The machine it speaks for.
     pub machine: MachineId,
-    /// Whose machine.
+    /// The team that owns the machine.
     pub team: TeamId,
-    /// For which repository.
+    /// The project that the machine serves.
     pub project: ProjectId,
-    /// For which environment; `None` for builders.
+    /// The environment that the machine runs; `None` for builders.
     pub environment: Option<EnvironmentId>,
     /// What the machine is for.
     pub role: Role,
@@ -115,8 +115,8 @@ impl Store {
 }
 
 impl Tx {
-    /// Stores a wish and tells every hub (channel `agent_desired`). Stale when the same generation or a newer one is there
-    /// already, or the agent is revoked.
+    /// Stores a wish and tells every hub (channel `agent_desired`). Stale when the same generation or a newer one is
+    /// there already, or the agent is revoked.
     ///
     /// # Errors
     /// [`StoreError::NotFound`] when the machine's enrolment was never prepared.

@@ -17,13 +17,13 @@ use crate::{Outcome, Result, Store, StoreError, Tx, word};
 pub struct BuildJob {
     /// Its id.
     pub id: BuildJobId,
-    /// Whose it is.
+    /// The team that owns it.
     pub team: TeamId,
-    /// Of which repository.
+    /// The project whose builders do it.
     pub project: ProjectId,
-    /// For which environment.
+    /// The environment that gets the image.
     pub environment: EnvironmentId,
-    /// For which run.
+    /// The run that it is part of.
     pub run: RunId,
     /// The target's name.
     pub target: String,
@@ -54,13 +54,13 @@ pub struct BuildJob {
 pub struct NewBuildJob {
     /// Its id, chosen by the caller.
     pub id: BuildJobId,
-    /// Whose it is.
+    /// The team that owns it.
     pub team: TeamId,
-    /// Of which repository.
+    /// The project whose builders do it.
     pub project: ProjectId,
-    /// For which environment.
+    /// The environment that gets the image.
     pub environment: EnvironmentId,
-    /// For which run.
+    /// The run that it is part of.
     pub run: RunId,
     /// The target's name.
     pub target: String,
@@ -147,7 +147,7 @@ impl Store {
         rows.iter().map(|row| row.get("id").map(RunId::from_uuid)).collect()
     }
 
-    /// When builders began with the open jobs of a project.
+    /// When builders began with the open jobs of a project; jobs that none has begun with have no entry.
     ///
     /// # Errors
     /// The database's error.
@@ -177,7 +177,8 @@ impl Store {
     /// # Errors
     /// The database's error.
     pub async fn list_left_images(&self, project: Option<ProjectId>) -> Result<Vec<LeftImages>> {
-        let sql = "SELECT e.id, e.project_id, e.preview_hash, e.gone_at, array_agg(DISTINCT b.spec->>'image') AS images \
+        let sql = "SELECT e.id, e.project_id, e.preview_hash, e.gone_at, \
+                   array_agg(DISTINCT b.spec->>'image') AS images \
                    FROM environments e JOIN build_jobs b ON b.env_id = e.id \
                    WHERE e.gone_at > now() - interval '7 days' AND ($1::uuid IS NULL OR e.project_id = $1) \
                    GROUP BY e.id ORDER BY e.gone_at DESC LIMIT 100";
@@ -201,8 +202,10 @@ impl Tx {
         let spec = word::encode("build_jobs", new.id, "spec", &new.spec)?;
         self.run(
             "ask for a build",
-            "INSERT INTO build_jobs (id, team_id, project_id, env_id, run_id, target, platform, spec, state, image_digest, finished_at) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, CASE WHEN $9::text IS NULL THEN 'queued' ELSE 'succeeded' END, $9, \
+            "INSERT INTO build_jobs (id, team_id, project_id, env_id, run_id, target, platform, spec, \
+             state, image_digest, finished_at) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, \
+             CASE WHEN $9::text IS NULL THEN 'queued' ELSE 'succeeded' END, $9, \
              CASE WHEN $9::text IS NOT NULL THEN now() END) ON CONFLICT (run_id, target, platform) DO NOTHING",
             [
                 new.id.uuid().into(),
@@ -220,7 +223,7 @@ impl Tx {
         Ok(())
     }
 
-    /// Gives a queued job to a builder.
+    /// Gives a queued job to a builder. Stale when it is not queued any more.
     ///
     /// # Errors
     /// The database's error.
@@ -230,17 +233,18 @@ impl Tx {
         Ok(Outcome::of(self.run("assign a build", sql, [id.uuid().into(), machine.uuid().into()]).await?))
     }
 
-    /// Takes a job back from a builder that was lost.
+    /// Takes a job back from a builder that was lost. Stale when the job is over.
     ///
     /// # Errors
     /// The database's error.
     pub async fn requeue_build(&self, id: BuildJobId) -> Result<Outcome> {
-        let sql = "UPDATE build_jobs SET state = 'queued', machine_id = NULL, attempt = attempt + 1, building_at = NULL, \
-                   pushing_at = NULL WHERE id = $1 AND finished_at IS NULL";
+        let sql = "UPDATE build_jobs SET state = 'queued', machine_id = NULL, attempt = attempt + 1, \
+                   building_at = NULL, pushing_at = NULL WHERE id = $1 AND finished_at IS NULL";
         Ok(Outcome::of(self.run("take a build back", sql, [id.uuid().into()]).await?))
     }
 
-    /// Moves a job from one state to the next, with what is known of its end.
+    /// Moves a job from one state to the next, with what is known of its end: the digest of the pushed image, or why it
+    /// failed. Stale when it is not in the state `from`.
     ///
     /// # Errors
     /// The database's error.
@@ -256,10 +260,12 @@ impl Tx {
         let rows = self
             .run(
                 "record a build's state",
-                "UPDATE build_jobs SET state = $3, image_digest = coalesce($4, image_digest), failure = coalesce($5, failure), \
+                "UPDATE build_jobs SET state = $3, \
+                 image_digest = coalesce($4, image_digest), failure = coalesce($5, failure), \
                  building_at = CASE WHEN $3 IN ('building', 'pushing', 'succeeded') THEN coalesce(building_at, now()) \
                  ELSE building_at END, \
-                 pushing_at = CASE WHEN $3 IN ('pushing', 'succeeded') THEN coalesce(pushing_at, now()) ELSE pushing_at END, \
+                 pushing_at = CASE WHEN $3 IN ('pushing', 'succeeded') THEN coalesce(pushing_at, now()) \
+                 ELSE pushing_at END, \
                  finished_at = CASE WHEN $6 THEN now() END WHERE id = $1 AND state = $2",
                 [
                     id.uuid().into(),

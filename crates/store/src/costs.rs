@@ -125,9 +125,11 @@ impl Tx {
         for hour in hours.filter(|hour| noted_to.is_none_or(|noted| hour.to > noted)) {
             self.run(
                 "note what a machine costs",
-                "INSERT INTO cost_entries (id, at, team_id, project_id, env_id, machine_id, from_at, to_at, micros, currency) \
-                 VALUES ($1, $2, $3, $4, $5, $6, $2, $7, $8, $9) ON CONFLICT (machine_id, at) \
-                 DO UPDATE SET to_at = excluded.to_at, micros = excluded.micros WHERE excluded.to_at > cost_entries.to_at",
+                "INSERT INTO cost_entries \
+                 (id, at, team_id, project_id, env_id, machine_id, from_at, to_at, micros, currency) \
+                 VALUES ($1, $2, $3, $4, $5, $6, $2, $7, $8, $9) \
+                 ON CONFLICT (machine_id, at) DO UPDATE SET to_at = excluded.to_at, micros = excluded.micros \
+                 WHERE excluded.to_at > cost_entries.to_at",
                 [
                     Uuid::now_v7().into(),
                     hour.from.into(),

@@ -15,9 +15,9 @@ use crate::{Outcome, Power, Presence, Result, Scope, Store, StoreError, Tx, word
 pub struct Environment {
     /// Its id.
     pub id: EnvironmentId,
-    /// Whose it is.
+    /// The team that owns it.
     pub team: TeamId,
-    /// Of which repository.
+    /// The project that it belongs to: one repository.
     pub project: ProjectId,
     /// The pull request.
     pub pr: PullRequest,
@@ -73,9 +73,9 @@ pub struct PullRequest {
 pub struct NewEnvironment {
     /// Its id, chosen by the caller.
     pub id: EnvironmentId,
-    /// Whose it is.
+    /// The team that owns it.
     pub team: TeamId,
-    /// Of which repository.
+    /// The project that it belongs to: one repository.
     pub project: ProjectId,
     /// The pull request.
     pub pr: PullRequest,
@@ -148,9 +148,11 @@ impl Tx {
     pub async fn insert_environment(&self, new: &NewEnvironment) -> Result<()> {
         self.run(
             "add an environment",
-            "INSERT INTO environments (id, team_id, project_id, pr_number, title, branch, author, pr_url, preview_hash, \
+            "INSERT INTO environments \
+             (id, team_id, project_id, pr_number, title, branch, author, pr_url, preview_hash, \
              desired, desired_sha, state, ttl_secs, expires_at) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 'present', $10, 'queued', $11, now() + make_interval(secs => $11))",
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, \
+             'present', $10, 'queued', $11, now() + make_interval(secs => $11))",
             [
                 new.id.uuid().into(),
                 new.team.uuid().into(),
@@ -178,7 +180,8 @@ impl Tx {
         Ok(())
     }
 
-    /// Wishes for a commit: a new generation, awake. Refused once the environment is to be absent.
+    /// Wishes for a commit: a new generation, awake. Stale when the generation is another by now, or the environment is
+    /// to be absent.
     ///
     /// # Errors
     /// The database's error.
@@ -205,7 +208,8 @@ impl Tx {
         Ok(Outcome::of(rows))
     }
 
-    /// Wishes for the same commit once more: a new generation that gives neither time nor wakes what sleeps.
+    /// Wishes for the same commit once more: a new generation that gives neither time nor wakes what sleeps. Stale as
+    /// [`Tx::wish_commit`].
     ///
     /// # Errors
     /// The database's error.
@@ -213,7 +217,8 @@ impl Tx {
         let rows = self
             .run(
                 "wish for a commit again",
-                "UPDATE environments SET generation = generation + 1, state = 'queued', reason = NULL, updated_at = now() \
+                "UPDATE environments SET generation = generation + 1, state = 'queued', reason = NULL, \
+                 updated_at = now() \
                  WHERE id = $1 AND generation = $2 AND desired = 'present'",
                 [id.uuid().into(), generation.into()],
             )
@@ -221,7 +226,8 @@ impl Tx {
         Ok(Outcome::of(rows))
     }
 
-    /// Wishes the environment away. `generation` is what the decision was made on.
+    /// Wishes the environment away. `generation` is what the decision was made on; stale when it is another by now, or
+    /// this was wished before.
     ///
     /// # Errors
     /// The database's error.
@@ -229,7 +235,8 @@ impl Tx {
         let rows = self
             .run(
                 "wish an environment away",
-                "UPDATE environments SET desired = 'absent', generation = generation + 1, reason = $3, updated_at = now() \
+                "UPDATE environments SET desired = 'absent', generation = generation + 1, reason = $3, \
+                 updated_at = now() \
                  WHERE id = $1 AND desired = 'present' AND generation = $2",
                 [id.uuid().into(), generation.into(), reason.into()],
             )
@@ -237,7 +244,7 @@ impl Tx {
         Ok(Outcome::of(rows))
     }
 
-    /// Wishes it to run or to sleep. A request for what is wished already changes nothing.
+    /// Wishes it to run or to sleep. Stale when that is wished already, or it is to be absent.
     ///
     /// # Errors
     /// The database's error.
@@ -254,8 +261,8 @@ impl Tx {
         Ok(Outcome::of(rows))
     }
 
-    /// Records where it stands, if the wish is still the one that was worked on and this is news. The wish counts as
-    /// observed once the state is settled.
+    /// Records where it stands, if the wish is still the one that was worked on and this is news; stale otherwise. The
+    /// wish counts as observed once the state is settled.
     ///
     /// # Errors
     /// The database's error.

@@ -18,27 +18,27 @@ use crate::{Outcome, Presence, Result, Scope, Store, StoreError, Tx, word};
 pub struct Image {
     /// Its id: its name and tag at the provider.
     pub id: ImageId,
-    /// Whose it is.
+    /// The team that owns it.
     pub team: TeamId,
-    /// Where.
+    /// The cloud account that it is made in, and whose machines boot it.
     pub account: CloudAccountId,
-    /// For which processor.
+    /// The processor architecture of the machines that boot it.
     pub arch: Arch,
-    /// The container images on it.
+    /// The container images on it, as Docker names them.
     pub base_images: Vec<String>,
-    /// The agent's program on it, once its machine was asked for.
+    /// SHA-256 of the agent's program on it, in hexadecimal, once its machine was asked for.
     pub agent_sha256: Option<String>,
     /// What people wish. One that failed is cleared away whatever they wish.
     pub desired: Presence,
     /// Rises with every change of the wish.
     pub generation: i64,
-    /// Where it stands.
+    /// How far it has come from baking to gone.
     pub state: State,
     /// The machine that it is made of.
     pub machine: Option<MachineId>,
     /// The provider's name of it, once it was ready.
     pub reference: Option<String>,
-    /// Where machines can boot it; everywhere when it is empty.
+    /// Where machines can boot it, in the provider's names; everywhere when it is empty.
     pub locations: Vec<String>,
     /// Why it could not be made, or was lost.
     pub failure: Option<Failure>,
@@ -55,13 +55,13 @@ pub struct Image {
 pub struct NewImage {
     /// Its id, chosen by the caller.
     pub id: ImageId,
-    /// Whose it is.
+    /// The team that owns it.
     pub team: TeamId,
-    /// Where.
+    /// The cloud account that it is made in, and whose machines boot it.
     pub account: CloudAccountId,
-    /// For which processor.
+    /// The processor architecture of the machines that boot it.
     pub arch: Arch,
-    /// The container images that are to be on it.
+    /// The container images that are to be on it, as Docker names them.
     pub base_images: Vec<String>,
 }
 
@@ -122,7 +122,7 @@ impl Store {
         rows.map_err(reading)?.into_iter().map(image).collect()
     }
 
-    /// The image that is made of this machine.
+    /// The image that is made of this machine; `None` when it is no such machine.
     ///
     /// # Errors
     /// The database's error.
@@ -142,7 +142,7 @@ impl Store {
 }
 
 impl Tx {
-    /// Records the wish for an image; the same id again changes nothing.
+    /// Records the wish for an image. Stale, with nothing written, when the id was used before.
     ///
     /// # Errors
     /// The database's error.
@@ -159,7 +159,7 @@ impl Tx {
         Ok(Outcome::of(self.run("add an image", sql, values).await?))
     }
 
-    /// Wishes an image away.
+    /// Wishes an image away. Stale when that was wished before.
     ///
     /// # Errors
     /// The database's error.
@@ -169,8 +169,9 @@ impl Tx {
         Ok(Outcome::of(self.run("wish an image away", sql, [id.uuid().into()]).await?))
     }
 
-    /// Wishes for the machine that an image is to be made of, with this program of the agent. An image is made of one
-    /// machine: when it has one, or is not wanted any more, the transaction must not be committed.
+    /// Wishes for the machine that an image is to be made of, with the agent's program of this SHA-256 in hexadecimal.
+    /// An image is made of one machine: when it has one, or is not wanted any more, this is stale, and the transaction
+    /// must not be committed.
     ///
     /// # Errors
     /// The database's error.
@@ -182,7 +183,8 @@ impl Tx {
         Ok(Outcome::of(self.run("bake an image", sql, values).await?))
     }
 
-    /// Records that machines can boot an image.
+    /// Records that machines can boot an image in `locations` by the provider's name `reference`. Stale when it is not
+    /// being made, or not wanted any more.
     ///
     /// # Errors
     /// The database's error.
@@ -193,7 +195,7 @@ impl Tx {
         Ok(Outcome::of(self.run("record an image", sql, values).await?))
     }
 
-    /// Records why an image cannot be had, or not any more.
+    /// Records why an image cannot be had, or not any more. Stale when it failed before, or is gone.
     ///
     /// # Errors
     /// The database's error.
@@ -203,7 +205,8 @@ impl Tx {
         Ok(Outcome::of(self.run("give an image up", sql, values).await?))
     }
 
-    /// Records that the provider has nothing of an image any more.
+    /// Records that the provider has nothing of an image any more. Stale when the image is gone already,
+    /// or is wanted and did not fail.
     ///
     /// # Errors
     /// The database's error.
@@ -214,8 +217,9 @@ impl Tx {
         Ok(Outcome::of(self.run("record that an image is gone", sql, [id.uuid().into()]).await?))
     }
 
-    /// Whether a machine may be created with an image: it is ready and wanted, or the machine's row names it already, so that
-    /// the same must be asked for. Locked until the end of the transaction, so that nobody wishes it away meanwhile.
+    /// Whether a machine may be created with an image: it is ready and wanted, or the machine's row names it already,
+    /// so that the same must be asked for. Locked until the end of the transaction, so that nobody wishes it away
+    /// meanwhile.
     pub(crate) async fn holds_image(&self, id: ImageId, machine: MachineId) -> Result<bool> {
         let sql = "SELECT 1 FROM images i WHERE i.id = $1 AND ((i.state = 'ready' AND i.desired = 'present') OR EXISTS \
                    (SELECT 1 FROM machines m WHERE m.id = $2 AND m.image_id = i.id AND m.state = 'creating')) \

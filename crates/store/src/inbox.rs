@@ -48,7 +48,7 @@ pub struct DeliveryDecision {
     pub verdict: String,
     /// Why, in a sentence.
     pub reason: String,
-    /// When.
+    /// When it was decided.
     pub at: Option<DateTime<Utc>>,
 }
 
@@ -83,7 +83,7 @@ const VISIBLE: &str = "($1::uuid IS NULL OR EXISTS (SELECT 1 FROM projects p WHE
                        AND p.deleted_at IS NULL AND p.forge = i.source AND lower(p.repo) = lower(i.repo)))";
 
 impl Store {
-    /// The team's deliveries, newest first, older than `before`.
+    /// At most `limit` of the team's deliveries, newest first, older than `before`.
     ///
     /// # Errors
     /// The database's error.
@@ -113,7 +113,7 @@ impl Store {
 }
 
 impl Tx {
-    /// Stores a delivery once. The caller wakes the inbox row in the same transaction.
+    /// Stores a delivery once, and says whether it was new. The caller wakes the inbox row in the same transaction.
     ///
     /// # Errors
     /// The database's error.
@@ -175,7 +175,7 @@ impl Tx {
     /// Makes a delivery undecided again.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`].
+    /// [`StoreError::NotFound`] when there is none, or the database's error.
     pub async fn reopen_delivery(&self, id: DeliveryId) -> Result<()> {
         let sql = "UPDATE inbox SET decision = NULL, reason = NULL, applied_at = NULL WHERE id = $1";
         if self.run("reopen a delivery", sql, [id.uuid().into()]).await? == 1 {

@@ -27,7 +27,7 @@ pub struct Post {
     pub id: PrPostId,
     /// The environment.
     pub environment: EnvironmentId,
-    /// What kind.
+    /// What it is at the git host.
     pub kind: Kind,
     /// The commit; empty for the comment.
     pub sha: String,

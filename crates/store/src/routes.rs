@@ -45,8 +45,9 @@ impl Tx {
             "write a route",
             "INSERT INTO routes (host, team_id, env_id, generation, version, state, entry, removed_at) \
              VALUES ($1, $2, $3, $4, nextval('route_version'), $5, $6, CASE WHEN $5 = 'gone' THEN now() END) \
-             ON CONFLICT (host) DO UPDATE SET generation = $4, version = nextval('route_version'), state = $5, entry = $6, \
-             updated_at = now(), removed_at = CASE WHEN $5 = 'gone' THEN coalesce(routes.removed_at, now()) END \
+             ON CONFLICT (host) DO UPDATE SET generation = $4, version = nextval('route_version'), \
+             state = $5, entry = $6, updated_at = now(), \
+             removed_at = CASE WHEN $5 = 'gone' THEN coalesce(routes.removed_at, now()) END \
              WHERE routes.env_id = $3 AND routes.generation <= $4 AND (routes.state, routes.entry - 'version') \
              IS DISTINCT FROM ($5, $6::jsonb - 'version')",
             [

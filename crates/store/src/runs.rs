@@ -43,7 +43,7 @@ pub struct Run<S> {
 pub struct NewRun {
     /// Its id, chosen by the caller.
     pub id: RunId,
-    /// Whose it is.
+    /// The team that owns it.
     pub team: TeamId,
     /// The environment.
     pub environment: EnvironmentId,
@@ -65,7 +65,7 @@ pub enum PhaseEdge {
 }
 
 impl Store {
-    /// The run of one generation of an environment.
+    /// The run of one generation of an environment; `None` when there is none.
     ///
     /// # Errors
     /// The database's error, or [`StoreError::Corrupt`] when the stored spec is of another version.
@@ -79,7 +79,7 @@ impl Store {
         found.map(run).transpose()
     }
 
-    /// The newest run of an environment that got as far as being live.
+    /// The newest run of an environment that got as far as being live; `None` when none did.
     ///
     /// # Errors
     /// As [`Store::find_run`].
@@ -94,7 +94,7 @@ impl Store {
         found.map(run).transpose()
     }
 
-    /// When a commit of an environment went live last.
+    /// When a commit of an environment went live last; `None` when none did.
     ///
     /// # Errors
     /// The database's error.
@@ -135,7 +135,7 @@ impl Tx {
         Ok(())
     }
 
-    /// Ends every open run of an environment that is older than `generation`.
+    /// Ends every open run of an environment that is older than `generation`; the number of runs that it ended.
     ///
     /// # Errors
     /// The database's error.
@@ -149,19 +149,21 @@ impl Tx {
         .await
     }
 
-    /// Stores what the commit asks for.
+    /// Stores what the commit asks for, and that reading it is over. A run that is over is left as it is.
     ///
     /// # Errors
     /// The database's error.
     pub async fn set_run_spec<S: Serialize>(&self, id: RunId, spec: &S) -> Result<()> {
         let spec = word::encode("workflow_runs", id, "spec", spec)?;
         let sql = "UPDATE workflow_runs SET spec = $2, phases = phases || jsonb_build_object('read', \
-                   jsonb_build_object('started_at', created_at, 'finished_at', now())) WHERE id = $1 AND finished_at IS NULL";
+                   jsonb_build_object('started_at', created_at, 'finished_at', now())) \
+                   WHERE id = $1 AND finished_at IS NULL";
         self.run("store a run's spec", sql, [id.uuid().into(), spec.into()]).await?;
         Ok(())
     }
 
-    /// Moves an open run on; final states close it, success stamps `live_at`.
+    /// Moves an open run on; final states close it, success stamps `live_at`. Stale when the run may not go from where
+    /// it stands to `state`.
     ///
     /// # Errors
     /// The database's error.

@@ -29,7 +29,8 @@ impl Store {
     ) -> Result<Option<Blind>> {
         let sql = "INSERT INTO sweeps AS s (account_id, swept_at) VALUES ($1, $2) \
                    ON CONFLICT (account_id) DO UPDATE SET \
-                     blind_from = CASE WHEN s.swept_at < $3 THEN least(s.blind_from, s.swept_at) ELSE s.blind_from END, \
+                     blind_from = CASE WHEN s.swept_at < $3 THEN least(s.blind_from, s.swept_at) \
+                                  ELSE s.blind_from END, \
                      blind_until = CASE WHEN s.swept_at < $3 THEN $2 ELSE s.blind_until END, \
                      swept_at = greatest(s.swept_at, $2) \
                    RETURNING blind_from, blind_until";

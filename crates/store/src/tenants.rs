@@ -15,11 +15,11 @@ use crate::{Result, Scope, Store, StoreError, Tx, word};
 pub struct Project {
     /// Its id.
     pub id: ProjectId,
-    /// Whose it is.
+    /// The team that owns it.
     pub team: TeamId,
     /// `owner/name` at the git host.
     pub repo: String,
-    /// Where its machines are made.
+    /// The cloud account in which its machines are made.
     pub account: Option<CloudAccountId>,
     /// Limits and defaults of the team's own.
     pub settings: serde_json::Value,
@@ -30,7 +30,7 @@ pub struct Project {
 pub struct CloudAccount {
     /// Its id.
     pub id: CloudAccountId,
-    /// Whose it is.
+    /// The team that owns it.
     pub team: TeamId,
     /// What `preview.provider` calls it.
     pub name: String,
@@ -74,7 +74,7 @@ impl Store {
         row.map(|row| InstallationId::from_uuid(row.id)).ok_or(StoreError::NotFound("installation"))
     }
 
-    /// The team of this slug.
+    /// The team of this slug, unless it is deleted.
     ///
     /// # Errors
     /// The database's error.
@@ -84,7 +84,7 @@ impl Store {
         Ok(live.one(&self.db).await.map_err(reading)?.map(|row| TeamId::from_uuid(row.id)))
     }
 
-    /// The project that watches a repository, whatever the spelling of its name.
+    /// The project that watches a repository, whatever the case of its name; `None` also when it is another team's.
     ///
     /// # Errors
     /// The database's error.
@@ -191,7 +191,7 @@ impl Tx {
     /// Stops watching a repository. Its environments are ended by the reaper.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`].
+    /// [`StoreError::NotFound`] when there is none, or it is another team's.
     pub async fn delete_project(&self, scope: &Scope, id: ProjectId) -> Result<()> {
         let sql = "UPDATE projects SET deleted_at = now() WHERE id = $1 AND ($2::uuid IS NULL OR team_id = $2) \
                    AND deleted_at IS NULL";

@@ -116,8 +116,8 @@ impl WorkStore for PgWork {
         let sql = "WITH due AS (SELECT kind, key FROM work WHERE kind = $1 AND NOT parked AND run_after <= now() \
                    AND not_before <= now() AND lease_until <= now() \
                    ORDER BY run_after LIMIT $2 FOR UPDATE SKIP LOCKED) \
-                   UPDATE work SET lease_owner = $3, lease_until = now() + make_interval(secs => $4), epoch = epoch + 1, \
-                   claimed_seq = wake_seq, attempt = attempt + 1 \
+                   UPDATE work SET lease_owner = $3, lease_until = now() + make_interval(secs => $4), \
+                   epoch = epoch + 1, claimed_seq = wake_seq, attempt = attempt + 1 \
                    FROM due WHERE work.kind = due.kind AND work.key = due.key \
                    RETURNING work.key, work.epoch, work.attempt";
         let values = [kind.into(), i64::from(limit).into(), owner.into(), lease.as_secs_f64().into()];

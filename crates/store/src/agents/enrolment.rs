@@ -29,8 +29,8 @@ pub enum Enrolled {
 }
 
 impl Tx {
-    /// Opens the enrolment of a machine for `window`, or extends it while the token is unused. An agent that has enrolled
-    /// may within `window` come back with a credential that ran out, while its machine slept, say.
+    /// Opens the enrolment of a machine for `window`, or extends it while the token is unused. An agent that has
+    /// enrolled may within `window` come back with a credential that ran out, while its machine slept, say.
     ///
     /// # Errors
     /// [`StoreError::NotFound`] when there is no such machine.
