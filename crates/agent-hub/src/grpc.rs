@@ -9,8 +9,7 @@ use stagely_proto::hub::{
     PrepareEnrolmentRequest, PrepareEnrolmentResponse, RevokeRequest, RevokeResponse, SetDesiredRequest,
     SetDesiredResponse, StatsRequest, StatsResponse,
 };
-use stagely_store::StoreError;
-use stagely_store::agents::Wished;
+use stagely_store::{Outcome, StoreError};
 use tonic::{Request, Response, Status};
 
 use crate::error::HubError;
@@ -41,7 +40,7 @@ impl HubApi for Server {
             return Err(Status::invalid_argument("generations start at 1"));
         }
         let wished = self.0.set_wish(machine, &desired).await.map_err(status)?;
-        Ok(Response::new(SetDesiredResponse { accepted: wished == Wished::Written }))
+        Ok(Response::new(SetDesiredResponse { accepted: wished == Outcome::Written }))
     }
 
     async fn revoke(&self, request: Request<RevokeRequest>) -> Answer<RevokeResponse> {
@@ -69,7 +68,7 @@ impl Hub {
         &self,
         machine: MachineId,
         desired: &stagely_proto::agent::Desired,
-    ) -> Result<Wished, HubError> {
+    ) -> Result<Outcome, HubError> {
         let agent = self.store.find_agent(machine).await?.ok_or(StoreError::NotFound("agent"))?;
         let sealed = self.seal_wish(machine, agent.team, desired)?;
         let tx = self.store.begin().await?;

@@ -14,7 +14,8 @@ use stagely_domain::id::{LogStreamId, MachineId};
 use stagely_domain::mask::Patterns;
 use stagely_proto::agent::{self, agent_frame, hub_frame};
 use stagely_proto::agent_wire::{PROTOCOL, SIGNATURE_CONTEXT};
-use stagely_store::agents::{Agent, Noted};
+use stagely_store::Outcome;
+use stagely_store::agents::Agent;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -243,8 +244,8 @@ impl Session {
             tx.commit().await.map(|()| noted)
         };
         match written.await.map_err(|error| put_off(self.machine, error.into()))? {
-            Noted::Written => Ok(()),
-            Noted::Stale => Err(self.outdated().await),
+            Outcome::Written => Ok(()),
+            Outcome::Stale => Err(self.outdated().await),
         }
     }
 
@@ -259,14 +260,14 @@ impl Session {
             let credential = self.hub.signer.issue(machine, &self.public_key, self.hub.clock.now())?;
             let tx = self.hub.store.begin().await?;
             let noted = tx.hold_connection(machine, self.peer.conn_epoch).await?;
-            if noted == Noted::Written {
+            if noted == Outcome::Written {
                 tx.note_ingress_certificate(machine, &sha256(&certificate.certificate_der)).await?;
                 tx.commit().await?;
             }
             Ok::<_, HubError>((noted, certificate, credential))
         };
         let (noted, certificate, credential) = renewed.await.map_err(|error| put_off(machine, error))?;
-        if noted == Noted::Stale {
+        if noted == Outcome::Stale {
             return Err(self.outdated().await);
         }
         let answer = agent::Renewed {

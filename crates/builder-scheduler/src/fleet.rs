@@ -18,10 +18,9 @@ use stagely_proto::orchestrator::{AcquireMachineRequest, ReleaseMachineRequest};
 use stagely_reconcile::{Claim, ErrorClass, Failure, Reconciler, Step};
 use stagely_runtime::grpc::Channel;
 use stagely_store::builds::{BuildJob, LeftImages};
-use stagely_store::environments::Presence;
 use stagely_store::machines::Machine;
 use stagely_store::work::kind;
-use stagely_store::{Store, StoreError};
+use stagely_store::{Presence, Store, StoreError};
 use tonic::Code as GrpcCode;
 
 use crate::plan::{self, Builder, Job, Op, Snapshot};

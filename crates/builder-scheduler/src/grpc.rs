@@ -5,8 +5,7 @@ use stagely_domain::error_chain::chain;
 use stagely_domain::id::ProjectId;
 use stagely_proto::builder::builder_server::Builder;
 use stagely_proto::builder::{FleetRequest, FleetResponse, Machine};
-use stagely_store::environments::Presence;
-use stagely_store::{Store, StoreError};
+use stagely_store::{Presence, Store, StoreError};
 use tonic::{Request, Response, Status};
 
 /// The gRPC face.

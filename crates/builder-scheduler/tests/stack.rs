@@ -18,7 +18,8 @@ use stagely_proto::agent::desired::Spec;
 use stagely_proto::hub::hub_server::{Hub, HubServer};
 use stagely_proto::orchestrator::orchestrator_server::{Orchestrator, OrchestratorServer};
 use stagely_proto::{hub, orchestrator};
-use stagely_store::agents::{BuildFact, Observed, SealedWish, Wished};
+use stagely_store::Outcome;
+use stagely_store::agents::{BuildFact, Observed, SealedWish};
 use stagely_store::builds::{BuildJob, NewBuildJob};
 use stagely_store::environments::{NewEnvironment, PullRequest};
 use stagely_store::machines::NewMachine;
@@ -199,7 +200,7 @@ impl Stack {
     pub async fn report(&self, machine: MachineId, builds: Vec<BuildFact>) {
         let tx = self.db.store().begin().await.unwrap();
         let observed = Observed { builds, ..Observed::default() };
-        tx.note_observed(machine, 0, &observed).await.unwrap();
+        let _ = tx.note_observed(machine, 0, &observed).await.unwrap();
         tx.commit().await.unwrap();
     }
 
@@ -286,7 +287,7 @@ impl Peers {
         let Some(Spec::Builder(builder)) = desired.spec else { return Err(Status::invalid_argument("no builder")) };
         let tx = self.db.store().begin().await.unwrap();
         let wish = SealedWish { generation: desired.generation, sealed: vec![1] };
-        let accepted = tx.set_wish(machine, &wish).await.unwrap() == Wished::Written;
+        let accepted = tx.set_wish(machine, &wish).await.unwrap() == Outcome::Written;
         tx.commit().await.unwrap();
         if accepted {
             self.world.lock().unwrap().wishes.insert(machine, (desired.generation, builder));

@@ -31,28 +31,29 @@ pub struct CreateRequest {
     pub machine: MachineId,
     /// Whose installation it is; a tag.
     pub installation: InstallationId,
-    /// For which environment; a tag.
+    /// The environment that it runs, `None` for builders and for machines that an image is made of; a tag.
     pub environment: Option<EnvironmentId>,
-    /// What for; a tag.
+    /// What it is used for; a tag.
     pub role: Role,
-    /// How big.
+    /// The size class asked for; `offering` is what is bought.
     pub size: Size,
-    /// On which processor.
+    /// The processor architecture asked for.
     pub arch: Arch,
-    /// Which type in which place, chosen from the catalogue; none where the catalogue is empty.
+    /// The type and place to buy, chosen from the catalogue; `None` where the catalogue is empty.
     pub offering: Option<Offering>,
     /// How often other offerings were tried for this machine: part of the idempotency token where one token stands for
     /// one type and place.
     pub attempt: u32,
-    /// The provider's name of the image to boot; the account's own where there is none.
+    /// The provider's name of the image to boot; `None` for the one of the account's settings.
     pub image: Option<String>,
     /// What is to be on its disk when it stops, for a machine that an image is made of.
     pub bake: Option<Bake>,
-    /// Its hard end; a tag.
+    /// The end that its tag at the provider says, for whoever clears up an account whose control plane is gone. A
+    /// running control plane does not go by it.
     pub expires_at: DateTime<Utc>,
-    /// Where the agent's program is.
+    /// The agent's program, and where it is.
     pub agent: AgentDownload,
-    /// What the agent is told.
+    /// What the agent is told, as a file of its own.
     pub config: AgentConfig,
 }
 
@@ -66,7 +67,7 @@ pub struct Bake {
 /// An image to make of a machine. A machine is good for one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CaptureRequest {
-    /// Its name and tag: whoever asks again finds the image that was made before.
+    /// The image's id, its name and tag at the provider: whoever asks again finds the image that was made before.
     pub image: ImageId,
     /// Whose installation it is; a tag.
     pub installation: InstallationId,
@@ -96,7 +97,7 @@ pub struct Image {
 /// The agent's program, as a machine gets it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AgentDownload {
-    /// Where to download it.
+    /// Where machines download it.
     pub url: String,
     /// What it must hash to, in hexadecimal.
     pub sha256: String,
@@ -119,15 +120,15 @@ impl AgentDownload {
 pub struct AgentConfig {
     /// `https://host:port` of the hub, as machines reach it.
     pub hub_url: String,
-    /// Who it is.
+    /// The machine that the agent speaks for.
     pub machine: MachineId,
-    /// Good for one enrolment.
+    /// The secret that it enrols with, once.
     pub enrolment_token: Secret,
-    /// The internal CA.
+    /// The certificate of the internal CA, in PEM: the hub's is signed by it.
     pub ca_pem: String,
-    /// What for.
+    /// What the machine is used for.
     pub role: Role,
-    /// Where its ingress listens.
+    /// The TCP port that its ingress listens on.
     pub ingress_port: u16,
 }
 

@@ -30,7 +30,7 @@ pub struct Vm {
     pub state: VmState,
     /// `ip:port` of the agent's ingress, once it has one.
     pub address: Option<String>,
-    /// Its hard end, from its tags.
+    /// The end that its tag says, for whoever clears up an account whose control plane is gone.
     pub expires_at: DateTime<Utc>,
     /// When it was created, where the provider says.
     pub created_at: Option<DateTime<Utc>>,

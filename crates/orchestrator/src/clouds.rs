@@ -12,11 +12,10 @@ use stagely_domain::clock::Clock;
 use stagely_domain::id::{CloudAccountId, ImageId, InstallationId, MachineId};
 use stagely_domain::machine::{Arch, Provider};
 use stagely_reconcile::{ErrorClass, Failure};
-use stagely_store::environments::Power;
 use stagely_store::machines::Machine;
 use stagely_store::seal::KeyRing;
 use stagely_store::tenants::CloudAccount;
-use stagely_store::{Scope, Store};
+use stagely_store::{Power, Scope, Store};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 

@@ -10,10 +10,9 @@ use stagely_domain::error_chain::chain;
 use stagely_domain::id::ProjectId;
 use stagely_forge::{ErrorKind, FailedDelivery, PullRequest, Repo};
 use stagely_reconcile::{ErrorClass, Failure};
-use stagely_store::Scope;
-use stagely_store::environments::{Outcome, Power};
 use stagely_store::tenants::{Page, Project};
 use stagely_store::work::kind;
+use stagely_store::{Outcome, Power, Scope};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 

@@ -8,12 +8,12 @@ use stagely_domain::id::{CloudAccountId, DeliveryId, EnvironmentId, MachineId, P
 use stagely_domain::machine::{Arch, Role, Size};
 use stagely_proto::orchestrator as wire;
 use stagely_proto::orchestrator::orchestrator_server::Orchestrator as Api;
-use stagely_store::environments::{Environment, Outcome, Power, Presence};
+use stagely_store::environments::Environment;
 use stagely_store::images::NewImage;
 use stagely_store::machines::NewMachine;
 use stagely_store::tenants::CloudAccount;
 use stagely_store::work::kind;
-use stagely_store::{Scope, StoreError, Tx};
+use stagely_store::{Outcome, Power, Presence, Scope, StoreError, Tx};
 use tonic::{Request, Response, Status};
 
 use crate::access;

@@ -6,10 +6,10 @@ use stagely_domain::id::EnvironmentId;
 use stagely_domain::spec::{self, FILE, Facts, Triggers};
 use stagely_forge::{PullRequest as Found, PullRequestState, Repo};
 use stagely_reconcile::{ErrorClass, Failure};
-use stagely_store::Tx;
-use stagely_store::environments::{Environment, NewEnvironment, Outcome, Presence, PullRequest};
+use stagely_store::environments::{Environment, NewEnvironment, PullRequest};
 use stagely_store::tenants::Project;
 use stagely_store::work::kind;
+use stagely_store::{Outcome, Presence, Tx};
 
 use crate::context::{Context, hosted, stored};
 

@@ -7,9 +7,9 @@ pub mod routes;
 use stagely_domain::environment::State;
 use stagely_domain::failure::Failure as RunFailure;
 use stagely_reconcile::{ErrorClass, Failure};
-use stagely_store::Tx;
-use stagely_store::environments::{Environment, Presence};
+use stagely_store::environments::Environment;
 use stagely_store::work::kind;
+use stagely_store::{Presence, Tx};
 
 use crate::context::{Context, stored};
 use crate::reconcile::environment::plan::Snapshot;

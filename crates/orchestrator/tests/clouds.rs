@@ -18,7 +18,7 @@ use stagely_domain::clock::SystemClock;
 use stagely_domain::id::{CloudAccountId, TeamId};
 use stagely_domain::machine::Provider;
 use stagely_domain::secret::Secret;
-use stagely_store::environments::Power;
+use stagely_store::Power;
 use stagely_store::seal::KeyRing;
 use stagely_store::tenants::CloudAccount;
 use stagely_store::testing::TestDb;

@@ -2,9 +2,8 @@
 
 use stagely_domain::id::{EnvironmentId, ProjectId};
 use stagely_forge::MAX_FILE_BYTES;
-use stagely_store::Scope;
-use stagely_store::environments::Outcome;
 use stagely_store::work::kind;
+use stagely_store::{Outcome, Scope};
 
 use crate::git_host::{self, REPO, host};
 use crate::stack::Stack;

@@ -5,7 +5,7 @@ use stagely_cloud::Cloud;
 use stagely_domain::cost::Money;
 use stagely_domain::machine::Arch;
 use stagely_domain::offering::{Offering, Price};
-use stagely_store::environments::Power;
+use stagely_store::Power;
 
 use crate::stack::Stack;
 

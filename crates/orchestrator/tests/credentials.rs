@@ -1,10 +1,9 @@
 //! Credentials that are replaced while machines run.
 
 use stagely_domain::secret::Secret;
-use stagely_store::Scope;
-use stagely_store::environments::Outcome;
 use stagely_store::seal::KeyRing;
 use stagely_store::tenants::CloudAccount;
+use stagely_store::{Outcome, Scope};
 
 use crate::clouds::{self, Account, hetzner};
 use crate::stack::Stack;

@@ -9,8 +9,8 @@ use stagely_proto::agent::desired::Spec;
 use stagely_proto::agent::preview::Wish;
 use stagely_proto::hub;
 use stagely_proto::hub::hub_server::{Hub as Api, HubServer};
-use stagely_store::StoreError;
-use stagely_store::agents::{SealedWish, Wished};
+use stagely_store::agents::SealedWish;
+use stagely_store::{Outcome, StoreError};
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
@@ -106,7 +106,7 @@ impl Api for Hub {
             };
             let tx = world.db.store().begin().await.map_err(refused)?;
             let wish = SealedWish { generation: desired.generation, sealed: vec![1] };
-            let accepted = tx.set_wish(machine, &wish).await.map_err(refused)? == Wished::Written;
+            let accepted = tx.set_wish(machine, &wish).await.map_err(refused)? == Outcome::Written;
             tx.commit().await.map_err(refused)?;
             if accepted {
                 let wish = Wish::try_from(preview.wish).unwrap();

@@ -2,7 +2,8 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 use stagely_domain::environment::State;
-use stagely_store::environments::{Environment, Power, Presence};
+use stagely_store::environments::Environment;
+use stagely_store::{Power, Presence};
 
 /// What must happen to an environment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,7 +40,8 @@ mod tests {
     use chrono::{DateTime, TimeDelta};
     use stagely_domain::environment::State;
     use stagely_domain::id::{EnvironmentId, ProjectId, TeamId};
-    use stagely_store::environments::{Environment, Power, Presence, PullRequest};
+    use stagely_store::environments::{Environment, PullRequest};
+    use stagely_store::{Power, Presence};
 
     #[test]
     fn an_environment_ends_when_its_time_is_over_and_sleeps_when_nobody_comes() {

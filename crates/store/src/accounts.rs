@@ -1,13 +1,12 @@
 //! Changes to cloud accounts. A change locks the account's row, and whoever is about to make a machine in it holds the
 //! row as it is: so no machine is made by credentials that were just replaced, nor in an account that was just deleted.
 
-use sea_orm::{ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, QueryFilter, SqlErr, Statement};
-use stagely_domain::id::{CloudAccountId, TeamId};
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, SqlErr};
+use stagely_domain::id::CloudAccountId;
 
 use crate::entity::cloud_providers;
-use crate::environments::Outcome;
 use crate::tenants::CloudAccount;
-use crate::{Result, Scope, Store, StoreError, Tx};
+use crate::{Outcome, Result, Scope, Store, StoreError, Tx, word};
 
 /// What would miss an account.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -43,7 +42,7 @@ impl Tx {
     pub async fn lock_cloud_account(&self, scope: &Scope, id: CloudAccountId) -> Result<()> {
         let sql = "SELECT 1 FROM cloud_providers WHERE id = $1 AND ($2::uuid IS NULL OR team_id = $2) \
                    AND deleted_at IS NULL FOR NO KEY UPDATE";
-        let values = [id.uuid().into(), scope.team_id().map(TeamId::uuid).into()];
+        let values = [id.uuid().into(), scope.team_uuid().into()];
         match self.run("lock a cloud account", sql, values).await? {
             0 => Err(StoreError::NotFound("cloud account")),
             _ => Ok(()),
@@ -59,40 +58,40 @@ impl Tx {
         Ok(Outcome::of(self.run("hold a cloud account", sql, [id.uuid().into(), generation.into()]).await?))
     }
 
-    /// What uses an account.
+    /// How many machines and images use an account, and which projects do.
     ///
     /// # Errors
     /// The database's error.
     pub async fn cloud_account_uses(&self, id: CloudAccountId) -> Result<Uses> {
-        let doing = |source| StoreError::query("count what uses an account", source);
-        let statement = Statement::from_sql_and_values(
-            DbBackend::Postgres,
-            "SELECT (SELECT count(*) FROM machines WHERE account_id = $1 AND gone_at IS NULL) AS machines, \
-             (SELECT count(*) FROM machines WHERE account_id = $1 AND gone_at IS NULL AND state <> 'intended') AS made, \
-             (SELECT count(*) FROM images WHERE account_id = $1 AND deleted_at IS NULL) AS images, \
-             (SELECT count(*) FROM images i LEFT JOIN machines m ON m.id = i.machine_id WHERE i.account_id = $1 \
-             AND i.deleted_at IS NULL AND (i.reference IS NOT NULL OR m.provider_id IS NOT NULL)) AS captured, \
-             ARRAY(SELECT repo FROM projects WHERE cloud_provider_id = $1 AND deleted_at IS NULL ORDER BY id) AS projects",
-            [id.uuid().into()],
-        );
-        let Some(row) = self.inner.query_one_raw(statement).await.map_err(doing)? else { return Ok(Uses::default()) };
+        let sql = "SELECT (SELECT count(*) FROM machines WHERE account_id = $1 AND gone_at IS NULL) AS machines, \
+                   (SELECT count(*) FROM machines \
+                    WHERE account_id = $1 AND gone_at IS NULL AND state <> 'intended') AS made, \
+                   (SELECT count(*) FROM images WHERE account_id = $1 AND deleted_at IS NULL) AS images, \
+                   (SELECT count(*) FROM images i LEFT JOIN machines m ON m.id = i.machine_id \
+                    WHERE i.account_id = $1 AND i.deleted_at IS NULL \
+                    AND (i.reference IS NOT NULL OR m.provider_id IS NOT NULL)) AS captured, \
+                   ARRAY(SELECT repo FROM projects \
+                    WHERE cloud_provider_id = $1 AND deleted_at IS NULL ORDER BY id) AS projects";
+        let found = self.row("count what uses an account", sql, [id.uuid().into()]).await?;
+        let Some(row) = found else { return Ok(Uses::default()) };
         Ok(Uses {
-            machines: row.try_get("", "machines").map_err(doing)?,
-            made: row.try_get("", "made").map_err(doing)?,
-            images: row.try_get("", "images").map_err(doing)?,
-            captured: row.try_get("", "captured").map_err(doing)?,
-            projects: row.try_get("", "projects").map_err(doing)?,
+            machines: row.get("machines")?,
+            made: row.get("made")?,
+            images: row.get("images")?,
+            captured: row.get("captured")?,
+            projects: row.get("projects")?,
         })
     }
 
-    /// Where the provider may have machines and golden images of an account; `None` stands for a place that is not known.
+    /// Where the provider may have machines and golden images of an account, in the provider's names; `None` stands for
+    /// a place that is not known.
     ///
     /// # Errors
     /// The database's error.
     pub async fn list_account_places(&self, id: CloudAccountId) -> Result<Vec<Option<String>>> {
-        let doing = |source| StoreError::query("list where an account has something", source);
-        // An id may name the region before a slash, and is right where the offering is not: after a lost answer a machine may
-        // be found elsewhere. An image is where its machine was, also one that failed and is still to be cleared away.
+        // An id may name the region before a slash, and is right where the offering is not: after a lost answer a
+        // machine may be found elsewhere. An image is where its machine was, also one that failed and is still to be
+        // cleared away.
         let sql = "SELECT CASE WHEN m.provider_id LIKE '%/%' THEN split_part(m.provider_id, '/', 1) \
                    ELSE m.offering->>'location' END AS place \
                    FROM machines m WHERE m.account_id = $1 AND m.state <> 'intended' \
@@ -100,17 +99,17 @@ impl Tx {
                    (SELECT 1 FROM images i WHERE i.machine_id = m.id AND i.deleted_at IS NULL))) \
                    UNION SELECT jsonb_array_elements_text(locations) FROM images \
                    WHERE account_id = $1 AND deleted_at IS NULL ORDER BY place";
-        let statement = Statement::from_sql_and_values(DbBackend::Postgres, sql, [id.uuid().into()]);
-        let rows = self.inner.query_all_raw(statement).await.map_err(doing)?;
-        rows.iter().map(|row| row.try_get("", "place").map_err(doing)).collect()
+        let rows = self.rows("list where an account has something", sql, [id.uuid().into()]).await?;
+        rows.iter().map(|row| row.get("place")).collect()
     }
 
-    /// Writes name, settings and credentials over those that were read at `account.generation`; stale when somebody else
-    /// changed them since.
+    /// Writes name, settings and credentials over those that were read at `account.generation`; stale when somebody
+    /// else changed them since.
     ///
     /// # Errors
     /// [`StoreError::Exists`] when the team has another account of that name.
     pub async fn change_cloud_account(&self, account: &CloudAccount) -> Result<Outcome> {
+        let settings = word::encode("cloud_providers", account.id, "settings", &account.settings)?;
         let sql = "UPDATE cloud_providers SET name = $3, settings = $4, credentials_sealed = $5, verified_at = now(), \
                    updated_at = now(), generation = generation + 1 \
                    WHERE id = $1 AND generation = $2 AND deleted_at IS NULL";
@@ -118,7 +117,7 @@ impl Tx {
             account.id.uuid().into(),
             account.generation.into(),
             account.name.clone().into(),
-            serde_json::to_value(&account.settings).unwrap_or_default().into(),
+            settings.into(),
             account.credentials_sealed.clone().into(),
         ];
         match self.run("change a cloud account", sql, values).await {
@@ -142,7 +141,7 @@ impl Tx {
                    AND NOT EXISTS (SELECT 1 FROM machines WHERE account_id = $1 AND gone_at IS NULL) \
                    AND NOT EXISTS (SELECT 1 FROM images WHERE account_id = $1 AND deleted_at IS NULL) \
                    AND NOT EXISTS (SELECT 1 FROM projects WHERE cloud_provider_id = $1 AND deleted_at IS NULL)";
-        let values = [id.uuid().into(), scope.team_id().map(TeamId::uuid).into()];
+        let values = [id.uuid().into(), scope.team_uuid().into()];
         Ok(Outcome::of(self.run("delete a cloud account", sql, values).await?))
     }
 

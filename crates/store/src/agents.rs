@@ -9,26 +9,26 @@ mod facts;
 mod observed;
 
 pub use enrolment::{Enrolled, Prepared};
-pub use facts::{AgentChange, AgentWatch, Noted};
+pub use facts::{AgentChange, AgentWatch};
 pub use observed::{BuildFact, Observed, Phase, Service, Step};
 
 use chrono::{DateTime, TimeDelta, Utc};
-use sea_orm::{ConnectionTrait, DbBackend, QueryResult, Statement};
 use stagely_domain::id::{EnvironmentId, MachineId, ProjectId, TeamId};
 use stagely_domain::machine::Role;
 
-use crate::{Result, Store, StoreError, Tx, word};
+use crate::statement::Row;
+use crate::{Outcome, Result, Store, StoreError, Tx, word};
 
 /// The agent of one machine, with what of the machine's own row decides about it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Agent {
     /// The machine it speaks for.
     pub machine: MachineId,
-    /// Whose machine.
+    /// The team that owns the machine.
     pub team: TeamId,
-    /// For which repository.
+    /// The project that the machine serves.
     pub project: ProjectId,
-    /// For which environment; `None` for builders.
+    /// The environment that the machine runs; `None` for builders.
     pub environment: Option<EnvironmentId>,
     /// What the machine is for.
     pub role: Role,
@@ -69,14 +69,8 @@ pub struct SealedWish {
     pub sealed: Vec<u8>,
 }
 
-/// What became of a new wish.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wished {
-    /// It is stored.
-    Written,
-    /// The same generation or a newer one was there already, or the agent is revoked.
-    Stale,
-}
+/// Tells every hub that a wish, a connection or an end is new.
+const NOTIFY_HUBS: &str = "NOTIFY agent_desired";
 
 impl Store {
     /// The agent of a machine; `None` before its enrolment is prepared.
@@ -84,15 +78,10 @@ impl Store {
     /// # Errors
     /// The database's error, or [`StoreError::Corrupt`] for a report of an unknown shape.
     pub async fn find_agent(&self, machine: MachineId) -> Result<Option<Agent>> {
-        let statement = Statement::from_sql_and_values(
-            DbBackend::Postgres,
-            "SELECT a.*, m.team_id, m.project_id, m.env_id, m.role, m.desired FROM agent_connections a \
-             JOIN machines m ON m.id = a.machine_id WHERE a.machine_id = $1",
-            [machine.uuid().into()],
-        );
-        let doing = |source| StoreError::query("read an agent", source);
-        let Some(row) = self.db.query_one_raw(statement).await.map_err(doing)? else { return Ok(None) };
-        agent(&row, machine).map(Some)
+        let sql = "SELECT a.*, m.team_id, m.project_id, m.env_id, m.role, m.desired FROM agent_connections a \
+                   JOIN machines m ON m.id = a.machine_id WHERE a.machine_id = $1";
+        let found = self.row("read an agent", sql, [machine.uuid().into()]).await?;
+        found.map(|row| agent(&row, machine)).transpose()
     }
 
     /// Whether another agent in the machine's cloud account has been connected for that long, and is still heard: the
@@ -101,15 +90,12 @@ impl Store {
     /// # Errors
     /// The database's error.
     pub async fn hears_others(&self, machine: MachineId, long: TimeDelta) -> Result<bool> {
-        let statement = Statement::from_sql_and_values(
-            DbBackend::Postgres,
-            "SELECT 1 FROM agent_connections a JOIN machines m ON m.id = a.machine_id \
-             WHERE m.id <> $1 AND m.account_id = (SELECT account_id FROM machines WHERE id = $1) AND a.revoked_at IS NULL \
-             AND a.connected_at < now() - make_interval(secs => $2) AND a.last_seen_at > now() - interval '1 minute' LIMIT 1",
-            [machine.uuid().into(), long.as_seconds_f64().into()],
-        );
-        let found = self.db.query_one_raw(statement).await;
-        found.map(|row| row.is_some()).map_err(|source| StoreError::query("look for other agents", source))
+        let sql = "SELECT 1 FROM agent_connections a JOIN machines m ON m.id = a.machine_id \
+                   WHERE m.id <> $1 AND m.account_id = (SELECT account_id FROM machines WHERE id = $1) \
+                   AND a.revoked_at IS NULL AND a.connected_at < now() - make_interval(secs => $2) \
+                   AND a.last_seen_at > now() - interval '1 minute' LIMIT 1";
+        let values = [machine.uuid().into(), long.as_seconds_f64().into()];
+        Ok(self.row("look for other agents", sql, values).await?.is_some())
     }
 
     /// The machine's team and wish, still sealed; `None` when there is none.
@@ -117,46 +103,36 @@ impl Store {
     /// # Errors
     /// The database's error.
     pub async fn find_wish(&self, machine: MachineId) -> Result<Option<(TeamId, SealedWish)>> {
-        let statement = Statement::from_sql_and_values(
-            DbBackend::Postgres,
-            "SELECT m.team_id, a.desired_generation, a.desired_sealed FROM agent_connections a \
-             JOIN machines m ON m.id = a.machine_id WHERE a.machine_id = $1 AND a.desired_sealed IS NOT NULL",
-            [machine.uuid().into()],
-        );
-        let doing = |source| StoreError::query("read a machine's wish", source);
-        let Some(row) = self.db.query_one_raw(statement).await.map_err(doing)? else { return Ok(None) };
-        let generation: i64 = row.try_get("", "desired_generation").map_err(doing)?;
-        let sealed = row.try_get("", "desired_sealed").map_err(doing)?;
-        let team = TeamId::from_uuid(row.try_get("", "team_id").map_err(doing)?);
-        Ok(Some((team, SealedWish { generation: generation.unsigned_abs(), sealed })))
+        let sql = "SELECT m.team_id, a.desired_generation, a.desired_sealed FROM agent_connections a \
+                   JOIN machines m ON m.id = a.machine_id \
+                   WHERE a.machine_id = $1 AND a.desired_sealed IS NOT NULL";
+        let found = self.row("read a machine's wish", sql, [machine.uuid().into()]).await?;
+        let Some(row) = found else { return Ok(None) };
+        let generation = row.get::<i64>("desired_generation")?.unsigned_abs();
+        let wish = SealedWish { generation, sealed: row.get("desired_sealed")? };
+        Ok(Some((TeamId::from_uuid(row.get("team_id")?), wish)))
     }
 }
 
 impl Tx {
-    /// Stores a wish unless a newer one is there, and tells every hub (channel `agent_desired`).
+    /// Stores a wish and tells every hub (channel `agent_desired`). Stale when the same generation or a newer one is
+    /// there already, or the agent is revoked.
     ///
     /// # Errors
     /// [`StoreError::NotFound`] when the machine's enrolment was never prepared.
-    pub async fn set_wish(&self, machine: MachineId, wish: &SealedWish) -> Result<Wished> {
-        let doing = |source| StoreError::query("store a machine's wish", source);
-        let Ok(generation) = i64::try_from(wish.generation) else { return Ok(Wished::Stale) };
-        let update = Statement::from_sql_and_values(
-            DbBackend::Postgres,
-            "UPDATE agent_connections SET desired_generation = $2, desired_sealed = $3 \
-             WHERE machine_id = $1 AND desired_generation < $2 AND revoked_at IS NULL",
-            [machine.uuid().into(), generation.into(), wish.sealed.clone().into()],
-        );
-        if self.inner.execute_raw(update).await.map_err(doing)?.rows_affected() == 1 {
-            self.inner.execute_unprepared("NOTIFY agent_desired").await.map_err(doing)?;
-            return Ok(Wished::Written);
+    pub async fn set_wish(&self, machine: MachineId, wish: &SealedWish) -> Result<Outcome> {
+        let doing = "store a machine's wish";
+        let Ok(generation) = i64::try_from(wish.generation) else { return Ok(Outcome::Stale) };
+        let sql = "UPDATE agent_connections SET desired_generation = $2, desired_sealed = $3 \
+                   WHERE machine_id = $1 AND desired_generation < $2 AND revoked_at IS NULL";
+        let values = [machine.uuid().into(), generation.into(), wish.sealed.clone().into()];
+        if self.run(doing, sql, values).await? == 1 {
+            self.run(doing, NOTIFY_HUBS, []).await?;
+            return Ok(Outcome::Written);
         }
-        let find = Statement::from_sql_and_values(
-            DbBackend::Postgres,
-            "SELECT 1 FROM agent_connections WHERE machine_id = $1",
-            [machine.uuid().into()],
-        );
-        match self.inner.query_one_raw(find).await.map_err(doing)? {
-            Some(_) => Ok(Wished::Stale),
+        let sql = "SELECT 1 FROM agent_connections WHERE machine_id = $1";
+        match self.row(doing, sql, [machine.uuid().into()]).await? {
+            Some(_) => Ok(Outcome::Stale),
             None => Err(StoreError::NotFound("agent")),
         }
     }
@@ -167,18 +143,13 @@ impl Tx {
     /// # Errors
     /// The database's error.
     pub async fn revoke_agent(&self, machine: MachineId) -> Result<()> {
-        let doing = |source| StoreError::query("revoke an agent", source);
-        let update = Statement::from_sql_and_values(
-            DbBackend::Postgres,
-            "UPDATE agent_connections SET revoked_at = now(), desired_sealed = NULL \
-             WHERE machine_id = $1 AND revoked_at IS NULL",
-            [machine.uuid().into()],
-        );
-        if self.inner.execute_raw(update).await.map_err(doing)?.rows_affected() == 1 {
-            let close = "UPDATE log_streams SET closed_at = now() WHERE machine_id = $1 AND closed_at IS NULL";
-            let close = Statement::from_sql_and_values(DbBackend::Postgres, close, [machine.uuid().into()]);
-            self.inner.execute_raw(close).await.map_err(doing)?;
-            self.inner.execute_unprepared("NOTIFY agent_desired").await.map_err(doing)?;
+        let doing = "revoke an agent";
+        let sql = "UPDATE agent_connections SET revoked_at = now(), desired_sealed = NULL \
+                   WHERE machine_id = $1 AND revoked_at IS NULL";
+        if self.run(doing, sql, [machine.uuid().into()]).await? == 1 {
+            let sql = "UPDATE log_streams SET closed_at = now() WHERE machine_id = $1 AND closed_at IS NULL";
+            self.run(doing, sql, [machine.uuid().into()]).await?;
+            self.run(doing, NOTIFY_HUBS, []).await?;
         }
         Ok(())
     }
@@ -190,48 +161,41 @@ impl Tx {
     /// # Errors
     /// The database's error.
     pub async fn accept_connection(&self, machine: MachineId, public_key: &[u8], hub_id: &str) -> Result<Option<u64>> {
-        let doing = |source| StoreError::query("accept an agent's connection", source);
-        let update = Statement::from_sql_and_values(
-            DbBackend::Postgres,
-            "UPDATE agent_connections a SET conn_epoch = conn_epoch + 1, hub_id = $3, connected_at = now(), \
-             last_seen_at = now() FROM machines m WHERE a.machine_id = $1 AND m.id = a.machine_id \
-             AND a.public_key = $2 AND a.enrolled_at IS NOT NULL AND a.revoked_at IS NULL \
-             AND m.desired = 'present' RETURNING a.conn_epoch",
-            [machine.uuid().into(), public_key.to_vec().into(), hub_id.into()],
-        );
-        let Some(row) = self.inner.query_one_raw(update).await.map_err(doing)? else { return Ok(None) };
-        self.inner.execute_unprepared("NOTIFY agent_desired").await.map_err(doing)?;
-        let epoch: i64 = row.try_get("", "conn_epoch").map_err(doing)?;
-        Ok(Some(epoch.unsigned_abs()))
+        let doing = "accept an agent's connection";
+        let sql = "UPDATE agent_connections a SET conn_epoch = conn_epoch + 1, hub_id = $3, connected_at = now(), \
+                   last_seen_at = now() FROM machines m \
+                   WHERE a.machine_id = $1 AND m.id = a.machine_id \
+                   AND a.public_key = $2 AND a.enrolled_at IS NOT NULL AND a.revoked_at IS NULL \
+                   AND m.desired = 'present' RETURNING a.conn_epoch";
+        let values = [machine.uuid().into(), public_key.to_vec().into(), hub_id.into()];
+        let Some(row) = self.row(doing, sql, values).await? else { return Ok(None) };
+        self.run(doing, NOTIFY_HUBS, []).await?;
+        Ok(Some(row.get::<i64>("conn_epoch")?.unsigned_abs()))
     }
 }
 
-fn agent(row: &QueryResult, machine: MachineId) -> Result<Agent> {
-    let role: String = column(row, "role")?;
-    let desired: String = column(row, "desired")?;
-    let environment: Option<uuid::Uuid> = column(row, "env_id")?;
+fn agent(row: &Row, machine: MachineId) -> Result<Agent> {
+    let role: String = row.get("role")?;
+    let desired: String = row.get("desired")?;
+    let environment: Option<uuid::Uuid> = row.get("env_id")?;
     Ok(Agent {
         machine,
-        team: TeamId::from_uuid(column(row, "team_id")?),
-        project: ProjectId::from_uuid(column(row, "project_id")?),
+        team: TeamId::from_uuid(row.get("team_id")?),
+        project: ProjectId::from_uuid(row.get("project_id")?),
         environment: environment.map(EnvironmentId::from_uuid),
         role: word::parse("machines", machine, "role", &role)?,
         wanted: desired == "present",
-        return_until: column(row, "return_until")?,
-        enrolled_at: column(row, "enrolled_at")?,
-        public_key: column(row, "public_key")?,
-        conn_epoch: column::<i64>(row, "conn_epoch")?.unsigned_abs(),
-        hub_id: column(row, "hub_id")?,
-        connected_at: column(row, "connected_at")?,
-        last_seen_at: column(row, "last_seen_at")?,
-        revoked_at: column(row, "revoked_at")?,
-        suspect_at: column(row, "suspect_at")?,
-        desired_generation: column::<i64>(row, "desired_generation")?.unsigned_abs(),
-        observed_generation: column::<i64>(row, "observed_generation")?.unsigned_abs(),
-        observed: word::json("agent_connections", machine, "observed", column(row, "observed")?)?,
+        return_until: row.get("return_until")?,
+        enrolled_at: row.get("enrolled_at")?,
+        public_key: row.get("public_key")?,
+        conn_epoch: row.get::<i64>("conn_epoch")?.unsigned_abs(),
+        hub_id: row.get("hub_id")?,
+        connected_at: row.get("connected_at")?,
+        last_seen_at: row.get("last_seen_at")?,
+        revoked_at: row.get("revoked_at")?,
+        suspect_at: row.get("suspect_at")?,
+        desired_generation: row.get::<i64>("desired_generation")?.unsigned_abs(),
+        observed_generation: row.get::<i64>("observed_generation")?.unsigned_abs(),
+        observed: word::json("agent_connections", machine, "observed", row.get("observed")?)?,
     })
-}
-
-fn column<T: sea_orm::TryGetable>(row: &QueryResult, name: &str) -> Result<T> {
-    row.try_get("", name).map_err(|source| StoreError::query("read an agent", source))
 }

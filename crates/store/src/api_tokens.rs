@@ -2,9 +2,7 @@
 //! would protect nothing.
 
 use chrono::{DateTime, Utc};
-use sea_orm::{
-    ActiveModelTrait, ActiveValue, ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, QueryFilter, Statement,
-};
+use sea_orm::{ActiveModelTrait, ActiveValue, ColumnTrait, EntityTrait, QueryFilter};
 use stagely_domain::id::{ApiTokenId, TeamId};
 use stagely_domain::role::Role;
 
@@ -50,27 +48,22 @@ impl Store {
     /// # Errors
     /// The database's error, or [`StoreError::Corrupt`] for a role that this version does not know.
     pub async fn authorize_token(&self, hash: &[u8; 32]) -> Result<Option<Authorized>> {
-        let statement = Statement::from_sql_and_values(
-            DbBackend::Postgres,
-            "SELECT t.id, t.team_id, t.role, \
-             coalesce(t.last_used_at < now() - interval '1 minute', true) AS touch_due FROM api_tokens t JOIN teams ON teams.id = t.team_id \
-             WHERE t.token_hash = $1 AND t.revoked_at IS NULL AND teams.deleted_at IS NULL \
-             AND (t.expires_at IS NULL OR t.expires_at > now())",
-            [hash.to_vec().into()],
-        );
-        let read = |source| StoreError::query("look up an API token", source);
-        let Some(row) = self.db.query_one_raw(statement).await.map_err(read)? else {
-            return Ok(None);
-        };
-        let token = ApiTokenId::from_uuid(row.try_get("", "id").map_err(read)?);
-        let team = TeamId::from_uuid(row.try_get("", "team_id").map_err(read)?);
-        let role: String = row.try_get("", "role").map_err(read)?;
+        let sql = "SELECT t.id, t.team_id, t.role, \
+                   coalesce(t.last_used_at < now() - interval '1 minute', true) AS touch_due \
+                   FROM api_tokens t JOIN teams ON teams.id = t.team_id \
+                   WHERE t.token_hash = $1 AND t.revoked_at IS NULL AND teams.deleted_at IS NULL \
+                   AND (t.expires_at IS NULL OR t.expires_at > now())";
+        let found = self.row("look up an API token", sql, [hash.to_vec().into()]).await?;
+        let Some(row) = found else { return Ok(None) };
+        let token = ApiTokenId::from_uuid(row.get("id")?);
+        let team = TeamId::from_uuid(row.get("team_id")?);
+        let role: String = row.get("role")?;
         let role = role.parse().map_err(|_| StoreError::Corrupt {
             table: "api_tokens",
             id: token.to_string(),
             column: "role",
         })?;
-        let touch_due = row.try_get("", "touch_due").map_err(read)?;
+        let touch_due = row.get("touch_due")?;
         Ok(Some(Authorized { scope: Scope::team(team), team, role, token, touch_due }))
     }
 
@@ -79,14 +72,9 @@ impl Store {
     /// # Errors
     /// The database's error.
     pub async fn touch_token(&self, token: ApiTokenId) -> Result<()> {
-        let statement = Statement::from_sql_and_values(
-            DbBackend::Postgres,
-            "UPDATE api_tokens SET last_used_at = now() WHERE id = $1 \
-             AND (last_used_at IS NULL OR last_used_at < now() - interval '1 minute')",
-            [token.uuid().into()],
-        );
-        let doing = |source| StoreError::query("note the use of an API token", source);
-        self.db.execute_raw(statement).await.map_err(doing).map(drop)
+        let sql = "UPDATE api_tokens SET last_used_at = now() WHERE id = $1 \
+                   AND (last_used_at IS NULL OR last_used_at < now() - interval '1 minute')";
+        self.run("note the use of an API token", sql, [token.uuid().into()]).await.map(drop)
     }
 }
 
@@ -116,19 +104,15 @@ impl Tx {
     /// # Errors
     /// [`StoreError::NotFound`] when the team has no such token.
     pub async fn revoke_api_token(&self, scope: &Scope, token: ApiTokenId) -> Result<()> {
-        let doing = |source| StoreError::query("revoke an API token", source);
+        let doing = "revoke an API token";
         let row = api_tokens::Entity::find()
             .filter(api_tokens::Column::Id.eq(token.uuid()))
             .one(&self.inner)
             .await
-            .map_err(doing)?
+            .map_err(|source| StoreError::query(doing, source))?
             .filter(|row| scope.covers(TeamId::from_uuid(row.team_id)))
             .ok_or(StoreError::NotFound("API token"))?;
-        let statement = Statement::from_sql_and_values(
-            DbBackend::Postgres,
-            "UPDATE api_tokens SET revoked_at = coalesce(revoked_at, now()) WHERE id = $1",
-            [row.id.into()],
-        );
-        self.inner.execute_raw(statement).await.map_err(doing).map(drop)
+        let sql = "UPDATE api_tokens SET revoked_at = coalesce(revoked_at, now()) WHERE id = $1";
+        self.run(doing, sql, [row.id.into()]).await.map(drop)
     }
 }

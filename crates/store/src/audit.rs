@@ -1,10 +1,9 @@
 //! Who did what. Rows are only ever added.
 
-use sea_orm::{ConnectionTrait, DbBackend, Statement};
 use stagely_domain::id::TeamId;
 use uuid::Uuid;
 
-use crate::{Result, StoreError, Tx};
+use crate::{Result, Tx};
 
 /// One line of the audit log.
 #[derive(Debug, Clone)]
@@ -31,22 +30,18 @@ impl Tx {
     /// # Errors
     /// The database's error.
     pub async fn audit(&self, entry: AuditEntry) -> Result<()> {
-        let statement = Statement::from_sql_and_values(
-            DbBackend::Postgres,
-            "INSERT INTO audit_logs (id, team_id, actor_kind, actor, action, target_kind, target, detail) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
-            [
-                Uuid::now_v7().into(),
-                entry.team.map(TeamId::uuid).into(),
-                entry.actor_kind.into(),
-                entry.actor.into(),
-                entry.action.into(),
-                entry.target_kind.into(),
-                entry.target.into(),
-                entry.detail.into(),
-            ],
-        );
-        let doing = |source| StoreError::query("write an audit line", source);
-        self.inner.execute_raw(statement).await.map_err(doing).map(drop)
+        let sql = "INSERT INTO audit_logs (id, team_id, actor_kind, actor, action, target_kind, target, detail) \
+                   VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
+        let values = [
+            Uuid::now_v7().into(),
+            entry.team.map(TeamId::uuid).into(),
+            entry.actor_kind.into(),
+            entry.actor.into(),
+            entry.action.into(),
+            entry.target_kind.into(),
+            entry.target.into(),
+            entry.detail.into(),
+        ];
+        self.run("write an audit line", sql, values).await.map(drop)
     }
 }

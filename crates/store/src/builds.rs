@@ -3,28 +3,28 @@
 use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
-use sea_orm::{ColumnTrait, Condition, DbBackend, EntityTrait, QueryFilter, QueryOrder, Statement};
+use sea_orm::{ColumnTrait, Condition, EntityTrait, QueryFilter, QueryOrder};
 use stagely_domain::build::{Job, State};
 use stagely_domain::failure::Failure;
 use stagely_domain::id::{BuildJobId, EnvironmentId, MachineId, ProjectId, RunId, TeamId};
 use stagely_domain::spec::Platform;
 
 use crate::entity::build_jobs;
-use crate::environments::Outcome;
-use crate::{Result, Store, StoreError, Tx, word};
+use crate::statement::Row;
+use crate::{Outcome, Result, Store, StoreError, Tx, word};
 
 /// One build job.
 #[derive(Debug, Clone, PartialEq)]
 pub struct BuildJob {
     /// Its id.
     pub id: BuildJobId,
-    /// Whose it is.
+    /// The team that owns it.
     pub team: TeamId,
-    /// Of which repository.
+    /// The project whose builders do it.
     pub project: ProjectId,
-    /// For which environment.
+    /// The environment that gets the image.
     pub environment: EnvironmentId,
-    /// For which run.
+    /// The run that it is part of.
     pub run: RunId,
     /// The target's name.
     pub target: String,
@@ -55,13 +55,13 @@ pub struct BuildJob {
 pub struct NewBuildJob {
     /// Its id, chosen by the caller.
     pub id: BuildJobId,
-    /// Whose it is.
+    /// The team that owns it.
     pub team: TeamId,
-    /// Of which repository.
+    /// The project whose builders do it.
     pub project: ProjectId,
-    /// For which environment.
+    /// The environment that gets the image.
     pub environment: EnvironmentId,
-    /// For which run.
+    /// The run that it is part of.
     pub run: RunId,
     /// The target's name.
     pub target: String,
@@ -89,8 +89,6 @@ pub struct LeftImages {
     pub images: Vec<String>,
 }
 
-type LeftRow = (uuid::Uuid, uuid::Uuid, String, DateTime<Utc>, Vec<String>);
-
 impl Store {
     /// The jobs of a run, in the order in which they were asked for.
     ///
@@ -105,14 +103,10 @@ impl Store {
     /// # Errors
     /// The database's error, or [`StoreError::Corrupt`].
     pub async fn list_newest_images(&self, environment: EnvironmentId) -> Result<Vec<BuildJob>> {
-        let newest = build_jobs::Entity::find().from_raw_sql(Statement::from_sql_and_values(
-            DbBackend::Postgres,
-            "SELECT DISTINCT ON (target, platform) * FROM build_jobs WHERE env_id = $1 AND state = 'succeeded' \
-             ORDER BY target, platform, id DESC",
-            [environment.uuid().into()],
-        ));
-        let rows = newest.all(&self.db).await.map_err(|source| StoreError::query("read build jobs", source))?;
-        rows.into_iter().map(build).collect()
+        let sql = "SELECT DISTINCT ON (target, platform) * FROM build_jobs \
+                   WHERE env_id = $1 AND state = 'succeeded' ORDER BY target, platform, id DESC";
+        let rows = self.rows("read build jobs", sql, [environment.uuid().into()]).await?;
+        rows.iter().map(|row| build(row.model()?)).collect()
     }
 
     /// The jobs of a project that are not over.
@@ -139,10 +133,8 @@ impl Store {
     pub async fn list_building_projects(&self) -> Result<Vec<ProjectId>> {
         let sql = "SELECT project_id FROM build_jobs WHERE finished_at IS NULL UNION \
                    SELECT project_id FROM machines WHERE role = 'builder' AND gone_at IS NULL";
-        let rows: Vec<(uuid::Uuid,)> = sqlx::query_as(sql).fetch_all(self.pool()).await.map_err(|error| {
-            StoreError::query("list projects that build", sea_orm::DbErr::Custom(error.to_string()))
-        })?;
-        Ok(rows.into_iter().map(|(id,)| ProjectId::from_uuid(id)).collect())
+        let rows = self.rows("list projects that build", sql, []).await?;
+        rows.iter().map(|row| row.get("project_id").map(ProjectId::from_uuid)).collect()
     }
 
     /// The runs that are over although jobs of the project for them are not.
@@ -152,14 +144,11 @@ impl Store {
     pub async fn list_ended_runs(&self, project: ProjectId) -> Result<Vec<RunId>> {
         let sql = "SELECT DISTINCT r.id FROM workflow_runs r JOIN build_jobs b ON b.run_id = r.id \
                    WHERE b.project_id = $1 AND b.finished_at IS NULL AND r.finished_at IS NOT NULL";
-        let rows: Vec<(uuid::Uuid,)> =
-            sqlx::query_as(sql).bind(project.uuid()).fetch_all(self.pool()).await.map_err(|error| {
-                StoreError::query("list runs that are over", sea_orm::DbErr::Custom(error.to_string()))
-            })?;
-        Ok(rows.into_iter().map(|(id,)| RunId::from_uuid(id)).collect())
+        let rows = self.rows("list runs that are over", sql, [project.uuid().into()]).await?;
+        rows.iter().map(|row| row.get("id").map(RunId::from_uuid)).collect()
     }
 
-    /// When builders began with the open jobs of a project.
+    /// When builders began with the open jobs of a project; jobs that none has begun with have no entry.
     ///
     /// # Errors
     /// The database's error.
@@ -178,13 +167,9 @@ impl Store {
     /// # Errors
     /// The database's error.
     pub async fn wants_builders(&self, project: ProjectId) -> Result<bool> {
-        let sql = "SELECT EXISTS (SELECT 1 FROM environments WHERE project_id = $1 AND gone_at IS NULL \
-                   AND desired = 'present')";
-        let (wanted,): (bool,) =
-            sqlx::query_as(sql).bind(project.uuid()).fetch_one(self.pool()).await.map_err(|error| {
-                StoreError::query("look for wanted environments", sea_orm::DbErr::Custom(error.to_string()))
-            })?;
-        Ok(wanted)
+        let sql = "SELECT 1 FROM environments \
+                   WHERE project_id = $1 AND gone_at IS NULL AND desired = 'present' LIMIT 1";
+        Ok(self.row("look for wanted environments", sql, [project.uuid().into()]).await?.is_some())
     }
 
     /// Environments that went within the last week and had images asked for, the newest first, at most 100. With a
@@ -193,24 +178,13 @@ impl Store {
     /// # Errors
     /// The database's error.
     pub async fn list_left_images(&self, project: Option<ProjectId>) -> Result<Vec<LeftImages>> {
-        let sql = "SELECT e.id, e.project_id, e.preview_hash, e.gone_at, array_agg(DISTINCT b.spec->>'image') \
+        let sql = "SELECT e.id, e.project_id, e.preview_hash, e.gone_at, \
+                   array_agg(DISTINCT b.spec->>'image') AS images \
                    FROM environments e JOIN build_jobs b ON b.env_id = e.id \
                    WHERE e.gone_at > now() - interval '7 days' AND ($1::uuid IS NULL OR e.project_id = $1) \
                    GROUP BY e.id ORDER BY e.gone_at DESC LIMIT 100";
-        let rows: Vec<LeftRow> =
-            sqlx::query_as(sql).bind(project.map(ProjectId::uuid)).fetch_all(self.pool()).await.map_err(|error| {
-                StoreError::query("list images left behind", sea_orm::DbErr::Custom(error.to_string()))
-            })?;
-        Ok(rows
-            .into_iter()
-            .map(|(environment, project, hash, gone_at, images)| LeftImages {
-                environment: EnvironmentId::from_uuid(environment),
-                project: ProjectId::from_uuid(project),
-                hash,
-                gone_at,
-                images,
-            })
-            .collect())
+        let rows = self.rows("list images left behind", sql, [project.map(ProjectId::uuid).into()]).await?;
+        rows.iter().map(left_images).collect()
     }
 
     async fn list_builds(&self, filter: Condition) -> Result<Vec<BuildJob>> {
@@ -226,15 +200,13 @@ impl Tx {
     /// # Errors
     /// The database's error.
     pub async fn insert_build_job(&self, new: &NewBuildJob) -> Result<()> {
-        let spec = serde_json::to_value(&new.spec).map_err(|_| StoreError::Corrupt {
-            table: "build_jobs",
-            id: new.id.to_string(),
-            column: "spec",
-        })?;
+        let spec = word::encode("build_jobs", new.id, "spec", &new.spec)?;
         self.run(
             "ask for a build",
-            "INSERT INTO build_jobs (id, team_id, project_id, env_id, run_id, target, platform, spec, state, image_digest, finished_at) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, CASE WHEN $9::text IS NULL THEN 'queued' ELSE 'succeeded' END, $9, \
+            "INSERT INTO build_jobs (id, team_id, project_id, env_id, run_id, target, platform, spec, \
+             state, image_digest, finished_at) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, \
+             CASE WHEN $9::text IS NULL THEN 'queued' ELSE 'succeeded' END, $9, \
              CASE WHEN $9::text IS NOT NULL THEN now() END) ON CONFLICT (run_id, target, platform) DO NOTHING",
             [
                 new.id.uuid().into(),
@@ -252,7 +224,7 @@ impl Tx {
         Ok(())
     }
 
-    /// Gives a queued job to a builder.
+    /// Gives a queued job to a builder. Stale when it is not queued any more.
     ///
     /// # Errors
     /// The database's error.
@@ -262,17 +234,18 @@ impl Tx {
         Ok(Outcome::of(self.run("assign a build", sql, [id.uuid().into(), machine.uuid().into()]).await?))
     }
 
-    /// Takes a job back from a builder that was lost.
+    /// Takes a job back from a builder that was lost. Stale when the job is over.
     ///
     /// # Errors
     /// The database's error.
     pub async fn requeue_build(&self, id: BuildJobId) -> Result<Outcome> {
-        let sql = "UPDATE build_jobs SET state = 'queued', machine_id = NULL, attempt = attempt + 1, building_at = NULL, \
-                   pushing_at = NULL WHERE id = $1 AND finished_at IS NULL";
+        let sql = "UPDATE build_jobs SET state = 'queued', machine_id = NULL, attempt = attempt + 1, \
+                   building_at = NULL, pushing_at = NULL WHERE id = $1 AND finished_at IS NULL";
         Ok(Outcome::of(self.run("take a build back", sql, [id.uuid().into()]).await?))
     }
 
-    /// Moves a job from one state to the next, with what is known of its end.
+    /// Moves a job from one state to the next, with what is known of its end: the digest of the pushed image, or why it
+    /// failed. Stale when it is not in the state `from`.
     ///
     /// # Errors
     /// The database's error.
@@ -284,14 +257,16 @@ impl Tx {
         digest: Option<&str>,
         failure: Option<&Failure>,
     ) -> Result<Outcome> {
-        let failure = failure.and_then(|failure| serde_json::to_value(failure).ok());
+        let failure = failure.map(|failure| word::encode("build_jobs", id, "failure", failure)).transpose()?;
         let rows = self
             .run(
                 "record a build's state",
-                "UPDATE build_jobs SET state = $3, image_digest = coalesce($4, image_digest), failure = coalesce($5, failure), \
+                "UPDATE build_jobs SET state = $3, \
+                 image_digest = coalesce($4, image_digest), failure = coalesce($5, failure), \
                  building_at = CASE WHEN $3 IN ('building', 'pushing', 'succeeded') THEN coalesce(building_at, now()) \
                  ELSE building_at END, \
-                 pushing_at = CASE WHEN $3 IN ('pushing', 'succeeded') THEN coalesce(pushing_at, now()) ELSE pushing_at END, \
+                 pushing_at = CASE WHEN $3 IN ('pushing', 'succeeded') THEN coalesce(pushing_at, now()) \
+                 ELSE pushing_at END, \
                  finished_at = CASE WHEN $6 THEN now() END WHERE id = $1 AND state = $2",
                 [
                     id.uuid().into(),
@@ -305,6 +280,16 @@ impl Tx {
             .await?;
         Ok(Outcome::of(rows))
     }
+}
+
+fn left_images(row: &Row) -> Result<LeftImages> {
+    Ok(LeftImages {
+        environment: EnvironmentId::from_uuid(row.get("id")?),
+        project: ProjectId::from_uuid(row.get("project_id")?),
+        hash: row.get("preview_hash")?,
+        gone_at: row.get("gone_at")?,
+        images: row.get("images")?,
+    })
 }
 
 fn build(row: build_jobs::Model) -> Result<BuildJob> {

@@ -1,10 +1,9 @@
 //! Keys and certificates of the installation. Private keys are sealed before they get here.
 
 use chrono::{DateTime, Utc};
-use sea_orm::{ConnectionTrait, DbBackend, Statement};
 use uuid::Uuid;
 
-use crate::{Result, Store, StoreError, Tx};
+use crate::{Result, Store, Tx};
 
 /// What a certificate row is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,20 +47,16 @@ impl Store {
     /// # Errors
     /// The database's error.
     pub async fn find_certificate(&self, kind: CertificateKind, subject: &str) -> Result<Option<Certificate>> {
-        let statement = Statement::from_sql_and_values(
-            DbBackend::Postgres,
-            "SELECT id, subject, cert_pem, key_sealed, not_after FROM certificates \
-             WHERE kind = $1 AND subject = $2 AND retired_at IS NULL",
-            [kind.as_str().into(), subject.into()],
-        );
-        let doing = |source| StoreError::query("read a certificate", source);
-        let Some(row) = self.db.query_one_raw(statement).await.map_err(doing)? else { return Ok(None) };
+        let sql = "SELECT id, subject, cert_pem, key_sealed, not_after FROM certificates \
+                   WHERE kind = $1 AND subject = $2 AND retired_at IS NULL";
+        let found = self.row("read a certificate", sql, [kind.as_str().into(), subject.into()]).await?;
+        let Some(row) = found else { return Ok(None) };
         Ok(Some(Certificate {
-            id: row.try_get("", "id").map_err(doing)?,
-            subject: row.try_get("", "subject").map_err(doing)?,
-            pem: row.try_get("", "cert_pem").map_err(doing)?,
-            key_sealed: row.try_get("", "key_sealed").map_err(doing)?,
-            not_after: row.try_get("", "not_after").map_err(doing)?,
+            id: row.get("id")?,
+            subject: row.get("subject")?,
+            pem: row.get("cert_pem")?,
+            key_sealed: row.get("key_sealed")?,
+            not_after: row.get("not_after")?,
         }))
     }
 }
@@ -73,20 +68,16 @@ impl Tx {
     /// # Errors
     /// The database's error.
     pub async fn ensure_certificate(&self, kind: CertificateKind, new: &Certificate) -> Result<bool> {
-        let statement = Statement::from_sql_and_values(
-            DbBackend::Postgres,
-            "INSERT INTO certificates (id, kind, subject, cert_pem, key_sealed, not_after) \
-             VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (kind, subject) WHERE retired_at IS NULL DO NOTHING",
-            [
-                new.id.into(),
-                kind.as_str().into(),
-                new.subject.clone().into(),
-                new.pem.clone().into(),
-                new.key_sealed.clone().into(),
-                new.not_after.into(),
-            ],
-        );
-        let doing = |source| StoreError::query("store a certificate", source);
-        Ok(self.inner.execute_raw(statement).await.map_err(doing)?.rows_affected() == 1)
+        let sql = "INSERT INTO certificates (id, kind, subject, cert_pem, key_sealed, not_after) \
+                   VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (kind, subject) WHERE retired_at IS NULL DO NOTHING";
+        let values = [
+            new.id.into(),
+            kind.as_str().into(),
+            new.subject.clone().into(),
+            new.pem.clone().into(),
+            new.key_sealed.clone().into(),
+            new.not_after.into(),
+        ];
+        Ok(self.run("store a certificate", sql, values).await? == 1)
     }
 }

@@ -3,7 +3,6 @@
 //! it again changes nothing.
 
 use chrono::{DateTime, NaiveDate, Utc};
-use sea_orm::{ConnectionTrait, DbBackend, QueryResult, Statement};
 use stagely_domain::cost::{Billing, Money, periods};
 use stagely_domain::id::{CloudAccountId, EnvironmentId, ImageId, MachineId, ProjectId};
 use stagely_domain::machine::Provider;
@@ -11,8 +10,8 @@ use stagely_domain::offering::Offering;
 use std::collections::BTreeMap;
 use uuid::Uuid;
 
-use crate::views::team;
-use crate::{Result, Scope, Store, StoreError, Tx, word};
+use crate::statement::Row;
+use crate::{Result, Scope, Store, Tx, word};
 
 /// What a project cost on one day, in one currency.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +22,9 @@ pub struct DayCost {
     pub cost: Money,
 }
 
+/// What every read here is doing.
+const READING: &str = "read what machines cost";
+
 impl Store {
     /// The machines of an account that its provider bills now.
     ///
@@ -30,9 +32,8 @@ impl Store {
     /// The database's error.
     pub async fn list_billed_machines(&self, account: CloudAccountId) -> Result<Vec<MachineId>> {
         let sql = "SELECT id FROM machines WHERE account_id = $1 AND billed_from IS NOT NULL ORDER BY id";
-        let statement = Statement::from_sql_and_values(DbBackend::Postgres, sql, [account.uuid().into()]);
-        let rows = self.db.query_all_raw(statement).await.map_err(reading)?;
-        rows.iter().map(|row| row.try_get("", "id").map(MachineId::from_uuid).map_err(reading)).collect()
+        let rows = self.rows(READING, sql, [account.uuid().into()]).await?;
+        rows.iter().map(|row| row.get("id").map(MachineId::from_uuid)).collect()
     }
 
     /// What environments have cost so far, gone ones too, by currency. One that cost nothing has no entry.
@@ -45,17 +46,13 @@ impl Store {
         environments: &[EnvironmentId],
     ) -> Result<BTreeMap<EnvironmentId, Vec<Money>>> {
         let ids: Vec<Uuid> = environments.iter().map(|id| id.uuid()).collect();
-        let statement = Statement::from_sql_and_values(
-            DbBackend::Postgres,
-            "SELECT env_id, currency, sum(micros)::bigint AS micros FROM cost_entries \
-             WHERE ($1::uuid IS NULL OR team_id = $1) AND env_id = ANY($2) \
-             GROUP BY env_id, currency ORDER BY env_id, currency",
-            [team(scope).into(), ids.into()],
-        );
+        let sql = "SELECT env_id, currency, sum(micros)::bigint AS micros FROM cost_entries \
+                   WHERE ($1::uuid IS NULL OR team_id = $1) AND env_id = ANY($2) \
+                   GROUP BY env_id, currency ORDER BY env_id, currency";
         let mut found: BTreeMap<EnvironmentId, Vec<Money>> = BTreeMap::new();
-        for row in self.db.query_all_raw(statement).await.map_err(reading)? {
-            let environment: Uuid = row.try_get("", "env_id").map_err(reading)?;
-            found.entry(EnvironmentId::from_uuid(environment)).or_default().push(money(&row)?);
+        for row in self.rows(READING, sql, [scope.team_uuid().into(), ids.into()]).await? {
+            let environment = EnvironmentId::from_uuid(row.get("env_id")?);
+            found.entry(environment).or_default().push(money(&row)?);
         }
         Ok(found)
     }
@@ -66,18 +63,14 @@ impl Store {
     /// The database's error.
     pub async fn list_image_costs(&self, scope: &Scope, images: &[ImageId]) -> Result<BTreeMap<ImageId, Vec<Money>>> {
         let ids: Vec<Uuid> = images.iter().map(|id| id.uuid()).collect();
-        let statement = Statement::from_sql_and_values(
-            DbBackend::Postgres,
-            "SELECT i.id, c.currency, sum(c.micros)::bigint AS micros FROM images i \
-             JOIN cost_entries c ON c.machine_id = i.machine_id \
-             WHERE ($1::uuid IS NULL OR i.team_id = $1) AND i.id = ANY($2) \
-             GROUP BY i.id, c.currency ORDER BY i.id, c.currency",
-            [team(scope).into(), ids.into()],
-        );
+        let sql = "SELECT i.id, c.currency, sum(c.micros)::bigint AS micros FROM images i \
+                   JOIN cost_entries c ON c.machine_id = i.machine_id \
+                   WHERE ($1::uuid IS NULL OR i.team_id = $1) AND i.id = ANY($2) \
+                   GROUP BY i.id, c.currency ORDER BY i.id, c.currency";
         let mut found: BTreeMap<ImageId, Vec<Money>> = BTreeMap::new();
-        for row in self.db.query_all_raw(statement).await.map_err(reading)? {
-            let image: Uuid = row.try_get("", "id").map_err(reading)?;
-            found.entry(ImageId::from_uuid(image)).or_default().push(money(&row)?);
+        for row in self.rows(READING, sql, [scope.team_uuid().into(), ids.into()]).await? {
+            let image = ImageId::from_uuid(row.get("id")?);
+            found.entry(image).or_default().push(money(&row)?);
         }
         Ok(found)
     }
@@ -93,17 +86,14 @@ impl Store {
         first: NaiveDate,
         last: NaiveDate,
     ) -> Result<Vec<DayCost>> {
-        let statement = Statement::from_sql_and_values(
-            DbBackend::Postgres,
-            "SELECT (at AT TIME ZONE 'UTC')::date AS day, currency, sum(micros)::bigint AS micros FROM cost_entries \
-             WHERE ($1::uuid IS NULL OR team_id = $1) AND project_id = $2 \
-             AND at >= $3::date::timestamp AT TIME ZONE 'UTC' AND at < ($4::date + 1)::timestamp AT TIME ZONE 'UTC' \
-             GROUP BY 1, 2 ORDER BY 1, 2",
-            [team(scope).into(), project.uuid().into(), first.into(), last.into()],
-        );
-        let rows = self.db.query_all_raw(statement).await.map_err(reading)?;
-        let line = |row| Ok(DayCost { day: QueryResult::try_get(row, "", "day").map_err(reading)?, cost: money(row)? });
-        rows.iter().map(line).collect()
+        let sql = "SELECT (at AT TIME ZONE 'UTC')::date AS day, currency, sum(micros)::bigint AS micros \
+                   FROM cost_entries WHERE ($1::uuid IS NULL OR team_id = $1) AND project_id = $2 \
+                   AND at >= $3::date::timestamp AT TIME ZONE 'UTC' \
+                   AND at < ($4::date + 1)::timestamp AT TIME ZONE 'UTC' \
+                   GROUP BY 1, 2 ORDER BY 1, 2";
+        let values = [scope.team_uuid().into(), project.uuid().into(), first.into(), last.into()];
+        let rows = self.rows(READING, sql, values).await?;
+        rows.iter().map(|row| Ok(DayCost { day: row.get("day")?, cost: money(row)? })).collect()
     }
 }
 
@@ -114,34 +104,32 @@ impl Tx {
     /// The database's error; [`StoreError::Corrupt`] for an offering that this version does not understand.
     pub async fn note_cost(&self, id: MachineId) -> Result<()> {
         // Locked, so that nobody ends the span meanwhile: an hour after its end would be counted.
-        let find = Statement::from_sql_and_values(
-            DbBackend::Postgres,
-            "SELECT m.team_id, m.project_id, m.env_id, m.billed_from, m.offering, c.kind, now() AS now, \
-               (SELECT max(to_at) FROM cost_entries e WHERE e.machine_id = m.id AND e.at >= m.billed_from) AS noted_to \
-             FROM machines m JOIN cloud_providers c ON c.id = m.account_id \
-             WHERE m.id = $1 AND m.billed_from IS NOT NULL FOR UPDATE OF m",
-            [id.uuid().into()],
-        );
-        let Some(row) = self.inner.query_one_raw(find).await.map_err(reading)? else { return Ok(()) };
-        let offering: Option<Offering> =
-            word::json("machines", id, "offering", row.try_get("", "offering").map_err(reading)?)?;
+        let sql = "SELECT m.team_id, m.project_id, m.env_id, m.billed_from, m.offering, c.kind, now() AS now, \
+                     (SELECT max(to_at) FROM cost_entries e \
+                      WHERE e.machine_id = m.id AND e.at >= m.billed_from) AS noted_to \
+                   FROM machines m JOIN cloud_providers c ON c.id = m.account_id \
+                   WHERE m.id = $1 AND m.billed_from IS NOT NULL FOR UPDATE OF m";
+        let Some(row) = self.row(READING, sql, [id.uuid().into()]).await? else { return Ok(()) };
+        let offering: Option<Offering> = word::json("machines", id, "offering", row.get("offering")?)?;
         let Some(price) = offering.and_then(|offering| offering.price) else { return Ok(()) };
-        let kind: String = row.try_get("", "kind").map_err(reading)?;
+        let kind: String = row.get("kind")?;
         let provider: Provider = word::parse("cloud_providers", id, "kind", &kind)?;
-        let from: DateTime<Utc> = row.try_get("", "billed_from").map_err(reading)?;
-        let now: DateTime<Utc> = row.try_get("", "now").map_err(reading)?;
-        let noted_to: Option<DateTime<Utc>> = row.try_get("", "noted_to").map_err(reading)?;
-        let team: Uuid = row.try_get("", "team_id").map_err(reading)?;
+        let from: DateTime<Utc> = row.get("billed_from")?;
+        let now: DateTime<Utc> = row.get("now")?;
+        let noted_to: Option<DateTime<Utc>> = row.get("noted_to")?;
+        let team: Uuid = row.get("team_id")?;
         // A machine that an image is made of has none: the team pays for it, and it shows with the image.
-        let project: Option<Uuid> = row.try_get("", "project_id").map_err(reading)?;
-        let env: Option<Uuid> = row.try_get("", "env_id").map_err(reading)?;
+        let project: Option<Uuid> = row.get("project_id")?;
+        let env: Option<Uuid> = row.get("env_id")?;
         let hours = periods(Billing::of(provider), price.micros_per_hour, from, now);
         for hour in hours.filter(|hour| noted_to.is_none_or(|noted| hour.to > noted)) {
             self.run(
                 "note what a machine costs",
-                "INSERT INTO cost_entries (id, at, team_id, project_id, env_id, machine_id, from_at, to_at, micros, currency) \
-                 VALUES ($1, $2, $3, $4, $5, $6, $2, $7, $8, $9) ON CONFLICT (machine_id, at) \
-                 DO UPDATE SET to_at = excluded.to_at, micros = excluded.micros WHERE excluded.to_at > cost_entries.to_at",
+                "INSERT INTO cost_entries \
+                 (id, at, team_id, project_id, env_id, machine_id, from_at, to_at, micros, currency) \
+                 VALUES ($1, $2, $3, $4, $5, $6, $2, $7, $8, $9) \
+                 ON CONFLICT (machine_id, at) DO UPDATE SET to_at = excluded.to_at, micros = excluded.micros \
+                 WHERE excluded.to_at > cost_entries.to_at",
                 [
                     Uuid::now_v7().into(),
                     hour.from.into(),
@@ -173,12 +161,8 @@ impl Tx {
     }
 }
 
-fn money(row: &QueryResult) -> Result<Money> {
-    let micros: i64 = row.try_get("", "micros").map_err(reading)?;
-    let currency = row.try_get("", "currency").map_err(reading)?;
+fn money(row: &Row) -> Result<Money> {
+    let micros: i64 = row.get("micros")?;
+    let currency = row.get("currency")?;
     Ok(Money { micros: u64::try_from(micros).unwrap_or(0), currency })
-}
-
-fn reading(source: sea_orm::DbErr) -> StoreError {
-    StoreError::query("read what machines cost", source)
 }

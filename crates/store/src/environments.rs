@@ -4,57 +4,20 @@ mod lifetime;
 
 use chrono::{DateTime, Utc};
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder};
-use serde::{Deserialize, Serialize};
 use stagely_domain::environment::State;
 use stagely_domain::id::{EnvironmentId, ProjectId, TeamId};
 
 use crate::entity::environments;
-use crate::{Result, Scope, Store, StoreError, Tx, word};
-
-/// Whether a thing is to exist. For environments and machines it goes only from present to absent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Presence {
-    /// It is to exist.
-    Present,
-    /// It is to be removed.
-    Absent,
-}
-
-/// Whether a thing is to run or to be hibernated.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Power {
-    /// Running.
-    Awake,
-    /// Hibernated.
-    Asleep,
-}
-
-/// Whether a compare-and-set took place.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[must_use]
-pub enum Outcome {
-    /// The row was as expected and is changed.
-    Written,
-    /// Somebody else changed it first: nothing was written.
-    Stale,
-}
-
-impl Outcome {
-    pub(crate) const fn of(rows: u64) -> Self {
-        if rows == 0 { Self::Stale } else { Self::Written }
-    }
-}
+use crate::{Outcome, Power, Presence, Result, Scope, Store, StoreError, Tx, word};
 
 /// One environment.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Environment {
     /// Its id.
     pub id: EnvironmentId,
-    /// Whose it is.
+    /// The team that owns it.
     pub team: TeamId,
-    /// Of which repository.
+    /// The project that it belongs to: one repository.
     pub project: ProjectId,
     /// The pull request.
     pub pr: PullRequest,
@@ -110,9 +73,9 @@ pub struct PullRequest {
 pub struct NewEnvironment {
     /// Its id, chosen by the caller.
     pub id: EnvironmentId,
-    /// Whose it is.
+    /// The team that owns it.
     pub team: TeamId,
-    /// Of which repository.
+    /// The project that it belongs to: one repository.
     pub project: ProjectId,
     /// The pull request.
     pub pr: PullRequest,
@@ -185,9 +148,11 @@ impl Tx {
     pub async fn insert_environment(&self, new: &NewEnvironment) -> Result<()> {
         self.run(
             "add an environment",
-            "INSERT INTO environments (id, team_id, project_id, pr_number, title, branch, author, pr_url, preview_hash, \
+            "INSERT INTO environments \
+             (id, team_id, project_id, pr_number, title, branch, author, pr_url, preview_hash, \
              desired, desired_sha, state, ttl_secs, expires_at) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 'present', $10, 'queued', $11, now() + make_interval(secs => $11))",
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, \
+             'present', $10, 'queued', $11, now() + make_interval(secs => $11))",
             [
                 new.id.uuid().into(),
                 new.team.uuid().into(),
@@ -215,7 +180,8 @@ impl Tx {
         Ok(())
     }
 
-    /// Wishes for a commit: a new generation, awake. Refused once the environment is to be absent.
+    /// Wishes for a commit: a new generation, awake. Stale when the generation is another by now, or the environment is
+    /// to be absent.
     ///
     /// # Errors
     /// The database's error.
@@ -242,7 +208,8 @@ impl Tx {
         Ok(Outcome::of(rows))
     }
 
-    /// Wishes for the same commit once more: a new generation that gives neither time nor wakes what sleeps.
+    /// Wishes for the same commit once more: a new generation that gives neither time nor wakes what sleeps. Stale as
+    /// [`Tx::wish_commit`].
     ///
     /// # Errors
     /// The database's error.
@@ -250,7 +217,8 @@ impl Tx {
         let rows = self
             .run(
                 "wish for a commit again",
-                "UPDATE environments SET generation = generation + 1, state = 'queued', reason = NULL, updated_at = now() \
+                "UPDATE environments SET generation = generation + 1, state = 'queued', reason = NULL, \
+                 updated_at = now() \
                  WHERE id = $1 AND generation = $2 AND desired = 'present'",
                 [id.uuid().into(), generation.into()],
             )
@@ -258,7 +226,8 @@ impl Tx {
         Ok(Outcome::of(rows))
     }
 
-    /// Wishes the environment away. `generation` is what the decision was made on.
+    /// Wishes the environment away. `generation` is what the decision was made on; stale when it is another by now, or
+    /// this was wished before.
     ///
     /// # Errors
     /// The database's error.
@@ -266,7 +235,8 @@ impl Tx {
         let rows = self
             .run(
                 "wish an environment away",
-                "UPDATE environments SET desired = 'absent', generation = generation + 1, reason = $3, updated_at = now() \
+                "UPDATE environments SET desired = 'absent', generation = generation + 1, reason = $3, \
+                 updated_at = now() \
                  WHERE id = $1 AND desired = 'present' AND generation = $2",
                 [id.uuid().into(), generation.into(), reason.into()],
             )
@@ -274,7 +244,7 @@ impl Tx {
         Ok(Outcome::of(rows))
     }
 
-    /// Wishes it to run or to sleep. A request for what is wished already changes nothing.
+    /// Wishes it to run or to sleep. Stale when that is wished already, or it is to be absent.
     ///
     /// # Errors
     /// The database's error.
@@ -291,8 +261,8 @@ impl Tx {
         Ok(Outcome::of(rows))
     }
 
-    /// Records where it stands, if the wish is still the one that was worked on and this is news. The wish counts as
-    /// observed once the state is settled.
+    /// Records where it stands, if the wish is still the one that was worked on and this is news; stale otherwise. The
+    /// wish counts as observed once the state is settled.
     ///
     /// # Errors
     /// The database's error.

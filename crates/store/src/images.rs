@@ -3,43 +3,42 @@
 //! the orchestrator.
 
 use chrono::{DateTime, Utc};
-use sea_orm::{ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, QueryFilter, QueryOrder, QuerySelect, Statement};
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 use stagely_domain::failure::Failure;
 use stagely_domain::id::{CloudAccountId, ImageId, MachineId, TeamId};
 use stagely_domain::image::State;
 use stagely_domain::machine::Arch;
 
 use crate::entity::images;
-use crate::environments::{Outcome, Presence};
 use crate::machines::NewMachine;
-use crate::{Result, Scope, Store, StoreError, Tx, word};
+use crate::{Outcome, Presence, Result, Scope, Store, StoreError, Tx, word};
 
 /// One image.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Image {
     /// Its id: its name and tag at the provider.
     pub id: ImageId,
-    /// Whose it is.
+    /// The team that owns it.
     pub team: TeamId,
-    /// Where.
+    /// The cloud account that it is made in, and whose machines boot it.
     pub account: CloudAccountId,
-    /// For which processor.
+    /// The processor architecture of the machines that boot it.
     pub arch: Arch,
-    /// The container images on it.
+    /// The container images on it, as Docker names them.
     pub base_images: Vec<String>,
-    /// The agent's program on it, once its machine was asked for.
+    /// SHA-256 of the agent's program on it, in hexadecimal, once its machine was asked for.
     pub agent_sha256: Option<String>,
     /// What people wish. One that failed is cleared away whatever they wish.
     pub desired: Presence,
     /// Rises with every change of the wish.
     pub generation: i64,
-    /// Where it stands.
+    /// How far it has come from baking to gone.
     pub state: State,
     /// The machine that it is made of.
     pub machine: Option<MachineId>,
     /// The provider's name of it, once it was ready.
     pub reference: Option<String>,
-    /// Where machines can boot it; everywhere when it is empty.
+    /// Where machines can boot it, in the provider's names; everywhere when it is empty.
     pub locations: Vec<String>,
     /// Why it could not be made, or was lost.
     pub failure: Option<Failure>,
@@ -56,13 +55,13 @@ pub struct Image {
 pub struct NewImage {
     /// Its id, chosen by the caller.
     pub id: ImageId,
-    /// Whose it is.
+    /// The team that owns it.
     pub team: TeamId,
-    /// Where.
+    /// The cloud account that it is made in, and whose machines boot it.
     pub account: CloudAccountId,
-    /// For which processor.
+    /// The processor architecture of the machines that boot it.
     pub arch: Arch,
-    /// The container images that are to be on it.
+    /// The container images that are to be on it, as Docker names them.
     pub base_images: Vec<String>,
 }
 
@@ -123,7 +122,7 @@ impl Store {
         rows.map_err(reading)?.into_iter().map(image).collect()
     }
 
-    /// The image that is made of this machine.
+    /// The image that is made of this machine; `None` when it is no such machine.
     ///
     /// # Errors
     /// The database's error.
@@ -138,13 +137,12 @@ impl Store {
     /// The database's error.
     pub async fn is_image_asked_for(&self, id: ImageId) -> Result<bool> {
         let sql = "SELECT 1 FROM machines WHERE image_id = $1 AND state = 'creating' LIMIT 1";
-        let statement = Statement::from_sql_and_values(DbBackend::Postgres, sql, [id.uuid().into()]);
-        Ok(self.db.query_one_raw(statement).await.map_err(reading)?.is_some())
+        Ok(self.row("read images", sql, [id.uuid().into()]).await?.is_some())
     }
 }
 
 impl Tx {
-    /// Records the wish for an image; the same id again changes nothing.
+    /// Records the wish for an image. Stale, with nothing written, when the id was used before.
     ///
     /// # Errors
     /// The database's error.
@@ -161,7 +159,7 @@ impl Tx {
         Ok(Outcome::of(self.run("add an image", sql, values).await?))
     }
 
-    /// Wishes an image away.
+    /// Wishes an image away. Stale when that was wished before.
     ///
     /// # Errors
     /// The database's error.
@@ -171,8 +169,9 @@ impl Tx {
         Ok(Outcome::of(self.run("wish an image away", sql, [id.uuid().into()]).await?))
     }
 
-    /// Wishes for the machine that an image is to be made of, with this program of the agent. An image is made of one
-    /// machine: when it has one, or is not wanted any more, the transaction must not be committed.
+    /// Wishes for the machine that an image is to be made of, with the agent's program of this SHA-256 in hexadecimal.
+    /// An image is made of one machine: when it has one, or is not wanted any more, this is stale, and the transaction
+    /// must not be committed.
     ///
     /// # Errors
     /// The database's error.
@@ -184,7 +183,8 @@ impl Tx {
         Ok(Outcome::of(self.run("bake an image", sql, values).await?))
     }
 
-    /// Records that machines can boot an image.
+    /// Records that machines can boot an image in `locations` by the provider's name `reference`. Stale when it is not
+    /// being made, or not wanted any more.
     ///
     /// # Errors
     /// The database's error.
@@ -195,17 +195,18 @@ impl Tx {
         Ok(Outcome::of(self.run("record an image", sql, values).await?))
     }
 
-    /// Records why an image cannot be had, or not any more.
+    /// Records why an image cannot be had, or not any more. Stale when it failed before, or is gone.
     ///
     /// # Errors
     /// The database's error.
     pub async fn fail_image(&self, id: ImageId, failure: &Failure) -> Result<Outcome> {
         let sql = "UPDATE images SET state = 'failed', failure = $2 WHERE id = $1 AND state IN ('baking', 'ready')";
-        let values = [id.uuid().into(), serde_json::to_value(failure).unwrap_or_default().into()];
+        let values = [id.uuid().into(), word::encode("images", id, "failure", failure)?.into()];
         Ok(Outcome::of(self.run("give an image up", sql, values).await?))
     }
 
-    /// Records that the provider has nothing of an image any more.
+    /// Records that the provider has nothing of an image any more. Stale when the image is gone already,
+    /// or is wanted and did not fail.
     ///
     /// # Errors
     /// The database's error.
@@ -216,15 +217,14 @@ impl Tx {
         Ok(Outcome::of(self.run("record that an image is gone", sql, [id.uuid().into()]).await?))
     }
 
-    /// Whether a machine may be created with an image: it is ready and wanted, or the machine's row names it already, so that
-    /// the same must be asked for. Locked until the end of the transaction, so that nobody wishes it away meanwhile.
+    /// Whether a machine may be created with an image: it is ready and wanted, or the machine's row names it already,
+    /// so that the same must be asked for. Locked until the end of the transaction, so that nobody wishes it away
+    /// meanwhile.
     pub(crate) async fn holds_image(&self, id: ImageId, machine: MachineId) -> Result<bool> {
         let sql = "SELECT 1 FROM images i WHERE i.id = $1 AND ((i.state = 'ready' AND i.desired = 'present') OR EXISTS \
                    (SELECT 1 FROM machines m WHERE m.id = $2 AND m.image_id = i.id AND m.state = 'creating')) \
                    FOR SHARE OF i";
-        let statement =
-            Statement::from_sql_and_values(DbBackend::Postgres, sql, [id.uuid().into(), machine.uuid().into()]);
-        Ok(self.inner.query_one_raw(statement).await.map_err(reading)?.is_some())
+        Ok(self.row("read images", sql, [id.uuid().into(), machine.uuid().into()]).await?.is_some())
     }
 }
 

@@ -1,11 +1,11 @@
 //! Webhook deliveries. The API inserts them and reads them back for people; the orchestrator decides.
 
 use chrono::{DateTime, Utc};
-use sea_orm::{ConnectionTrait, DbBackend, QueryResult, Statement};
 use stagely_domain::id::DeliveryId;
 use uuid::Uuid;
 
 use crate::environments::Environment;
+use crate::statement::Row;
 use crate::work::kind;
 use crate::{Result, Scope, Store, StoreError, Tx};
 
@@ -48,7 +48,7 @@ pub struct DeliveryDecision {
     pub verdict: String,
     /// Why, in a sentence.
     pub reason: String,
-    /// When.
+    /// When it was decided.
     pub at: Option<DateTime<Utc>>,
 }
 
@@ -83,7 +83,7 @@ const VISIBLE: &str = "($1::uuid IS NULL OR EXISTS (SELECT 1 FROM projects p WHE
                        AND p.deleted_at IS NULL AND p.forge = i.source AND lower(p.repo) = lower(i.repo)))";
 
 impl Store {
-    /// The team's deliveries, newest first, older than `before`.
+    /// At most `limit` of the team's deliveries, newest first, older than `before`.
     ///
     /// # Errors
     /// The database's error.
@@ -93,21 +93,12 @@ impl Store {
         before: Option<DeliveryId>,
         limit: u32,
     ) -> Result<Vec<Delivery>> {
-        let statement = Statement::from_sql_and_values(
-            DbBackend::Postgres,
-            format!(
-                "SELECT {COLUMNS} FROM inbox i WHERE {VISIBLE} AND ($2::uuid IS NULL OR i.id < $2) \
-                 ORDER BY i.id DESC LIMIT $3"
-            ),
-            [
-                scope.team_id().map(stagely_domain::id::TeamId::uuid).into(),
-                before.map(DeliveryId::uuid).into(),
-                i64::from(limit).into(),
-            ],
+        let sql = format!(
+            "SELECT {COLUMNS} FROM inbox i WHERE {VISIBLE} AND ($2::uuid IS NULL OR i.id < $2) \
+             ORDER BY i.id DESC LIMIT $3"
         );
-        let doing = |source| StoreError::query("list deliveries", source);
-        let rows = self.db.query_all_raw(statement).await.map_err(doing)?;
-        rows.iter().map(delivery).collect::<std::result::Result<_, _>>().map_err(doing)
+        let values = [scope.team_uuid().into(), before.map(DeliveryId::uuid).into(), i64::from(limit).into()];
+        self.rows("list deliveries", sql, values).await?.iter().map(delivery).collect()
     }
 
     /// One delivery.
@@ -115,77 +106,48 @@ impl Store {
     /// # Errors
     /// [`StoreError::NotFound`] when there is none, or it is another team's.
     pub async fn get_delivery(&self, scope: &Scope, id: DeliveryId) -> Result<Delivery> {
-        let statement = Statement::from_sql_and_values(
-            DbBackend::Postgres,
-            format!("SELECT {COLUMNS} FROM inbox i WHERE {VISIBLE} AND i.id = $2"),
-            [scope.team_id().map(stagely_domain::id::TeamId::uuid).into(), id.uuid().into()],
-        );
-        let doing = |source| StoreError::query("read a delivery", source);
-        let row = self.db.query_one_raw(statement).await.map_err(doing)?;
-        delivery(&row.ok_or(StoreError::NotFound("delivery"))?).map_err(doing)
+        let sql = format!("SELECT {COLUMNS} FROM inbox i WHERE {VISIBLE} AND i.id = $2");
+        let found = self.row("read a delivery", sql, [scope.team_uuid().into(), id.uuid().into()]).await?;
+        delivery(&found.ok_or(StoreError::NotFound("delivery"))?)
     }
 }
 
 impl Tx {
-    /// Stores a delivery once. The caller wakes the inbox row in the same transaction.
+    /// Stores a delivery once, and says whether it was new. The caller wakes the inbox row in the same transaction.
     ///
     /// # Errors
     /// The database's error.
     pub async fn insert_delivery(&self, new: NewDelivery) -> Result<Received> {
+        let doing = "store a delivery";
         let id = DeliveryId::generate();
         let (source, guid) = (new.source, new.guid);
-        let insert = Statement::from_sql_and_values(
-            DbBackend::Postgres,
-            "INSERT INTO inbox (id, source, delivery_guid, event, action, repo, pr_number, body_sha256, body, \
-             decision, reason, applied_at) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, CASE WHEN $10::text IS NULL THEN NULL ELSE 'ignored' END, \
-             $10, CASE WHEN $10::text IS NULL THEN NULL ELSE now() END) \
-             ON CONFLICT (source, delivery_guid) DO NOTHING",
-            [
-                id.uuid().into(),
-                source.into(),
-                guid.into(),
-                new.event.into(),
-                new.action.into(),
-                new.repo.into(),
-                new.pr_number.into(),
-                new.body_sha256.to_vec().into(),
-                new.body.into(),
-                new.ignored.into(),
-            ],
-        );
-        let doing = |source| StoreError::query("store a delivery", source);
-        if self.inner.execute_raw(insert).await.map_err(doing)?.rows_affected() == 1 {
+        let sql = "INSERT INTO inbox (id, source, delivery_guid, event, action, repo, pr_number, body_sha256, body, \
+                   decision, reason, applied_at) \
+                   VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, \
+                   CASE WHEN $10::text IS NULL THEN NULL ELSE 'ignored' END, $10, \
+                   CASE WHEN $10::text IS NULL THEN NULL ELSE now() END) \
+                   ON CONFLICT (source, delivery_guid) DO NOTHING";
+        let values = [
+            id.uuid().into(),
+            source.into(),
+            guid.into(),
+            new.event.into(),
+            new.action.into(),
+            new.repo.into(),
+            new.pr_number.into(),
+            new.body_sha256.to_vec().into(),
+            new.body.into(),
+            new.ignored.into(),
+        ];
+        if self.run(doing, sql, values).await? == 1 {
             return Ok(Received::Stored(id));
         }
-        let find = Statement::from_sql_and_values(
-            DbBackend::Postgres,
-            "SELECT id FROM inbox WHERE source = $1 AND delivery_guid = $2",
-            [source.into(), guid.into()],
-        );
-        let row = self.inner.query_one_raw(find).await.map_err(doing)?.ok_or(StoreError::NotFound("delivery"))?;
-        Ok(Received::Duplicate(DeliveryId::from_uuid(row.try_get("", "id").map_err(doing)?)))
+        let sql = "SELECT id FROM inbox WHERE source = $1 AND delivery_guid = $2";
+        let found = self.row(doing, sql, [source.into(), guid.into()]).await?;
+        let earlier = found.ok_or(StoreError::NotFound("delivery"))?.get("id")?;
+        Ok(Received::Duplicate(DeliveryId::from_uuid(earlier)))
     }
-}
 
-fn delivery(row: &QueryResult) -> std::result::Result<Delivery, sea_orm::DbErr> {
-    let verdict: Option<String> = row.try_get("", "decision")?;
-    let reason: Option<String> = row.try_get("", "reason")?;
-    let at = row.try_get("", "applied_at")?;
-    Ok(Delivery {
-        id: DeliveryId::from_uuid(row.try_get("", "id")?),
-        source: row.try_get("", "source")?,
-        guid: row.try_get("", "delivery_guid")?,
-        event: row.try_get("", "event")?,
-        action: row.try_get("", "action")?,
-        repo: row.try_get("", "repo")?,
-        pr_number: row.try_get("", "pr_number")?,
-        received_at: row.try_get("", "received_at")?,
-        decision: verdict.map(|verdict| DeliveryDecision { verdict, reason: reason.unwrap_or_default(), at }),
-    })
-}
-
-impl Tx {
     /// Records what became of a delivery.
     ///
     /// # Errors
@@ -201,15 +163,11 @@ impl Tx {
     /// # Errors
     /// The database's error.
     pub async fn wake_deliveries(&self, env: &Environment) -> Result<()> {
-        let doing = |source| StoreError::query("look for deliveries that wait", source);
-        let waiting = Statement::from_sql_and_values(
-            DbBackend::Postgres,
-            "SELECT i.id FROM inbox i JOIN projects p ON p.forge = i.source AND lower(p.repo) = lower(i.repo) \
-             WHERE p.id = $1 AND i.pr_number = $2 AND i.received_at >= $3 AND i.decision IS NULL",
-            [env.project.uuid().into(), env.pr.number.into(), env.created_at.into()],
-        );
-        for row in self.inner.query_all_raw(waiting).await.map_err(doing)? {
-            self.wake(kind::INBOX, row.try_get("", "id").map_err(doing)?).await?;
+        let sql = "SELECT i.id FROM inbox i JOIN projects p ON p.forge = i.source AND lower(p.repo) = lower(i.repo) \
+                   WHERE p.id = $1 AND i.pr_number = $2 AND i.received_at >= $3 AND i.decision IS NULL";
+        let values = [env.project.uuid().into(), env.pr.number.into(), env.created_at.into()];
+        for row in self.rows("look for deliveries that wait", sql, values).await? {
+            self.wake(kind::INBOX, row.get("id")?).await?;
         }
         Ok(())
     }
@@ -217,7 +175,7 @@ impl Tx {
     /// Makes a delivery undecided again.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`].
+    /// [`StoreError::NotFound`] when there is none, or the database's error.
     pub async fn reopen_delivery(&self, id: DeliveryId) -> Result<()> {
         let sql = "UPDATE inbox SET decision = NULL, reason = NULL, applied_at = NULL WHERE id = $1";
         if self.run("reopen a delivery", sql, [id.uuid().into()]).await? == 1 {
@@ -226,4 +184,21 @@ impl Tx {
             Err(StoreError::NotFound("delivery"))
         }
     }
+}
+
+fn delivery(row: &Row) -> Result<Delivery> {
+    let verdict: Option<String> = row.get("decision")?;
+    let reason: Option<String> = row.get("reason")?;
+    let at = row.get("applied_at")?;
+    Ok(Delivery {
+        id: DeliveryId::from_uuid(row.get("id")?),
+        source: row.get("source")?,
+        guid: row.get("delivery_guid")?,
+        event: row.get("event")?,
+        action: row.get("action")?,
+        repo: row.get("repo")?,
+        pr_number: row.get("pr_number")?,
+        received_at: row.get("received_at")?,
+        decision: verdict.map(|verdict| DeliveryDecision { verdict, reason: reason.unwrap_or_default(), at }),
+    })
 }

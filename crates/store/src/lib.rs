@@ -15,6 +15,7 @@ mod audit;
 pub mod builds;
 pub mod certificates;
 mod costs;
+mod desired;
 mod entity;
 pub mod environments;
 mod error;
@@ -23,11 +24,13 @@ mod inbox;
 mod logs;
 pub mod machines;
 mod notify;
+mod outcome;
 pub mod posts;
 pub mod routes;
 pub mod runs;
 mod scope;
 pub mod seal;
+mod statement;
 pub mod sweeps;
 pub mod tenants;
 #[cfg(feature = "testing")]
@@ -40,10 +43,12 @@ pub mod work;
 pub use api_tokens::{Authorized, NewApiToken};
 pub use audit::AuditEntry;
 pub use costs::DayCost;
+pub use desired::{Power, Presence};
 pub use error::StoreError;
 pub use inbox::{Delivery, DeliveryDecision, NewDelivery, Received};
-pub use logs::{Appended, LogEntry, LogOwner, LogPage, LogRow, LogStream};
+pub use logs::{LogEntry, LogOwner, LogPage, LogRow, LogStream};
 pub use notify::Notice;
+pub use outcome::Outcome;
 pub use scope::Scope;
 pub use stagely_reconcile::Fence;
 pub use tx::Tx;
@@ -115,8 +120,7 @@ impl Store {
     pub async fn ensure_partitions(&self) -> Result<()> {
         let sql = "SELECT ensure_month_partitions(parent, 2) \
                    FROM unnest(ARRAY['build_logs', 'audit_logs', 'cost_entries']) AS parent";
-        let done = sea_orm::ConnectionTrait::execute_unprepared(&self.db, sql).await;
-        done.map(drop).map_err(|source| StoreError::query("make partitions", source))
+        self.run("make partitions", sql, []).await.map(drop)
     }
 
     fn pool(&self) -> &sqlx::PgPool {

@@ -6,11 +6,10 @@
 //! append, so a chunk that comes twice is stored once.
 
 use chrono::{DateTime, Utc};
-use sea_orm::{ConnectionTrait, DbBackend, QueryResult, Statement};
-use stagely_domain::id::TeamId;
 use stagely_domain::id::{BuildJobId, EnvironmentId, LogStreamId, MachineId};
 
-use crate::{Result, Scope, Store, StoreError, Tx};
+use crate::statement::Row;
+use crate::{Outcome, Result, Scope, Store, StoreError, Tx};
 
 /// Rows looked at for one page, however short they are.
 const PAGE_ROWS: i64 = 1000;
@@ -74,15 +73,6 @@ pub struct LogPage {
     pub next_offset: u64,
 }
 
-/// What became of an append.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Appended {
-    /// It is stored.
-    Written,
-    /// The stream does not end where the caller thought; nothing was written.
-    Stale,
-}
-
 const COLUMNS: &str = "s.id, s.machine_id, s.env_id, s.build_id, s.name, s.next_offset, s.created_at, s.closed_at";
 
 impl Store {
@@ -95,17 +85,12 @@ impl Store {
             LogOwner::Environment(env) => ("env_id", env.uuid()),
             LogOwner::Build(job) => ("build_id", job.uuid()),
         };
-        let statement = Statement::from_sql_and_values(
-            DbBackend::Postgres,
-            format!(
-                "SELECT {COLUMNS} FROM log_streams s WHERE s.{column} = $2 \
-                 AND ($1::uuid IS NULL OR s.team_id = $1) ORDER BY s.created_at, s.name LIMIT 1000"
-            ),
-            [scope.team_id().map(TeamId::uuid).into(), id.into()],
+        let sql = format!(
+            "SELECT {COLUMNS} FROM log_streams s WHERE s.{column} = $2 \
+             AND ($1::uuid IS NULL OR s.team_id = $1) ORDER BY s.created_at, s.name LIMIT 1000"
         );
-        let doing = |source| StoreError::query("list log streams", source);
-        let rows = self.db.query_all_raw(statement).await.map_err(doing)?;
-        rows.iter().map(stream).collect::<std::result::Result<_, _>>().map_err(doing)
+        let rows = self.rows("list log streams", sql, [scope.team_uuid().into(), id.into()]).await?;
+        rows.iter().map(stream).collect()
     }
 
     /// One stream.
@@ -113,14 +98,10 @@ impl Store {
     /// # Errors
     /// [`StoreError::NotFound`] when there is none, or it is another team's.
     pub async fn get_stream(&self, scope: &Scope, id: LogStreamId) -> Result<LogStream> {
-        let statement = Statement::from_sql_and_values(
-            DbBackend::Postgres,
-            format!("SELECT {COLUMNS} FROM log_streams s WHERE s.id = $2 AND ($1::uuid IS NULL OR s.team_id = $1)"),
-            [scope.team_id().map(TeamId::uuid).into(), id.uuid().into()],
-        );
-        let doing = |source| StoreError::query("read a log stream", source);
-        let row = self.db.query_one_raw(statement).await.map_err(doing)?;
-        stream(&row.ok_or(StoreError::NotFound("log stream"))?).map_err(doing)
+        let sql =
+            format!("SELECT {COLUMNS} FROM log_streams s WHERE s.id = $2 AND ($1::uuid IS NULL OR s.team_id = $1)");
+        let found = self.row("read a log stream", sql, [scope.team_uuid().into(), id.uuid().into()]).await?;
+        stream(&found.ok_or(StoreError::NotFound("log stream"))?)
     }
 
     /// The entries that begin at `from_offset` or later, until they hold `limit_bytes` or more: the last may go
@@ -136,23 +117,20 @@ impl Store {
         limit_bytes: u32,
     ) -> Result<LogPage> {
         self.get_stream(scope, id).await?;
-        let statement = Statement::from_sql_and_values(
-            DbBackend::Postgres,
-            "SELECT byte_offset, at, content, lost_bytes FROM ( \
-               SELECT page.*, sum(octet_length(content)) OVER (ORDER BY byte_offset) - octet_length(content) AS before \
-               FROM (SELECT byte_offset, at, content, lost_bytes FROM build_logs \
-                     WHERE stream_id = $1 AND byte_offset >= $2 ORDER BY byte_offset LIMIT $4) page \
-             ) counted WHERE before < $3 ORDER BY byte_offset",
-            [
-                id.uuid().into(),
-                i64::try_from(from_offset).unwrap_or(i64::MAX).into(),
-                i64::from(limit_bytes.max(1)).into(),
-                PAGE_ROWS.into(),
-            ],
-        );
-        let doing = |source| StoreError::query("read a log", source);
-        let rows = self.db.query_all_raw(statement).await.map_err(doing)?;
-        let entries: Vec<LogEntry> = rows.iter().map(entry).collect::<std::result::Result<_, _>>().map_err(doing)?;
+        let sql = "SELECT byte_offset, at, content, lost_bytes FROM ( \
+                     SELECT page.*, \
+                       sum(octet_length(content)) OVER (ORDER BY byte_offset) - octet_length(content) AS before \
+                     FROM (SELECT byte_offset, at, content, lost_bytes FROM build_logs \
+                           WHERE stream_id = $1 AND byte_offset >= $2 ORDER BY byte_offset LIMIT $4) page \
+                   ) counted WHERE before < $3 ORDER BY byte_offset";
+        let values = [
+            id.uuid().into(),
+            i64::try_from(from_offset).unwrap_or(i64::MAX).into(),
+            i64::from(limit_bytes.max(1)).into(),
+            PAGE_ROWS.into(),
+        ];
+        let entries: Vec<LogEntry> =
+            self.rows("read a log", sql, values).await?.iter().map(entry).collect::<Result<_>>()?;
         let next_offset = entries.last().map_or(from_offset, |last| last.row.offset.saturating_add(1));
         Ok(LogPage { entries, next_offset })
     }
@@ -162,15 +140,9 @@ impl Store {
     /// # Errors
     /// The database's error.
     pub async fn list_log_positions(&self, machine: MachineId) -> Result<Vec<(String, u64)>> {
-        let statement = Statement::from_sql_and_values(
-            DbBackend::Postgres,
-            "SELECT name, next_offset FROM log_streams WHERE machine_id = $1",
-            [machine.uuid().into()],
-        );
-        let doing = |source| StoreError::query("list log positions", source);
-        let rows = self.db.query_all_raw(statement).await.map_err(doing)?;
-        let read = |row: &QueryResult| Ok((row.try_get("", "name")?, bytes(row, "next_offset")?));
-        rows.iter().map(read).collect::<std::result::Result<_, _>>().map_err(doing)
+        let sql = "SELECT name, next_offset FROM log_streams WHERE machine_id = $1";
+        let rows = self.rows("list log positions", sql, [machine.uuid().into()]).await?;
+        rows.iter().map(|row| Ok((row.get("name")?, bytes(row, "next_offset")?))).collect()
     }
 
     /// Tells whoever waits on the channel `logs` that some log has grown. It carries no data.
@@ -178,8 +150,7 @@ impl Store {
     /// # Errors
     /// The database's error.
     pub async fn notify_logs(&self) -> Result<()> {
-        let doing = |source| StoreError::query("notify of logs", source);
-        self.db.execute_unprepared("NOTIFY logs").await.map_err(doing).map(drop)
+        self.run("notify of logs", "NOTIFY logs", []).await.map(drop)
     }
 }
 
@@ -196,91 +167,76 @@ impl Tx {
         name: &str,
         build: Option<BuildJobId>,
     ) -> Result<Option<LogStream>> {
-        let doing = |source| StoreError::query("open a log stream", source);
-        let insert = Statement::from_sql_and_values(
-            DbBackend::Postgres,
-            "INSERT INTO log_streams (id, team_id, machine_id, env_id, build_id, name) \
-             SELECT $1, m.team_id, m.id, coalesce(b.env_id, m.env_id), b.id, $3 FROM machines m \
-             LEFT JOIN build_jobs b ON b.id = $4 AND b.machine_id = m.id AND b.team_id = m.team_id \
-             WHERE m.id = $2 AND ($4::uuid IS NULL OR b.id IS NOT NULL) \
-             ON CONFLICT (machine_id, name) DO NOTHING",
-            [
-                LogStreamId::generate().uuid().into(),
-                machine.uuid().into(),
-                name.into(),
-                build.map(BuildJobId::uuid).into(),
-            ],
-        );
-        self.inner.execute_raw(insert).await.map_err(doing)?;
-        let find = Statement::from_sql_and_values(
-            DbBackend::Postgres,
-            format!("SELECT {COLUMNS} FROM log_streams s WHERE s.machine_id = $1 AND s.name = $2"),
-            [machine.uuid().into(), name.into()],
-        );
-        let row = self.inner.query_one_raw(find).await.map_err(doing)?;
-        row.as_ref().map(stream).transpose().map_err(doing)
+        let doing = "open a log stream";
+        let sql = "INSERT INTO log_streams (id, team_id, machine_id, env_id, build_id, name) \
+                   SELECT $1, m.team_id, m.id, coalesce(b.env_id, m.env_id), b.id, $3 FROM machines m \
+                   LEFT JOIN build_jobs b ON b.id = $4 AND b.machine_id = m.id AND b.team_id = m.team_id \
+                   WHERE m.id = $2 AND ($4::uuid IS NULL OR b.id IS NOT NULL) \
+                   ON CONFLICT (machine_id, name) DO NOTHING";
+        let values = [
+            LogStreamId::generate().uuid().into(),
+            machine.uuid().into(),
+            name.into(),
+            build.map(BuildJobId::uuid).into(),
+        ];
+        self.run(doing, sql, values).await?;
+        let sql = format!("SELECT {COLUMNS} FROM log_streams s WHERE s.machine_id = $1 AND s.name = $2");
+        let found = self.row(doing, sql, [machine.uuid().into(), name.into()]).await?;
+        found.as_ref().map(stream).transpose()
     }
 
-    /// Appends `rows` to a stream that ends at `from`; it then ends at `to`.
+    /// Appends `rows` to a stream that ends at `from`; it then ends at `to`. Stale when it ends elsewhere by now.
     ///
     /// # Errors
     /// The database's error.
-    pub async fn append_log(&self, id: LogStreamId, from: u64, rows: &[LogRow], to: u64) -> Result<Appended> {
-        let doing = |source| StoreError::query("append to a log", source);
-        let (Ok(start), Ok(end)) = (i64::try_from(from), i64::try_from(to)) else { return Ok(Appended::Stale) };
-        let advance = Statement::from_sql_and_values(
-            DbBackend::Postgres,
-            "UPDATE log_streams SET next_offset = $3 WHERE id = $1 AND next_offset = $2",
-            [id.uuid().into(), start.into(), end.into()],
-        );
-        if self.inner.execute_raw(advance).await.map_err(doing)?.rows_affected() == 0 {
-            return Ok(Appended::Stale);
+    pub async fn append_log(&self, id: LogStreamId, from: u64, rows: &[LogRow], to: u64) -> Result<Outcome> {
+        let doing = "append to a log";
+        let (Ok(start), Ok(end)) = (i64::try_from(from), i64::try_from(to)) else { return Ok(Outcome::Stale) };
+        let sql = "UPDATE log_streams SET next_offset = $3 WHERE id = $1 AND next_offset = $2";
+        if self.run(doing, sql, [id.uuid().into(), start.into(), end.into()]).await? == 0 {
+            return Ok(Outcome::Stale);
         }
         if rows.is_empty() {
-            return Ok(Appended::Written);
+            return Ok(Outcome::Written);
         }
         let batch: Vec<_> = rows
             .iter()
             .map(|row| serde_json::json!({"o": row.offset, "c": row.content, "l": row.lost_bytes}))
             .collect();
-        let insert = Statement::from_sql_and_values(
-            DbBackend::Postgres,
-            "INSERT INTO build_logs (stream_id, byte_offset, content, lost_bytes) \
-             SELECT $1, r.o, r.c, r.l FROM jsonb_to_recordset($2) AS r(o bigint, c text, l bigint)",
-            [id.uuid().into(), serde_json::Value::Array(batch).into()],
-        );
-        self.inner.execute_raw(insert).await.map_err(doing)?;
-        Ok(Appended::Written)
+        let sql = "INSERT INTO build_logs (stream_id, byte_offset, content, lost_bytes) \
+                   SELECT $1, r.o, r.c, r.l FROM jsonb_to_recordset($2) AS r(o bigint, c text, l bigint)";
+        self.run(doing, sql, [id.uuid().into(), serde_json::Value::Array(batch).into()]).await?;
+        Ok(Outcome::Written)
     }
 }
 
-fn stream(row: &QueryResult) -> std::result::Result<LogStream, sea_orm::DbErr> {
-    let env: Option<uuid::Uuid> = row.try_get("", "env_id")?;
-    let build: Option<uuid::Uuid> = row.try_get("", "build_id")?;
+fn stream(row: &Row) -> Result<LogStream> {
+    let env: Option<uuid::Uuid> = row.get("env_id")?;
+    let build: Option<uuid::Uuid> = row.get("build_id")?;
     Ok(LogStream {
-        id: LogStreamId::from_uuid(row.try_get("", "id")?),
-        machine: MachineId::from_uuid(row.try_get("", "machine_id")?),
+        id: LogStreamId::from_uuid(row.get("id")?),
+        machine: MachineId::from_uuid(row.get("machine_id")?),
         env: env.map(EnvironmentId::from_uuid),
         build: build.map(BuildJobId::from_uuid),
-        name: row.try_get("", "name")?,
+        name: row.get("name")?,
         next_offset: bytes(row, "next_offset")?,
-        created_at: row.try_get("", "created_at")?,
-        closed_at: row.try_get("", "closed_at")?,
+        created_at: row.get("created_at")?,
+        closed_at: row.get("closed_at")?,
     })
 }
 
-fn entry(row: &QueryResult) -> std::result::Result<LogEntry, sea_orm::DbErr> {
+fn entry(row: &Row) -> Result<LogEntry> {
     Ok(LogEntry {
         row: LogRow {
             offset: bytes(row, "byte_offset")?,
-            content: row.try_get("", "content")?,
+            content: row.get("content")?,
             lost_bytes: bytes(row, "lost_bytes")?,
         },
-        at: row.try_get("", "at")?,
+        at: row.get("at")?,
     })
 }
 
 /// Offsets are never negative: only [`Tx::append_log`] writes them.
-fn bytes(row: &QueryResult, column: &str) -> std::result::Result<u64, sea_orm::DbErr> {
-    Ok(row.try_get::<i64>("", column)?.unsigned_abs())
+fn bytes(row: &Row, column: &str) -> Result<u64> {
+    Ok(row.get::<i64>(column)?.unsigned_abs())
 }

@@ -10,53 +10,55 @@ use stagely_domain::machine::{Arch, Role, Size, State};
 use stagely_domain::offering::Offering;
 
 use crate::entity::machines;
-use crate::environments::{Outcome, Power, Presence};
-use crate::{Result, Store, StoreError, Tx, word};
+use crate::{Outcome, Power, Presence, Result, Store, StoreError, Tx, word};
 
 /// One machine.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Machine {
     /// Its id: the provider's idempotency token, name and tag.
     pub id: MachineId,
-    /// Whose it is.
+    /// The team that owns it, and pays for it.
     pub team: TeamId,
-    /// For which repository; `None` when an image is made of it.
+    /// The project that it serves; `None` when an image is made of it.
     pub project: Option<ProjectId>,
-    /// For which environment; `None` for builders.
+    /// The environment that it runs; `None` for builders, and when an image is made of it.
     pub environment: Option<EnvironmentId>,
-    /// Where.
+    /// The cloud account that it is made in.
     pub account: CloudAccountId,
-    /// What for.
+    /// What it is used for.
     pub role: Role,
-    /// How big.
+    /// The size class asked for; `offering` is the provider's type that is bought for it.
     pub size: Size,
-    /// On which processor.
+    /// The processor architecture asked for.
     pub arch: Arch,
     /// Whether it is to exist.
     pub desired: Presence,
     /// Whether it is to run.
     pub power: Power,
-    /// Where it stands.
+    /// How far it has come from intended to gone.
     pub state: State,
-    /// Where it is wished for, the best first; empty: in the account's own order.
+    /// Where it may be made, in the provider's names, the best first; empty for the account's own order.
     pub locations: Vec<String>,
-    /// Which type in which place it is created as; `None` where a provider has no catalogue, or before the choice.
+    /// The provider's type and place that it is created as; `None` where a provider has no catalogue, or before the
+    /// choice.
     pub offering: Option<Offering>,
-    /// What it was refused with, in the order in which it was tried: types without room, and images that it could not boot.
+    /// What it was refused with, in the order in which it was tried: types without room, and images that it could not
+    /// boot.
     pub tried: Vec<String>,
     /// How often its creation was refused in a way that may pass.
     pub refusals: u32,
-    /// Which golden image it is created with; `None` for the account's own, or before the choice.
+    /// The golden image that it is created with; `None` for the one of the account's settings, or before the choice.
     pub image: Option<BootImage>,
-    /// The provider's id.
+    /// The provider's id of it, once the provider has answered.
     pub provider_id: Option<String>,
-    /// `ip:port` of its ingress.
+    /// `ip:port` of its ingress, once the provider has told it.
     pub address: Option<String>,
     /// Why it could not be had, or was lost.
     pub failure: Option<Failure>,
     /// Until when a create call may still take effect.
     pub create_deadline: Option<DateTime<Utc>>,
-    /// Its hard end.
+    /// The end that its tag at the provider says, for whoever clears up an account whose control plane is gone. A
+    /// running control plane does not go by it.
     pub expires_at: DateTime<Utc>,
     /// When a complete list first lacked it.
     pub absent_seen_at: Option<DateTime<Utc>>,
@@ -82,7 +84,7 @@ pub struct BootImage {
 }
 
 impl BootImage {
-    /// As what it is among all that a machine was refused with.
+    /// How it is written in [`Machine::tried`].
     #[must_use]
     pub fn tried(&self) -> String {
         format!("image {}", self.id)
@@ -94,23 +96,23 @@ impl BootImage {
 pub struct NewMachine {
     /// Its id, chosen by the caller.
     pub id: MachineId,
-    /// Whose it is.
+    /// The team that owns it, and pays for it.
     pub team: TeamId,
-    /// For which repository; `None` when an image is made of it.
+    /// The project that it serves; `None` when an image is made of it.
     pub project: Option<ProjectId>,
-    /// For which environment; `None` for builders.
+    /// The environment that it runs; `None` for builders, and when an image is made of it.
     pub environment: Option<EnvironmentId>,
-    /// Where.
+    /// The cloud account that it is made in.
     pub account: CloudAccountId,
-    /// What for.
+    /// What it is used for.
     pub role: Role,
-    /// How big.
+    /// The size class asked for.
     pub size: Size,
-    /// On which processor.
+    /// The processor architecture asked for.
     pub arch: Arch,
-    /// Where, in the provider's names, the best first; empty: in the account's own order.
+    /// Where it may be made, in the provider's names, the best first; empty for the account's own order.
     pub locations: Vec<String>,
-    /// How long it may live at most.
+    /// The time from now to [`Machine::expires_at`].
     pub lifetime: TimeDelta,
 }
 
@@ -132,7 +134,7 @@ impl Store {
         self.list(Condition::all().add(machines::Column::EnvId.eq(env.uuid()))).await
     }
 
-    /// The newest machine of an environment, also one that is gone.
+    /// The newest machine of an environment, also one that is gone; `None` when it never had one.
     ///
     /// # Errors
     /// The database's error.
@@ -172,7 +174,8 @@ impl Store {
 }
 
 impl Tx {
-    /// Records the wish for a machine; the same id again changes nothing, nor does one in an account that is deleted.
+    /// Records the wish for a machine. Stale, with nothing written, when the id was used before or the account is
+    /// deleted.
     ///
     /// # Errors
     /// The database's error.
@@ -180,9 +183,9 @@ impl Tx {
         let rows = self
             .run(
                 "add a machine",
-                "INSERT INTO machines (id, team_id, project_id, env_id, account_id, role, size, arch, locations, state, \
-                 expires_at) SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, 'intended', \
-                 now() + make_interval(secs => $10) \
+                "INSERT INTO machines \
+                 (id, team_id, project_id, env_id, account_id, role, size, arch, locations, state, expires_at) \
+                 SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, 'intended', now() + make_interval(secs => $10) \
                  FROM cloud_providers WHERE id = $5 AND deleted_at IS NULL FOR SHARE \
                  ON CONFLICT (id) DO NOTHING",
                 [
@@ -203,7 +206,8 @@ impl Tx {
     }
 
     /// Records that the call is about to be made that creates it as `offering` with `image`, and may take effect until
-    /// `deadline` from now. An image that is not wanted any more is refused, unless the machine was asked for with it before.
+    /// `deadline` from now. Stale when the machine is wished away or placed already, and when the image is not wanted
+    /// any more, unless the machine was asked for with it before.
     ///
     /// # Errors
     /// The database's error.
@@ -222,7 +226,7 @@ impl Tx {
         let sql = "UPDATE machines SET state = 'creating', create_deadline = now() + make_interval(secs => $2), \
                    offering = $3, image_id = $4, image = $5, absent_seen_at = NULL \
                    WHERE id = $1 AND desired = 'present' AND state IN ('intended', 'creating')";
-        let offering = offering.and_then(|offering| serde_json::to_value(offering).ok());
+        let offering = offering.map(|offering| word::encode("machines", id, "offering", offering)).transpose()?;
         let values = [
             id.uuid().into(),
             deadline.num_seconds().into(),
@@ -233,7 +237,8 @@ impl Tx {
         Ok(Outcome::of(self.run("record a create", sql, values).await?))
     }
 
-    /// Records that there was certainly no room for it as `offering`: another one may be tried.
+    /// Records that there was certainly no room for it as `offering`: another one may be tried. Stale when that is
+    /// recorded already, or the machine is not being created.
     ///
     /// # Errors
     /// The database's error.
@@ -241,7 +246,8 @@ impl Tx {
         self.refused_with(id, offering.to_string()).await
     }
 
-    /// Records that the provider would not boot it from `image`: it is asked for anew, with another or none.
+    /// Records that the provider would not boot it from `image`: it is asked for anew, with another or none. Stale as
+    /// [`Tx::machine_refused`].
     ///
     /// # Errors
     /// The database's error.
@@ -250,12 +256,13 @@ impl Tx {
     }
 
     async fn refused_with(&self, id: MachineId, what: String) -> Result<Outcome> {
-        let sql = "UPDATE machines SET tried = tried || to_jsonb($2::text), offering = NULL, image_id = NULL, image = NULL \
+        let sql = "UPDATE machines SET tried = tried || to_jsonb($2::text), \
+                   offering = NULL, image_id = NULL, image = NULL \
                    WHERE id = $1 AND state = 'creating' AND NOT tried @> to_jsonb($2::text)";
         Ok(Outcome::of(self.run("record a refused create", sql, [id.uuid().into(), what.into()]).await?))
     }
 
-    /// Counts a refusal to make it that may pass.
+    /// Counts a refusal to make it that may pass. Stale when the machine is wished away or placed already.
     ///
     /// # Errors
     /// The database's error.
@@ -265,7 +272,8 @@ impl Tx {
         Ok(Outcome::of(self.run("count a refused create", sql, [id.uuid().into()]).await?))
     }
 
-    /// Records what the provider answered, and that it bills the machine from its first answer on.
+    /// Records the id and address (`ip:port`) that the provider answered, and that it bills the machine from its first
+    /// answer on. Stale when the machine is gone.
     ///
     /// # Errors
     /// The database's error.
@@ -279,7 +287,8 @@ impl Tx {
         Ok(Outcome::of(self.run("record a placed machine", sql, values).await?))
     }
 
-    /// Records that the provider has a machine of which it never said so: it was on its way out by then.
+    /// Records that the provider has a machine of which it never said so: it was on its way out by then. Stale when it
+    /// was placed before, or is gone.
     ///
     /// # Errors
     /// The database's error.
@@ -289,7 +298,8 @@ impl Tx {
         Ok(Outcome::of(self.run("record a machine that is shown", sql, [id.uuid().into()]).await?))
     }
 
-    /// Records a state that needs no other fact, and what the step means for what the machine costs.
+    /// Records a state that needs no other fact, and what the step means for what the machine costs. Stale when the
+    /// machine is not in the state `from`.
     ///
     /// # Errors
     /// The database's error; [`StoreError::Illegal`] when the domain knows no such step.
@@ -311,18 +321,19 @@ impl Tx {
         Ok(outcome)
     }
 
-    /// Wishes a machine away, with the reason when it is a failure.
+    /// Wishes a machine away, with the reason when it is a failure; the first one stays. Stale when that was wished
+    /// before.
     ///
     /// # Errors
     /// The database's error.
     pub async fn drop_machine(&self, id: MachineId, failure: Option<&Failure>) -> Result<Outcome> {
-        let failure = failure.and_then(|failure| serde_json::to_value(failure).ok());
+        let failure = failure.map(|failure| word::encode("machines", id, "failure", failure)).transpose()?;
         let sql = "UPDATE machines SET desired = 'absent', drop_at = now(), failure = coalesce(failure, $2) \
                    WHERE id = $1 AND desired = 'present'";
         Ok(Outcome::of(self.run("wish a machine away", sql, [id.uuid().into(), failure.into()]).await?))
     }
 
-    /// Wishes a machine to run or to sleep.
+    /// Wishes a machine to run or to sleep. Stale when that is wished already, or it is to be removed.
     ///
     /// # Errors
     /// The database's error.
@@ -332,7 +343,7 @@ impl Tx {
         Ok(Outcome::of(self.run("wish for machine power", sql, [id.uuid().into(), word::text(power).into()]).await?))
     }
 
-    /// Remembers when the provider's complete list first lacked the machine, or forgets it.
+    /// Remembers when the provider's complete list first lacked the machine, or with `absent` false forgets it.
     ///
     /// # Errors
     /// The database's error.

@@ -1,7 +1,7 @@
 //! What the git host is to show: one comment per pull request, a check and a deployment per commit. The wish is
 //! written with the change it tells of; a reconciler brings the git host there. Updated by the orchestrator.
 
-use sea_orm::{ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, QueryFilter, Statement};
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
 use serde::{Deserialize, Serialize};
 use stagely_domain::id::{EnvironmentId, PrPostId, TeamId};
 
@@ -27,7 +27,7 @@ pub struct Post {
     pub id: PrPostId,
     /// The environment.
     pub environment: EnvironmentId,
-    /// What kind.
+    /// What it is at the git host.
     pub kind: Kind,
     /// The commit; empty for the comment.
     pub sha: String,
@@ -78,23 +78,19 @@ impl Tx {
         sha: &str,
         wanted: &serde_json::Value,
     ) -> Result<Option<PrPostId>> {
-        let statement = Statement::from_sql_and_values(
-            DbBackend::Postgres,
-            "INSERT INTO pr_posts (id, team_id, env_id, kind, sha, wanted) VALUES ($1, $2, $3, $4, $5, $6) \
-             ON CONFLICT (env_id, kind, sha) DO UPDATE SET wanted = $6, wanted_seq = pr_posts.wanted_seq + 1, \
-             updated_at = now() WHERE pr_posts.wanted IS DISTINCT FROM $6 RETURNING id",
-            [
-                PrPostId::generate().uuid().into(),
-                team.uuid().into(),
-                env.uuid().into(),
-                word::text(kind).into(),
-                sha.into(),
-                wanted.clone().into(),
-            ],
-        );
-        let writing = |source| StoreError::query("write a post's wish", source);
-        let row = self.inner.query_one_raw(statement).await.map_err(writing)?;
-        row.map(|row| row.try_get("", "id").map(PrPostId::from_uuid)).transpose().map_err(writing)
+        let sql = "INSERT INTO pr_posts (id, team_id, env_id, kind, sha, wanted) VALUES ($1, $2, $3, $4, $5, $6) \
+                   ON CONFLICT (env_id, kind, sha) DO UPDATE SET wanted = $6, wanted_seq = pr_posts.wanted_seq + 1, \
+                   updated_at = now() WHERE pr_posts.wanted IS DISTINCT FROM $6 RETURNING id";
+        let values = [
+            PrPostId::generate().uuid().into(),
+            team.uuid().into(),
+            env.uuid().into(),
+            word::text(kind).into(),
+            sha.into(),
+            wanted.clone().into(),
+        ];
+        let changed = self.row("write a post's wish", sql, values).await?;
+        changed.map(|row| row.get("id").map(PrPostId::from_uuid)).transpose()
     }
 
     /// Records what the git host shows now, or with no id that it need not show this any more.

@@ -1,7 +1,7 @@
 //! Routes: the truth of which Redis holds a copy. Updated by the orchestrator.
 
 use sea_orm::sea_query::Expr;
-use sea_orm::{ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, QueryFilter, Statement};
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
 use stagely_domain::id::{EnvironmentId, TeamId};
 use stagely_domain::route::{Entry, State};
 
@@ -25,12 +25,8 @@ impl Store {
     /// The database's error, or [`StoreError::Corrupt`].
     pub async fn list_routes(&self) -> Result<(Vec<Entry>, u64)> {
         // The version is read first: a route written in between is in the list with a higher one.
-        let row = self
-            .db
-            .query_one_raw(Statement::from_string(DbBackend::Postgres, "SELECT last_value FROM route_version"))
-            .await
-            .map_err(reading)?;
-        let version: i64 = row.map(|row| row.try_get("", "last_value")).transpose().map_err(reading)?.unwrap_or(0);
+        let row = self.row("read routes", "SELECT last_value FROM route_version", []).await?;
+        let version: i64 = row.map_or(Ok(0), |row| row.get("last_value"))?;
         let recent = Expr::cust("(removed_at IS NULL OR removed_at > now() - interval '1 day')");
         let rows = routes::Entity::find().filter(recent).all(&self.db).await.map_err(reading)?;
         let entries = rows.into_iter().map(entry).collect::<Result<_>>()?;
@@ -44,17 +40,14 @@ impl Tx {
     /// # Errors
     /// The database's error.
     pub async fn write_route(&self, team: TeamId, generation: i64, entry: &Entry) -> Result<()> {
-        let json = serde_json::to_value(entry).map_err(|_| StoreError::Corrupt {
-            table: "routes",
-            id: entry.host.clone(),
-            column: "entry",
-        })?;
+        let json = word::encode("routes", &entry.host, "entry", entry)?;
         self.run(
             "write a route",
             "INSERT INTO routes (host, team_id, env_id, generation, version, state, entry, removed_at) \
              VALUES ($1, $2, $3, $4, nextval('route_version'), $5, $6, CASE WHEN $5 = 'gone' THEN now() END) \
-             ON CONFLICT (host) DO UPDATE SET generation = $4, version = nextval('route_version'), state = $5, entry = $6, \
-             updated_at = now(), removed_at = CASE WHEN $5 = 'gone' THEN coalesce(routes.removed_at, now()) END \
+             ON CONFLICT (host) DO UPDATE SET generation = $4, version = nextval('route_version'), \
+             state = $5, entry = $6, updated_at = now(), \
+             removed_at = CASE WHEN $5 = 'gone' THEN coalesce(routes.removed_at, now()) END \
              WHERE routes.env_id = $3 AND routes.generation <= $4 AND (routes.state, routes.entry - 'version') \
              IS DISTINCT FROM ($5, $6::jsonb - 'version')",
             [

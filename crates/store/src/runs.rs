@@ -9,8 +9,7 @@ use stagely_domain::id::{EnvironmentId, RunId, TeamId};
 use stagely_domain::run::{Cause, State};
 
 use crate::entity::workflow_runs;
-use crate::environments::Outcome;
-use crate::{Result, Store, StoreError, Tx, word};
+use crate::{Outcome, Result, Store, StoreError, Tx, word};
 
 /// One run. `S` is what the orchestrator resolved from the commit, stored as JSON.
 #[derive(Debug, Clone, PartialEq)]
@@ -44,7 +43,7 @@ pub struct Run<S> {
 pub struct NewRun {
     /// Its id, chosen by the caller.
     pub id: RunId,
-    /// Whose it is.
+    /// The team that owns it.
     pub team: TeamId,
     /// The environment.
     pub environment: EnvironmentId,
@@ -56,8 +55,17 @@ pub struct NewRun {
     pub cause: Cause,
 }
 
+/// Which end of a phase.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PhaseEdge {
+    /// It began.
+    Started,
+    /// It ended.
+    Finished,
+}
+
 impl Store {
-    /// The run of one generation of an environment.
+    /// The run of one generation of an environment; `None` when there is none.
     ///
     /// # Errors
     /// The database's error, or [`StoreError::Corrupt`] when the stored spec is of another version.
@@ -71,7 +79,7 @@ impl Store {
         found.map(run).transpose()
     }
 
-    /// The newest run of an environment that got as far as being live.
+    /// The newest run of an environment that got as far as being live; `None` when none did.
     ///
     /// # Errors
     /// As [`Store::find_run`].
@@ -86,7 +94,7 @@ impl Store {
         found.map(run).transpose()
     }
 
-    /// When a commit of an environment went live last.
+    /// When a commit of an environment went live last; `None` when none did.
     ///
     /// # Errors
     /// The database's error.
@@ -127,7 +135,7 @@ impl Tx {
         Ok(())
     }
 
-    /// Ends every open run of an environment that is older than `generation`.
+    /// Ends every open run of an environment that is older than `generation`; the number of runs that it ended.
     ///
     /// # Errors
     /// The database's error.
@@ -141,28 +149,26 @@ impl Tx {
         .await
     }
 
-    /// Stores what the commit asks for.
+    /// Stores what the commit asks for, and that reading it is over. A run that is over is left as it is.
     ///
     /// # Errors
     /// The database's error.
     pub async fn set_run_spec<S: Serialize>(&self, id: RunId, spec: &S) -> Result<()> {
-        let spec = serde_json::to_value(spec).map_err(|_| StoreError::Corrupt {
-            table: "workflow_runs",
-            id: id.to_string(),
-            column: "spec",
-        })?;
+        let spec = word::encode("workflow_runs", id, "spec", spec)?;
         let sql = "UPDATE workflow_runs SET spec = $2, phases = phases || jsonb_build_object('read', \
-                   jsonb_build_object('started_at', created_at, 'finished_at', now())) WHERE id = $1 AND finished_at IS NULL";
+                   jsonb_build_object('started_at', created_at, 'finished_at', now())) \
+                   WHERE id = $1 AND finished_at IS NULL";
         self.run("store a run's spec", sql, [id.uuid().into(), spec.into()]).await?;
         Ok(())
     }
 
-    /// Moves an open run on; final states close it, success stamps `live_at`.
+    /// Moves an open run on; final states close it, success stamps `live_at`. Stale when the run may not go from where
+    /// it stands to `state`.
     ///
     /// # Errors
     /// The database's error.
     pub async fn set_run_state(&self, id: RunId, state: State, failure: Option<&Failure>) -> Result<Outcome> {
-        let failure = failure.and_then(|failure| serde_json::to_value(failure).ok());
+        let failure = failure.map(|failure| word::encode("workflow_runs", id, "failure", failure)).transpose()?;
         let sources = word::list(State::ALL.into_iter().filter(|from| from.may_become(state)));
         let rows = self
             .run(
@@ -195,9 +201,7 @@ impl Tx {
         .await?;
         Ok(())
     }
-}
 
-impl Tx {
     /// Adds phases with both their ends, as a JSON object of `{started_at, finished_at}` by name.
     ///
     /// # Errors
@@ -207,15 +211,6 @@ impl Tx {
         self.run("note phases", sql, [id.uuid().into(), phases.into()]).await?;
         Ok(())
     }
-}
-
-/// Which end of a phase.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PhaseEdge {
-    /// It began.
-    Started,
-    /// It ended.
-    Finished,
 }
 
 fn reading(source: sea_orm::DbErr) -> StoreError {

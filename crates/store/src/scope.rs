@@ -1,6 +1,7 @@
 //! On whose behalf a query runs.
 
 use stagely_domain::id::TeamId;
+use uuid::Uuid;
 
 /// The right to read or change the rows of one team, or of all for the platform's own work. It cannot be
 /// made outside this crate except through [`Scope::system`], which is easy to search for.
@@ -34,6 +35,11 @@ impl Scope {
             Reach::Team(team) => Some(team),
             Reach::System(_) => None,
         }
+    }
+
+    /// The team as a value of a statement: null for the platform itself, whose statements are not limited to a team.
+    pub(crate) fn team_uuid(&self) -> Option<Uuid> {
+        self.team_id().map(TeamId::uuid)
     }
 
     /// Whether a row of `team` may be seen.

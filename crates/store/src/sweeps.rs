@@ -1,7 +1,6 @@
 //! What sweeps of an account know of each other. Written by the orchestrator.
 
 use chrono::{DateTime, TimeDelta, Utc};
-use sea_orm::{ConnectionTrait, DbBackend, Statement};
 use stagely_domain::id::CloudAccountId;
 
 use crate::{Result, Store, StoreError};
@@ -28,18 +27,17 @@ impl Store {
         now: DateTime<Utc>,
         gap: TimeDelta,
     ) -> Result<Option<Blind>> {
-        let statement = Statement::from_sql_and_values(
-            DbBackend::Postgres,
-            "INSERT INTO sweeps AS s (account_id, swept_at) VALUES ($1, $2) ON CONFLICT (account_id) DO UPDATE SET \
-               blind_from = CASE WHEN s.swept_at < $3 THEN least(s.blind_from, s.swept_at) ELSE s.blind_from END, \
-               blind_until = CASE WHEN s.swept_at < $3 THEN $2 ELSE s.blind_until END, \
-               swept_at = greatest(s.swept_at, $2) \
-             RETURNING blind_from, blind_until",
-            [account.uuid().into(), now.into(), (now - gap).into()],
-        );
-        let row = self.db.query_one_raw(statement).await.map_err(reading)?.ok_or(StoreError::NotFound("sweep"))?;
-        let (from, until): (Option<DateTime<Utc>>, Option<DateTime<Utc>>) =
-            (row.try_get("", "blind_from").map_err(reading)?, row.try_get("", "blind_until").map_err(reading)?);
+        let sql = "INSERT INTO sweeps AS s (account_id, swept_at) VALUES ($1, $2) \
+                   ON CONFLICT (account_id) DO UPDATE SET \
+                     blind_from = CASE WHEN s.swept_at < $3 THEN least(s.blind_from, s.swept_at) \
+                                  ELSE s.blind_from END, \
+                     blind_until = CASE WHEN s.swept_at < $3 THEN $2 ELSE s.blind_until END, \
+                     swept_at = greatest(s.swept_at, $2) \
+                   RETURNING blind_from, blind_until";
+        let written = self.row("note a sweep", sql, [account.uuid().into(), now.into(), (now - gap).into()]).await?;
+        let row = written.ok_or(StoreError::NotFound("sweep"))?;
+        let from: Option<DateTime<Utc>> = row.get("blind_from")?;
+        let until: Option<DateTime<Utc>> = row.get("blind_until")?;
         Ok(from.zip(until).map(|(from, until)| Blind { from, until }))
     }
 
@@ -48,15 +46,8 @@ impl Store {
     /// # Errors
     /// The database's error.
     pub async fn forget_blind(&self, account: CloudAccountId) -> Result<()> {
-        let statement = Statement::from_sql_and_values(
-            DbBackend::Postgres,
-            "UPDATE sweeps SET blind_from = NULL, blind_until = NULL WHERE account_id = $1 AND blind_from IS NOT NULL",
-            [account.uuid().into()],
-        );
-        self.db.execute_raw(statement).await.map(drop).map_err(reading)
+        let sql =
+            "UPDATE sweeps SET blind_from = NULL, blind_until = NULL WHERE account_id = $1 AND blind_from IS NOT NULL";
+        self.run("note a sweep", sql, [account.uuid().into()]).await.map(drop)
     }
-}
-
-fn reading(error: sea_orm::DbErr) -> StoreError {
-    StoreError::query("note a sweep", error)
 }

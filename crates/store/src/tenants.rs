@@ -1,6 +1,6 @@
 //! Teams, projects and cloud accounts: what everything else hangs on. Updated by the API.
 
-use sea_orm::{ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, QueryFilter, QueryOrder, QuerySelect, Statement};
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 use stagely_domain::account::Settings;
 use stagely_domain::id::{CloudAccountId, InstallationId, ProjectId, TeamId};
 use stagely_domain::machine::Provider;
@@ -15,11 +15,11 @@ use crate::{Result, Scope, Store, StoreError, Tx, word};
 pub struct Project {
     /// Its id.
     pub id: ProjectId,
-    /// Whose it is.
+    /// The team that owns it.
     pub team: TeamId,
     /// `owner/name` at the git host.
     pub repo: String,
-    /// Where its machines are made.
+    /// The cloud account in which its machines are made.
     pub account: Option<CloudAccountId>,
     /// Limits and defaults of the team's own.
     pub settings: serde_json::Value,
@@ -30,7 +30,7 @@ pub struct Project {
 pub struct CloudAccount {
     /// Its id.
     pub id: CloudAccountId,
-    /// Whose it is.
+    /// The team that owns it.
     pub team: TeamId,
     /// What `preview.provider` calls it.
     pub name: String,
@@ -68,17 +68,13 @@ impl Store {
     /// # Errors
     /// The database's error.
     pub async fn ensure_installation(&self) -> Result<InstallationId> {
-        let insert = Statement::from_sql_and_values(
-            DbBackend::Postgres,
-            "INSERT INTO installation (id) VALUES ($1) ON CONFLICT DO NOTHING",
-            [InstallationId::generate().uuid().into()],
-        );
-        self.db.execute_raw(insert).await.map_err(reading)?;
+        let sql = "INSERT INTO installation (id) VALUES ($1) ON CONFLICT DO NOTHING";
+        self.run("add the installation", sql, [InstallationId::generate().uuid().into()]).await?;
         let row = installation::Entity::find().one(&self.db).await.map_err(reading)?;
         row.map(|row| InstallationId::from_uuid(row.id)).ok_or(StoreError::NotFound("installation"))
     }
 
-    /// The team of this slug.
+    /// The team of this slug, unless it is deleted.
     ///
     /// # Errors
     /// The database's error.
@@ -88,7 +84,7 @@ impl Store {
         Ok(live.one(&self.db).await.map_err(reading)?.map(|row| TeamId::from_uuid(row.id)))
     }
 
-    /// The project that watches a repository, whatever the spelling of its name.
+    /// The project that watches a repository, whatever the case of its name; `None` also when it is another team's.
     ///
     /// # Errors
     /// The database's error.
@@ -205,12 +201,11 @@ impl Tx {
     /// Stops watching a repository. Its environments are ended by the reaper.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`].
+    /// [`StoreError::NotFound`] when there is none, or it is another team's.
     pub async fn delete_project(&self, scope: &Scope, id: ProjectId) -> Result<()> {
         let sql = "UPDATE projects SET deleted_at = now() WHERE id = $1 AND ($2::uuid IS NULL OR team_id = $2) \
                    AND deleted_at IS NULL";
-        let rows =
-            self.run("delete a project", sql, [id.uuid().into(), scope.team_id().map(TeamId::uuid).into()]).await?;
+        let rows = self.run("delete a project", sql, [id.uuid().into(), scope.team_uuid().into()]).await?;
         if rows == 1 { Ok(()) } else { Err(StoreError::NotFound("project")) }
     }
 
@@ -219,6 +214,7 @@ impl Tx {
     /// # Errors
     /// [`StoreError::Exists`] when the team has one of that name.
     pub async fn insert_cloud_account(&self, account: &CloudAccount) -> Result<()> {
+        let settings = word::encode("cloud_providers", account.id, "settings", &account.settings)?;
         let rows = self
             .run(
                 "add a cloud account",
@@ -229,7 +225,7 @@ impl Tx {
                     account.team.uuid().into(),
                     account.name.clone().into(),
                     word::text(account.kind).into(),
-                    serde_json::to_value(&account.settings).unwrap_or_default().into(),
+                    settings.into(),
                     account.credentials_sealed.clone().into(),
                 ],
             )

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sea_orm::{ConnectionTrait, DbBackend, Statement};
+use sea_orm::ConnectionTrait;
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{ConnectOptions, Connection};
 use stagely_domain::account::Settings;
@@ -68,8 +68,8 @@ impl TestDb {
     /// When the query fails or returns no row.
     pub async fn text(&self, sql: &str) -> String {
         let wrapped = format!("SELECT ({sql})::text AS value");
-        let row = self.store.db.query_one_raw(Statement::from_string(DbBackend::Postgres, wrapped)).await;
-        row.expect(sql).expect("a row").try_get::<Option<String>>("", "value").expect("text").unwrap_or_default()
+        let row = self.store.row("run a test's SQL", wrapped, []).await;
+        row.expect(sql).expect("a row").get::<Option<String>>("value").expect("text").unwrap_or_default()
     }
 
     /// A team of that slug.

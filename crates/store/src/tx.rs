@@ -1,6 +1,6 @@
 //! Short write transactions, plain or behind a fence.
 
-use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend, Statement, TransactionTrait};
+use sea_orm::{DatabaseTransaction, TransactionTrait};
 use stagely_reconcile::Fence;
 
 use crate::{Result, Store, StoreError};
@@ -31,32 +31,15 @@ impl Store {
     /// [`StoreError::Fenced`] when another holder has claimed the row since.
     pub async fn fenced(&self, fence: &Fence) -> Result<Tx> {
         let tx = self.begin().await?;
-        let check = Statement::from_sql_and_values(
-            DbBackend::Postgres,
-            "SELECT 1 FROM work WHERE kind = $1 AND key = $2 AND epoch = $3 FOR UPDATE",
-            [fence.kind.into(), fence.key.into(), fence.epoch.into()],
-        );
-        match tx.inner.query_one_raw(check).await {
-            Ok(Some(_)) => Ok(tx),
-            Ok(None) => Err(StoreError::Fenced { kind: fence.kind, key: fence.key, epoch: fence.epoch }),
-            Err(source) => Err(StoreError::query("check the fence", source)),
+        let sql = "SELECT 1 FROM work WHERE kind = $1 AND key = $2 AND epoch = $3 FOR UPDATE";
+        match tx.row("check the fence", sql, [fence.kind.into(), fence.key.into(), fence.epoch.into()]).await? {
+            Some(_) => Ok(tx),
+            None => Err(StoreError::Fenced { kind: fence.kind, key: fence.key, epoch: fence.epoch }),
         }
     }
 }
 
 impl Tx {
-    /// Runs one statement; the number of rows it changed.
-    pub(crate) async fn run(
-        &self,
-        doing: &'static str,
-        sql: &'static str,
-        values: impl IntoIterator<Item = sea_orm::Value>,
-    ) -> Result<u64> {
-        let statement = Statement::from_sql_and_values(DbBackend::Postgres, sql, values);
-        let done = self.inner.execute_raw(statement).await.map_err(|source| StoreError::query(doing, source))?;
-        Ok(done.rows_affected())
-    }
-
     /// Makes the writes, and the wake-ups among them, visible to everyone at once.
     ///
     /// # Errors

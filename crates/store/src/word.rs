@@ -18,7 +18,7 @@ pub(crate) fn list<T: Serialize>(words: impl Iterator<Item = T>) -> String {
     words.map(text).collect::<Vec<_>>().join(",")
 }
 
-/// The word of a column.
+/// The word that a column of text holds.
 pub(crate) fn parse<T: DeserializeOwned>(
     table: &'static str,
     id: impl ToString,
@@ -32,7 +32,20 @@ pub(crate) fn parse<T: DeserializeOwned>(
     })
 }
 
-/// A structured column.
+/// The value of a structured column, which [`json`] reads back.
+///
+/// # Errors
+/// [`StoreError::Corrupt`] for what has no form in JSON: it is not left out.
+pub(crate) fn encode<T: Serialize>(
+    table: &'static str,
+    id: impl ToString,
+    column: &'static str,
+    value: &T,
+) -> Result<serde_json::Value> {
+    serde_json::to_value(value).map_err(|_| StoreError::Corrupt { table, id: id.to_string(), column })
+}
+
+/// What a structured column holds; `None` for null.
 pub(crate) fn json<T: DeserializeOwned>(
     table: &'static str,
     id: impl ToString,

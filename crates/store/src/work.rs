@@ -6,12 +6,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sea_orm::{ConnectionTrait, DbBackend, Statement, Value};
+use sea_orm::Value;
 use stagely_reconcile::{Claim, Fence, Next, WorkError, WorkStore};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use crate::statement::Row;
 use crate::{Result, Store, StoreError, Tx};
 
 /// The kinds of work, and what their keys are.
@@ -81,10 +82,14 @@ impl PgWork {
         }
     }
 
-    async fn rows(&self, doing: &'static str, sql: &str, values: Vec<Value>) -> std::result::Result<u64, WorkError> {
-        let statement = Statement::from_sql_and_values(DbBackend::Postgres, sql, values);
-        let done = self.store.db.execute_raw(statement).await.map_err(|error| failed(doing, error))?;
-        Ok(done.rows_affected())
+    /// Runs one statement; the number of rows it changed.
+    async fn run(
+        &self,
+        doing: &'static str,
+        sql: &'static str,
+        values: Vec<Value>,
+    ) -> std::result::Result<u64, WorkError> {
+        self.store.run(doing, sql, values).await.map_err(|error| failed(doing, error))
     }
 }
 
@@ -97,25 +102,17 @@ impl WorkStore for PgWork {
         limit: u32,
         lease: Duration,
     ) -> std::result::Result<Vec<Claim>, WorkError> {
-        let statement = Statement::from_sql_and_values(
-            DbBackend::Postgres,
-            "WITH due AS (SELECT kind, key FROM work WHERE kind = $1 AND NOT parked AND run_after <= now() \
-             AND not_before <= now() AND lease_until <= now() ORDER BY run_after LIMIT $2 FOR UPDATE SKIP LOCKED) \
-             UPDATE work SET lease_owner = $3, lease_until = now() + make_interval(secs => $4), epoch = epoch + 1, \
-             claimed_seq = wake_seq, attempt = attempt + 1 FROM due WHERE work.kind = due.kind AND work.key = due.key \
-             RETURNING work.key, work.epoch, work.attempt",
-            [kind.into(), i64::from(limit).into(), owner.into(), lease.as_secs_f64().into()],
-        );
         let doing = "claim";
-        let rows = self.store.db.query_all_raw(statement).await.map_err(|error| failed(doing, error))?;
-        rows.iter()
-            .map(|row| {
-                let attempt: i32 = row.try_get("", "attempt")?;
-                let fence = Fence { kind, key: row.try_get("", "key")?, epoch: row.try_get("", "epoch")? };
-                Ok(Claim { fence, attempt: u32::try_from(attempt).unwrap_or(u32::MAX) })
-            })
-            .collect::<std::result::Result<_, sea_orm::DbErr>>()
-            .map_err(|error| failed(doing, error))
+        let sql = "WITH due AS (SELECT kind, key FROM work WHERE kind = $1 AND NOT parked AND run_after <= now() \
+                   AND not_before <= now() AND lease_until <= now() \
+                   ORDER BY run_after LIMIT $2 FOR UPDATE SKIP LOCKED) \
+                   UPDATE work SET lease_owner = $3, lease_until = now() + make_interval(secs => $4), \
+                   epoch = epoch + 1, claimed_seq = wake_seq, attempt = attempt + 1 \
+                   FROM due WHERE work.kind = due.kind AND work.key = due.key \
+                   RETURNING work.key, work.epoch, work.attempt";
+        let values = [kind.into(), i64::from(limit).into(), owner.into(), lease.as_secs_f64().into()];
+        let rows = self.store.rows(doing, sql, values).await.map_err(|error| failed(doing, error))?;
+        rows.iter().map(|row| claim(kind, row)).collect::<Result<_>>().map_err(|error| failed(doing, error))
     }
 
     async fn renew(&self, fence: &Fence, lease: Duration) -> std::result::Result<bool, WorkError> {
@@ -123,7 +120,7 @@ impl WorkStore for PgWork {
                    WHERE kind = $1 AND key = $2 AND epoch = $3 AND lease_until > now()";
         let mut values = held(fence);
         values.push(lease.as_secs_f64().into());
-        Ok(self.rows("renew", sql, values).await? == 1)
+        Ok(self.run("renew", sql, values).await? == 1)
     }
 
     async fn finish(&self, fence: &Fence, next: &Next) -> std::result::Result<bool, WorkError> {
@@ -149,19 +146,25 @@ impl WorkStore for PgWork {
                  attempt = 0, parked = (wake_seq = claimed_seq) WHERE kind = $1 AND key = $2 AND epoch = $3"
             }
         };
-        Ok(self.rows("finish", sql, values).await? == 1)
+        Ok(self.run("finish", sql, values).await? == 1)
     }
 
     async fn give_back(&self, fence: &Fence) -> std::result::Result<(), WorkError> {
         let sql = "WITH freed AS (UPDATE work SET lease_owner = NULL, lease_until = '-infinity', run_after = now(), \
                    attempt = greatest(attempt - 1, 0) WHERE kind = $1 AND key = $2 AND epoch = $3 RETURNING kind) \
                    SELECT pg_notify('work_' || kind, '') FROM freed";
-        self.rows("give back", sql, held(fence)).await.map(drop)
+        self.run("give back", sql, held(fence)).await.map(drop)
     }
 
     fn wake_signal(&self, kind: &'static str) -> Arc<Notify> {
         Arc::clone(self.signals.lock().unwrap_or_else(PoisonError::into_inner).entry(kind).or_default())
     }
+}
+
+fn claim(kind: &'static str, row: &Row) -> Result<Claim> {
+    let attempt: i32 = row.get("attempt")?;
+    let fence = Fence { kind, key: row.get("key")?, epoch: row.get("epoch")? };
+    Ok(Claim { fence, attempt: u32::try_from(attempt).unwrap_or(u32::MAX) })
 }
 
 fn held(fence: &Fence) -> Vec<Value> {
@@ -172,6 +175,6 @@ fn bounded(error: &str) -> String {
     error.chars().take(2000).collect()
 }
 
-fn failed(doing: &'static str, error: sea_orm::DbErr) -> WorkError {
-    WorkError { doing, source: Box::new(StoreError::query(doing, error)) }
+fn failed(doing: &'static str, source: StoreError) -> WorkError {
+    WorkError { doing, source: Box::new(source) }
 }

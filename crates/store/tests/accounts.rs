@@ -6,11 +6,10 @@ use chrono::TimeDelta;
 use stagely_domain::id::{CloudAccountId, ImageId, MachineId, ProjectId, TeamId};
 use stagely_domain::machine::{Arch, Role, Size};
 use stagely_store::accounts::Uses;
-use stagely_store::environments::Outcome;
 use stagely_store::images::NewImage;
 use stagely_store::machines::NewMachine;
 use stagely_store::testing::TestDb;
-use stagely_store::{Scope, StoreError};
+use stagely_store::{Outcome, Scope, StoreError};
 
 const ALL: Scope = Scope::system("look at accounts in a test");
 

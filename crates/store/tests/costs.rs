@@ -5,10 +5,9 @@ use stagely_domain::cost::Money;
 use stagely_domain::id::{CloudAccountId, EnvironmentId, MachineId, ProjectId};
 use stagely_domain::machine::{Arch, Role, Size, State};
 use stagely_domain::offering::{Offering, Price};
-use stagely_store::environments::Outcome;
 use stagely_store::machines::NewMachine;
 use stagely_store::testing::TestDb;
-use stagely_store::{Scope, StoreError};
+use stagely_store::{Outcome, Scope, StoreError};
 
 use crate::wait_for;
 

@@ -3,9 +3,9 @@
 use chrono::TimeDelta;
 use stagely_domain::clock::{Clock, SystemClock};
 use stagely_domain::id::{EnvironmentId, ProjectId, TeamId};
-use stagely_store::environments::{Environment, NewEnvironment, Outcome, Power, Presence, PullRequest};
+use stagely_store::environments::{Environment, NewEnvironment, PullRequest};
 use stagely_store::testing::TestDb;
-use stagely_store::{Result, Scope, Tx};
+use stagely_store::{Outcome, Power, Presence, Result, Scope, Tx};
 
 const ALL: Scope = Scope::system("look at a preview in a test");
 

@@ -4,8 +4,7 @@ use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 
 use stagely_proto::agent::{self, agent_frame, hub_frame};
-use stagely_store::agents::Noted;
-use stagely_store::{Appended, Tx};
+use stagely_store::{Outcome, Tx};
 
 use super::{Session, Stream, put_off};
 use crate::connections::Goodbye;
@@ -59,7 +58,7 @@ impl Session {
     /// The streams' ends after the write; `None` when this connection may not write any more.
     async fn write(&mut self, chunks: Vec<Chunk>) -> Result<Option<HashMap<String, u64>>, HubError> {
         let tx = self.hub.store.begin().await?;
-        if tx.hold_connection(self.machine, self.peer.conn_epoch).await? == Noted::Stale {
+        if tx.hold_connection(self.machine, self.peer.conn_epoch).await? == Outcome::Stale {
             return Ok(None);
         }
         let (mut offsets, mut stored) = (HashMap::new(), 0);
@@ -69,7 +68,7 @@ impl Session {
                 Some(Stream::Open { id, end }) => {
                     let append = intake::append(*end, &chunks, &self.patterns);
                     if append.to > append.from
-                        && tx.append_log(*id, append.from, &append.rows, append.to).await? == Appended::Stale
+                        && tx.append_log(*id, append.from, &append.rows, append.to).await? == Outcome::Stale
                     {
                         return Ok(None);
                     }

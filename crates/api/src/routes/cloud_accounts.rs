@@ -14,10 +14,9 @@ use stagely_domain::machine::{self, Provider};
 use stagely_domain::secret::Secret;
 use stagely_proto::orchestrator::VerifyAccountRequest;
 use stagely_store::accounts::Uses;
-use stagely_store::environments::Outcome;
 use stagely_store::tenants;
 use stagely_store::work::kind;
-use stagely_store::{AuditEntry, Scope};
+use stagely_store::{AuditEntry, Outcome, Scope};
 
 use crate::App;
 use crate::auth::permission::{Admin, Caller, Viewer};

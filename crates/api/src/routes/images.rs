@@ -9,7 +9,7 @@ use stagely_domain::id::{CloudAccountId, ImageId, MachineId};
 use stagely_domain::image;
 use stagely_domain::machine::Arch;
 use stagely_proto::orchestrator::{BakeImageRequest, DropImageRequest};
-use stagely_store::environments::Presence;
+use stagely_store::Presence;
 use stagely_store::images;
 
 use super::costs::Cost;

@@ -16,9 +16,9 @@ use chrono::{DateTime, TimeDelta, Utc};
 use stagely_domain::environment::State;
 use stagely_domain::id::EnvironmentId;
 use stagely_reconcile::{Claim, ErrorClass, Failure, Fence, Reconciler, Step};
-use stagely_store::environments::{Environment, Presence};
+use stagely_store::environments::Environment;
 use stagely_store::work::kind;
-use stagely_store::{Scope, StoreError};
+use stagely_store::{Presence, Scope, StoreError};
 use tokio::sync::Mutex;
 
 use crate::context::{Context, stored};

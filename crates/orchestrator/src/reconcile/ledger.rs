@@ -14,11 +14,10 @@ use stagely_domain::offering::Offering;
 use stagely_proto::hub::{PrepareEnrolmentRequest, PrepareEnrolmentResponse, RevokeRequest};
 use stagely_reconcile::{ErrorClass, Failure, Fence};
 use stagely_store::agents::Agent;
-use stagely_store::environments::Outcome;
 use stagely_store::images::Image;
 use stagely_store::machines::{BootImage, Machine, NewMachine};
 use stagely_store::sweeps::Blind;
-use stagely_store::{Result as Stored, Scope, StoreError, Tx};
+use stagely_store::{Outcome, Result as Stored, Scope, StoreError, Tx};
 use uuid::Uuid;
 
 use crate::clouds::Account;

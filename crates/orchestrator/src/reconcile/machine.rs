@@ -13,11 +13,10 @@ use stagely_domain::failure::{Code, Failure as RunFailure};
 use stagely_domain::id::MachineId;
 use stagely_domain::machine::{Role, State};
 use stagely_reconcile::{Claim, ErrorClass, Failure, Fence, Reconciler, Step};
-use stagely_store::StoreError;
-use stagely_store::environments::{Outcome, Power, Presence};
 use stagely_store::images::Image;
 use stagely_store::machines::Machine;
 use stagely_store::work::kind;
+use stagely_store::{Outcome, Power, Presence, StoreError};
 
 use crate::clouds::Account;
 use crate::context::{clouded, stored};

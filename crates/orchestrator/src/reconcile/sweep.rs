@@ -14,12 +14,11 @@ use stagely_cloud::{Cloud, CloudError, DeleteProgress, ProviderId, Residue, Resi
 use stagely_domain::id::{CloudAccountId, ImageId, MachineId};
 use stagely_domain::machine::State;
 use stagely_reconcile::{Claim as WorkClaim, Failure, Reconciler, Step};
-use stagely_store::StoreError;
-use stagely_store::environments::{Power, Presence};
 use stagely_store::images::Image;
 use stagely_store::machines::Machine;
 use stagely_store::sweeps::Blind;
 use stagely_store::work::kind;
+use stagely_store::{Power, Presence, StoreError};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 use uuid::Uuid;

@@ -5,7 +5,8 @@ use stagely_domain::ingress;
 use stagely_domain::machine;
 use stagely_domain::route::{self, Entry, Notice, Rule, Target};
 use stagely_domain::spec::Resolved;
-use stagely_store::environments::{Environment, Power};
+use stagely_store::Power;
+use stagely_store::environments::Environment;
 use stagely_store::machines::Machine;
 
 use super::{deploy_failed, phrase, reason, root_host};

@@ -2,9 +2,8 @@
 
 use stagely_domain::id::{CloudAccountId, ImageId};
 use stagely_domain::machine::Arch;
-use stagely_store::Scope;
-use stagely_store::environments::Outcome;
 use stagely_store::images::NewImage;
+use stagely_store::{Outcome, Scope};
 
 use crate::costs;
 use crate::stack::Stack;

@@ -1,9 +1,9 @@
 //! What a person, the git host or chance does to a preview.
 
 use stagely_domain::id::{DeliveryId, EnvironmentId};
-use stagely_store::environments::{Outcome, Power};
 use stagely_store::work::kind;
 use stagely_store::{NewDelivery, Received};
+use stagely_store::{Outcome, Power};
 use uuid::Uuid;
 
 use super::Stack;

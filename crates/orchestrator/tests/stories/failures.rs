@@ -1,7 +1,7 @@
 //! What is said and what is left when a run fails or the hub is away.
 
 use stagely_domain::failure::{Code, Failure};
-use stagely_store::environments::Power;
+use stagely_store::Power;
 
 use crate::git_host;
 use crate::stack::Stack;

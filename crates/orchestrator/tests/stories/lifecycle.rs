@@ -2,7 +2,7 @@
 
 use stagely_forge::testing::Status;
 use stagely_proto::agent::preview::Wish;
-use stagely_store::environments::Power;
+use stagely_store::Power;
 
 use crate::git_host::{self, REPO, host};
 use crate::stack::Stack;

@@ -1,6 +1,6 @@
 //! What becomes of a preview whose machine is lost.
 
-use stagely_store::environments::Power;
+use stagely_store::Power;
 
 use crate::stack::Stack;
 

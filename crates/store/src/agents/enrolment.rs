@@ -1,7 +1,6 @@
 //! The one-time exchange of a token for a key.
 
 use chrono::TimeDelta;
-use sea_orm::{ConnectionTrait, DbBackend, Statement};
 use stagely_domain::id::MachineId;
 
 use crate::work::kind;
@@ -30,8 +29,8 @@ pub enum Enrolled {
 }
 
 impl Tx {
-    /// Opens the enrolment of a machine for `window`, or extends it while the token is unused. An agent that has enrolled
-    /// may within `window` come back with a credential that ran out, while its machine slept, say.
+    /// Opens the enrolment of a machine for `window`, or extends it while the token is unused. An agent that has
+    /// enrolled may within `window` come back with a credential that ran out, while its machine slept, say.
     ///
     /// # Errors
     /// [`StoreError::NotFound`] when there is no such machine.
@@ -41,25 +40,18 @@ impl Tx {
         token_hash: &[u8; 32],
         window: TimeDelta,
     ) -> Result<Prepared> {
-        let doing = |source| StoreError::query("prepare an enrolment", source);
-        let upsert = Statement::from_sql_and_values(
-            DbBackend::Postgres,
-            "INSERT INTO agent_connections AS a (machine_id, enrol_token_hash, enrol_deadline) \
-             SELECT m.id, $2, now() + make_interval(secs => $3) FROM machines m WHERE m.id = $1 \
-             ON CONFLICT (machine_id) DO UPDATE SET enrol_token_hash = EXCLUDED.enrol_token_hash, \
-             enrol_deadline = EXCLUDED.enrol_deadline WHERE a.enrolled_at IS NULL AND a.revoked_at IS NULL",
-            [machine.uuid().into(), token_hash.to_vec().into(), secs(window).into()],
-        );
-        if self.inner.execute_raw(upsert).await.map_err(doing)?.rows_affected() == 1 {
+        let doing = "prepare an enrolment";
+        let sql = "INSERT INTO agent_connections AS a (machine_id, enrol_token_hash, enrol_deadline) \
+                   SELECT m.id, $2, now() + make_interval(secs => $3) FROM machines m WHERE m.id = $1 \
+                   ON CONFLICT (machine_id) DO UPDATE SET enrol_token_hash = EXCLUDED.enrol_token_hash, \
+                   enrol_deadline = EXCLUDED.enrol_deadline WHERE a.enrolled_at IS NULL AND a.revoked_at IS NULL";
+        let values = [machine.uuid().into(), token_hash.to_vec().into(), secs(window).into()];
+        if self.run(doing, sql, values).await? == 1 {
             return Ok(Prepared::Open);
         }
-        let extend = Statement::from_sql_and_values(
-            DbBackend::Postgres,
-            "UPDATE agent_connections SET return_until = CASE WHEN revoked_at IS NULL \
-             THEN now() + make_interval(secs => $2) END WHERE machine_id = $1",
-            [machine.uuid().into(), secs(window).into()],
-        );
-        match self.inner.execute_raw(extend).await.map_err(doing)?.rows_affected() {
+        let sql = "UPDATE agent_connections SET return_until = CASE WHEN revoked_at IS NULL \
+                   THEN now() + make_interval(secs => $2) END WHERE machine_id = $1";
+        match self.run(doing, sql, [machine.uuid().into(), secs(window).into()]).await? {
             0 => Err(StoreError::NotFound("machine")),
             _ => Ok(Prepared::Closed),
         }
@@ -77,41 +69,32 @@ impl Tx {
         public_key: &[u8],
         certificate_sha256: &[u8; 32],
     ) -> Result<Enrolled> {
-        let doing = |source| StoreError::query("enrol an agent", source);
-        let take = Statement::from_sql_and_values(
-            DbBackend::Postgres,
-            "UPDATE agent_connections a SET enrolled_at = now(), public_key = $3, ingress_cert_sha256 = $4, \
-             last_seen_at = now() FROM machines m WHERE a.machine_id = $1 AND m.id = a.machine_id \
-             AND a.enrol_token_hash = $2 AND a.enrolled_at IS NULL AND a.revoked_at IS NULL \
-             AND a.enrol_deadline > now() AND m.desired = 'present' RETURNING 1",
-            [
-                machine.uuid().into(),
-                token_hash.to_vec().into(),
-                public_key.to_vec().into(),
-                certificate_sha256.to_vec().into(),
-            ],
-        );
-        if self.inner.query_one_raw(take).await.map_err(doing)?.is_some() {
+        let doing = "enrol an agent";
+        let sql = "UPDATE agent_connections a SET enrolled_at = now(), public_key = $3, ingress_cert_sha256 = $4, \
+                   last_seen_at = now() FROM machines m \
+                   WHERE a.machine_id = $1 AND m.id = a.machine_id \
+                   AND a.enrol_token_hash = $2 AND a.enrolled_at IS NULL AND a.revoked_at IS NULL \
+                   AND a.enrol_deadline > now() AND m.desired = 'present'";
+        let values = [
+            machine.uuid().into(),
+            token_hash.to_vec().into(),
+            public_key.to_vec().into(),
+            certificate_sha256.to_vec().into(),
+        ];
+        if self.run(doing, sql, values).await? == 1 {
             self.wake(kind::MACHINE, machine.uuid()).await?;
             return Ok(Enrolled::First);
         }
-        let find = Statement::from_sql_and_values(
-            DbBackend::Postgres,
-            "SELECT a.public_key = $3 AS same FROM agent_connections a JOIN machines m ON m.id = a.machine_id \
-             WHERE a.machine_id = $1 AND a.enrol_token_hash = $2 AND a.enrolled_at IS NOT NULL \
-             AND a.revoked_at IS NULL AND a.enrol_deadline > now() AND m.desired = 'present'",
-            [machine.uuid().into(), token_hash.to_vec().into(), public_key.to_vec().into()],
-        );
-        let Some(row) = self.inner.query_one_raw(find).await.map_err(doing)? else { return Ok(Enrolled::Refused) };
-        if row.try_get("", "same").map_err(doing)? {
+        let sql = "SELECT a.public_key = $3 AS same FROM agent_connections a JOIN machines m ON m.id = a.machine_id \
+                   WHERE a.machine_id = $1 AND a.enrol_token_hash = $2 AND a.enrolled_at IS NOT NULL \
+                   AND a.revoked_at IS NULL AND a.enrol_deadline > now() AND m.desired = 'present'";
+        let values = [machine.uuid().into(), token_hash.to_vec().into(), public_key.to_vec().into()];
+        let Some(row) = self.row(doing, sql, values).await? else { return Ok(Enrolled::Refused) };
+        if row.get("same")? {
             return Ok(Enrolled::Again);
         }
-        let mark = Statement::from_sql_and_values(
-            DbBackend::Postgres,
-            "UPDATE agent_connections SET suspect_at = now() WHERE machine_id = $1 AND suspect_at IS NULL",
-            [machine.uuid().into()],
-        );
-        if self.inner.execute_raw(mark).await.map_err(doing)?.rows_affected() == 1 {
+        let sql = "UPDATE agent_connections SET suspect_at = now() WHERE machine_id = $1 AND suspect_at IS NULL";
+        if self.run(doing, sql, [machine.uuid().into()]).await? == 1 {
             self.wake(kind::MACHINE, machine.uuid()).await?;
         }
         Ok(Enrolled::Stolen)
@@ -122,13 +105,9 @@ impl Tx {
     /// # Errors
     /// The database's error.
     pub async fn note_ingress_certificate(&self, machine: MachineId, sha256: &[u8; 32]) -> Result<()> {
-        let update = Statement::from_sql_and_values(
-            DbBackend::Postgres,
-            "UPDATE agent_connections SET ingress_cert_sha256 = $2 WHERE machine_id = $1",
-            [machine.uuid().into(), sha256.to_vec().into()],
-        );
-        let doing = |source| StoreError::query("note an ingress certificate", source);
-        self.inner.execute_raw(update).await.map_err(doing).map(drop)
+        let sql = "UPDATE agent_connections SET ingress_cert_sha256 = $2 WHERE machine_id = $1";
+        let values = [machine.uuid().into(), sha256.to_vec().into()];
+        self.run("note an ingress certificate", sql, values).await.map(drop)
     }
 }
 

@@ -1,22 +1,13 @@
 //! Facts that a connection brings up, and changes that a hub must take down to its connections.
 
-use sea_orm::{ConnectionTrait, DbBackend, QueryResult, Statement};
 use serde_json::json;
 use stagely_domain::id::MachineId;
 use uuid::Uuid;
 
 use super::Observed;
+use crate::statement::Row;
 use crate::work::kind;
-use crate::{Result, Store, StoreError, Tx};
-
-/// What became of a fact.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Noted {
-    /// It is stored.
-    Written,
-    /// A newer connection exists, or the credential is ended: nothing was written.
-    Stale,
-}
+use crate::{Outcome, Result, Store, Tx, word};
 
 /// A connection that a hub holds, and what its agent was told last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,19 +43,14 @@ impl Store {
             .iter()
             .map(|watch| json!({"m": watch.machine.uuid(), "e": watch.conn_epoch, "g": watch.generation}))
             .collect();
-        let statement = Statement::from_sql_and_values(
-            DbBackend::Postgres,
-            "SELECT a.machine_id, a.conn_epoch, a.desired_generation, \
-             (a.revoked_at IS NULL AND m.desired = 'present') AS wanted \
-             FROM jsonb_to_recordset($1) AS held(m uuid, e bigint, g bigint) \
-             JOIN agent_connections a ON a.machine_id = held.m JOIN machines m ON m.id = held.m \
-             WHERE a.conn_epoch > held.e OR a.desired_generation > held.g OR a.revoked_at IS NOT NULL \
-             OR m.desired <> 'present'",
-            [serde_json::Value::Array(watches).into()],
-        );
-        let doing = |source| StoreError::query("look for changes of agents", source);
-        let rows = self.db.query_all_raw(statement).await.map_err(doing)?;
-        rows.iter().map(change).collect::<std::result::Result<_, _>>().map_err(doing)
+        let sql = "SELECT a.machine_id, a.conn_epoch, a.desired_generation, \
+                   (a.revoked_at IS NULL AND m.desired = 'present') AS wanted \
+                   FROM jsonb_to_recordset($1) AS held(m uuid, e bigint, g bigint) \
+                   JOIN agent_connections a ON a.machine_id = held.m JOIN machines m ON m.id = held.m \
+                   WHERE a.conn_epoch > held.e OR a.desired_generation > held.g OR a.revoked_at IS NOT NULL \
+                   OR m.desired <> 'present'";
+        let rows = self.rows("look for changes of agents", sql, [serde_json::Value::Array(watches).into()]).await?;
+        rows.iter().map(change).collect()
     }
 
     /// Renews the lease of each connection in `held` that is still the newest: one statement for many.
@@ -73,70 +59,55 @@ impl Store {
     /// The database's error.
     pub async fn touch_agents(&self, held: &[(MachineId, u64)]) -> Result<()> {
         let watches: Vec<_> = held.iter().map(|(machine, epoch)| json!({"m": machine.uuid(), "e": epoch})).collect();
-        let statement = Statement::from_sql_and_values(
-            DbBackend::Postgres,
-            "UPDATE agent_connections a SET last_seen_at = now() \
-             FROM jsonb_to_recordset($1) AS held(m uuid, e bigint) \
-             WHERE a.machine_id = held.m AND a.conn_epoch = held.e AND a.revoked_at IS NULL",
-            [serde_json::Value::Array(watches).into()],
-        );
-        let doing = |source| StoreError::query("renew agents' leases", source);
-        self.db.execute_raw(statement).await.map_err(doing).map(drop)
+        let sql = "UPDATE agent_connections a SET last_seen_at = now() \
+                   FROM jsonb_to_recordset($1) AS held(m uuid, e bigint) \
+                   WHERE a.machine_id = held.m AND a.conn_epoch = held.e AND a.revoked_at IS NULL";
+        self.run("renew agents' leases", sql, [serde_json::Value::Array(watches).into()]).await.map(drop)
     }
 }
 
 impl Tx {
     /// Locks out newer connections until the end of this transaction: whatever is written after it is written
-    /// by the newest connection, or not at all.
+    /// by the newest connection, or not at all. Stale when a newer connection exists or the credential is ended.
     ///
     /// # Errors
     /// The database's error.
-    pub async fn hold_connection(&self, machine: MachineId, conn_epoch: u64) -> Result<Noted> {
-        let statement = Statement::from_sql_and_values(
-            DbBackend::Postgres,
-            "SELECT 1 FROM agent_connections WHERE machine_id = $1 AND conn_epoch = $2 AND revoked_at IS NULL \
-             FOR NO KEY UPDATE",
-            [machine.uuid().into(), signed(conn_epoch).into()],
-        );
-        let doing = |source| StoreError::query("check an agent's connection", source);
-        let row = self.inner.query_one_raw(statement).await.map_err(doing)?;
-        Ok(if row.is_some() { Noted::Written } else { Noted::Stale })
+    pub async fn hold_connection(&self, machine: MachineId, conn_epoch: u64) -> Result<Outcome> {
+        let sql = "SELECT 1 FROM agent_connections WHERE machine_id = $1 AND conn_epoch = $2 AND revoked_at IS NULL \
+                   FOR NO KEY UPDATE";
+        let values = [machine.uuid().into(), signed(conn_epoch).into()];
+        Ok(Outcome::of(self.run("check an agent's connection", sql, values).await?))
     }
 
-    /// Stores a report and wakes whoever owns the machine: its environment, or the fleet of its project.
+    /// Stores a report and wakes whoever owns the machine: its environment, or the fleet of its project. Stale when a
+    /// newer connection exists or the credential is ended.
     ///
     /// # Errors
     /// The database's error.
-    pub async fn note_observed(&self, machine: MachineId, conn_epoch: u64, observed: &Observed) -> Result<Noted> {
-        let doing = |source| StoreError::query("store an agent's report", source);
-        let document = serde_json::to_value(observed).map_err(|source| {
-            StoreError::query("encode an agent's report", sea_orm::DbErr::Json(source.to_string()))
-        })?;
-        let update = Statement::from_sql_and_values(
-            DbBackend::Postgres,
-            "UPDATE agent_connections a SET observed = $3, observed_generation = $4, last_seen_at = now() \
-             FROM machines m WHERE a.machine_id = $1 AND a.conn_epoch = $2 AND a.revoked_at IS NULL \
-             AND m.id = a.machine_id RETURNING m.role, m.env_id, m.project_id",
-            [machine.uuid().into(), signed(conn_epoch).into(), document.into(), signed(observed.generation).into()],
-        );
-        let Some(row) = self.inner.query_one_raw(update).await.map_err(doing)? else { return Ok(Noted::Stale) };
-        let role: String = row.try_get("", "role").map_err(doing)?;
-        let env: Option<Uuid> = row.try_get("", "env_id").map_err(doing)?;
-        let project: Uuid = row.try_get("", "project_id").map_err(doing)?;
-        match env {
+    pub async fn note_observed(&self, machine: MachineId, conn_epoch: u64, observed: &Observed) -> Result<Outcome> {
+        let document = word::encode("agent_connections", machine, "observed", observed)?;
+        let sql = "UPDATE agent_connections a SET observed = $3, observed_generation = $4, last_seen_at = now() \
+                   FROM machines m WHERE a.machine_id = $1 AND a.conn_epoch = $2 AND a.revoked_at IS NULL \
+                   AND m.id = a.machine_id RETURNING m.role, m.env_id, m.project_id";
+        let values =
+            [machine.uuid().into(), signed(conn_epoch).into(), document.into(), signed(observed.generation).into()];
+        let Some(row) = self.row("store an agent's report", sql, values).await? else { return Ok(Outcome::Stale) };
+        let role: String = row.get("role")?;
+        let project: Uuid = row.get("project_id")?;
+        match row.get::<Option<Uuid>>("env_id")? {
             Some(env) if role == "preview" => self.wake(kind::ENVIRONMENT, env).await?,
             _ => self.wake(kind::FLEET, project).await?,
         }
-        Ok(Noted::Written)
+        Ok(Outcome::Written)
     }
 }
 
-fn change(row: &QueryResult) -> std::result::Result<AgentChange, sea_orm::DbErr> {
+fn change(row: &Row) -> Result<AgentChange> {
     Ok(AgentChange {
-        machine: MachineId::from_uuid(row.try_get("", "machine_id")?),
-        conn_epoch: row.try_get::<i64>("", "conn_epoch")?.unsigned_abs(),
-        generation: row.try_get::<i64>("", "desired_generation")?.unsigned_abs(),
-        wanted: row.try_get("", "wanted")?,
+        machine: MachineId::from_uuid(row.get("machine_id")?),
+        conn_epoch: row.get::<i64>("conn_epoch")?.unsigned_abs(),
+        generation: row.get::<i64>("desired_generation")?.unsigned_abs(),
+        wanted: row.get("wanted")?,
     })
 }
 

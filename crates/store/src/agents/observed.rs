@@ -78,7 +78,7 @@ pub struct Service {
 /// One build.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BuildFact {
-    /// Which.
+    /// The build job that it is about.
     pub job: BuildJobId,
     /// How far it is. A job that waits inside the agent counts as assigned.
     pub state: build::State,

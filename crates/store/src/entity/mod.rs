@@ -1,4 +1,5 @@
-//! The tables that are read row by row, as sea-orm sees them. Private to this crate: repositories turn rows into domain types.
+//! The tables that are read row by row, as sea-orm sees them. Private to this crate: repositories turn rows into domain
+//! types.
 
 pub mod api_tokens;
 pub mod build_jobs;

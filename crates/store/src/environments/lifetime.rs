@@ -1,12 +1,11 @@
-//! How long an environment lives and stays awake. What the reaper decides about that takes effect only if it still holds:
-//! one statement compares what was seen and sets the wish, so a push, a visit, a renewal or a pin in between wins.
+//! How long an environment lives and stays awake. What the reaper decides about that takes effect only if it still
+//! holds: one statement compares what was seen and sets the wish, so a push, a visit, a renewal or a pin in between
+//! wins.
 
 use chrono::{DateTime, TimeDelta, Utc};
-use sea_orm::{ConnectionTrait as _, DbBackend, Statement};
 use stagely_domain::id::{EnvironmentId, ProjectId};
 
-use crate::environments::Outcome;
-use crate::{Result, Store, StoreError, Tx};
+use crate::{Outcome, Result, Store, Tx};
 
 impl Tx {
     /// Keeps it past its TTL, or not.
@@ -31,8 +30,9 @@ impl Tx {
     ) -> Result<()> {
         self.run(
             "renew an environment",
-            "UPDATE environments SET ttl_secs = $2, sleep_after_secs = $3, expires_at = now() + make_interval(secs => $2), \
-             last_activity_at = now(), updated_at = now() WHERE id = $1",
+            "UPDATE environments SET ttl_secs = $2, sleep_after_secs = $3, \
+             expires_at = now() + make_interval(secs => $2), last_activity_at = now(), updated_at = now() \
+             WHERE id = $1",
             [id.uuid().into(), ttl.num_seconds().into(), sleep_after.map(|after| after.num_seconds()).into()],
         )
         .await?;
@@ -50,7 +50,7 @@ impl Tx {
         Ok(())
     }
 
-    /// Wishes one to sleep that nobody visits: not if anybody did after `last_activity_at`, or it was pinned.
+    /// Wishes one to sleep that nobody visits: stale if anybody did after `last_activity_at`, or it was pinned.
     ///
     /// # Errors
     /// The database's error.
@@ -67,8 +67,8 @@ impl Tx {
         Ok(Outcome::of(self.run("wish an idle environment asleep", sql, values).await?))
     }
 
-    /// Wishes one away whose time is over: not if it ends at another time than `end` by now, or was pinned. Without an
-    /// `end` both do not matter.
+    /// Wishes one away whose time is over: stale if it ends at another time than `end` by now, or was pinned. Without
+    /// an `end` neither matters.
     ///
     /// # Errors
     /// The database's error.
@@ -79,20 +79,21 @@ impl Tx {
         end: Option<DateTime<Utc>>,
         reason: &str,
     ) -> Result<Outcome> {
-        let sql = "UPDATE environments SET desired = 'absent', stays_gone = true, generation = generation + 1, reason = $4, \
-                   updated_at = now() WHERE id = $1 AND generation = $2 AND desired = 'present' \
+        let sql = "UPDATE environments SET desired = 'absent', stays_gone = true, generation = generation + 1, \
+                   reason = $4, updated_at = now() \
+                   WHERE id = $1 AND generation = $2 AND desired = 'present' \
                    AND ($3::timestamptz IS NULL OR (expires_at = $3 AND NOT pinned))";
         let values = [id.uuid().into(), generation.into(), end.into(), reason.into()];
         Ok(Outcome::of(self.run("wish an expired environment away", sql, values).await?))
     }
 
-    /// Wishes it away although its pull request is open.
+    /// Wishes it away although its pull request is open. Stale when it was wished away before.
     ///
     /// # Errors
     /// The database's error.
     pub async fn wish_removed(&self, id: EnvironmentId, reason: &str) -> Result<Outcome> {
-        let sql = "UPDATE environments SET desired = 'absent', stays_gone = true, generation = generation + 1, reason = $2, \
-                   updated_at = now() WHERE id = $1 AND desired = 'present'";
+        let sql = "UPDATE environments SET desired = 'absent', stays_gone = true, generation = generation + 1, \
+                   reason = $2, updated_at = now() WHERE id = $1 AND desired = 'present'";
         Ok(Outcome::of(self.run("wish an environment removed", sql, [id.uuid().into(), reason.into()]).await?))
     }
 
@@ -108,17 +109,16 @@ impl Tx {
 }
 
 impl Store {
-    /// Whether the last environment of a pull request was removed, or expired, at this commit while the pull request was open.
+    /// Whether the last environment of a pull request was removed, or expired, at this commit while the pull request
+    /// was open.
     ///
     /// # Errors
     /// The database's error.
     pub async fn stays_gone(&self, project: ProjectId, pr_number: i64, sha: &str) -> Result<bool> {
-        let doing = |source| StoreError::query("find how an environment ended", source);
         let sql = "SELECT stays_gone AND desired_sha = $3 AS stays_gone FROM environments \
                    WHERE project_id = $1 AND pr_number = $2 ORDER BY id DESC LIMIT 1";
         let values = [project.uuid().into(), pr_number.into(), sha.into()];
-        let statement = Statement::from_sql_and_values(DbBackend::Postgres, sql, values);
-        let row = self.db.query_one_raw(statement).await.map_err(doing)?;
-        row.map_or(Ok(false), |row| row.try_get("", "stays_gone").map_err(doing))
+        let found = self.row("find how an environment ended", sql, values).await?;
+        found.map_or(Ok(false), |row| row.get("stays_gone"))
     }
 }

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
-use sea_orm::{ConnectionTrait, DbBackend, FromQueryResult, QueryResult, Statement};
 use stagely_domain::environment;
 use stagely_domain::id::{CloudAccountId, EnvironmentId, MachineId, ProjectId};
 use stagely_domain::machine::{self, Arch, Provider, Size};
@@ -11,8 +10,8 @@ use stagely_domain::offering::Offering;
 use stagely_domain::route;
 use uuid::Uuid;
 
-use super::team;
 use crate::entity::{environments, machines};
+use crate::statement::Row;
 use crate::{Result, Scope, Store, StoreError, word};
 
 /// An environment as people see it.
@@ -142,25 +141,21 @@ impl Store {
         filter: &EnvironmentFilter,
         limit: u32,
     ) -> Result<Vec<EnvironmentView>> {
-        let statement = Statement::from_sql_and_values(
-            DbBackend::Postgres,
-            format!(
-                "{SELECT} AND ($2::text IS NULL OR e.state = $2) AND ($3::uuid IS NULL OR e.project_id = $3) \
-                 AND ($4::bigint IS NULL OR e.pr_number = $4) AND ($5 OR e.gone_at IS NULL) \
-                 AND ($6::uuid IS NULL OR e.id < $6) ORDER BY e.id DESC LIMIT $7"
-            ),
-            [
-                team(scope).into(),
-                filter.state.map(word::text).into(),
-                filter.project.map(ProjectId::uuid).into(),
-                filter.pr_number.into(),
-                filter.with_gone.into(),
-                filter.before.map(EnvironmentId::uuid).into(),
-                i64::from(limit).into(),
-            ],
+        let sql = format!(
+            "{SELECT} AND ($2::text IS NULL OR e.state = $2) AND ($3::uuid IS NULL OR e.project_id = $3) \
+             AND ($4::bigint IS NULL OR e.pr_number = $4) AND ($5 OR e.gone_at IS NULL) \
+             AND ($6::uuid IS NULL OR e.id < $6) ORDER BY e.id DESC LIMIT $7"
         );
-        let doing = |source| StoreError::query("list environments", source);
-        self.db.query_all_raw(statement).await.map_err(doing)?.iter().map(environment).collect()
+        let values = [
+            scope.team_uuid().into(),
+            filter.state.map(word::text).into(),
+            filter.project.map(ProjectId::uuid).into(),
+            filter.pr_number.into(),
+            filter.with_gone.into(),
+            filter.before.map(EnvironmentId::uuid).into(),
+            i64::from(limit).into(),
+        ];
+        self.rows("list environments", sql, values).await?.iter().map(environment).collect()
     }
 
     /// One environment, gone ones included.
@@ -168,14 +163,9 @@ impl Store {
     /// # Errors
     /// [`StoreError::NotFound`] when there is none, or it is another team's.
     pub async fn get_environment_view(&self, scope: &Scope, id: EnvironmentId) -> Result<EnvironmentView> {
-        let statement = Statement::from_sql_and_values(
-            DbBackend::Postgres,
-            format!("{SELECT} AND e.id = $2"),
-            [team(scope).into(), id.uuid().into()],
-        );
-        let row = self.db.query_one_raw(statement).await;
-        let row = row.map_err(|source| StoreError::query("read an environment", source))?;
-        environment(&row.ok_or(StoreError::NotFound("environment"))?)
+        let sql = format!("{SELECT} AND e.id = $2");
+        let found = self.row("read an environment", sql, [scope.team_uuid().into(), id.uuid().into()]).await?;
+        environment(&found.ok_or(StoreError::NotFound("environment"))?)
     }
 
     /// The hosts of environments, in the order of their names: the root host sorts before `api--…` ones only by
@@ -189,21 +179,15 @@ impl Store {
         environments: &[EnvironmentId],
     ) -> Result<BTreeMap<EnvironmentId, Vec<RouteView>>> {
         let ids: Vec<Uuid> = environments.iter().map(|id| id.uuid()).collect();
-        let statement = Statement::from_sql_and_values(
-            DbBackend::Postgres,
-            "SELECT r.env_id, r.host, r.state FROM routes r WHERE ($1::uuid IS NULL OR r.team_id = $1) \
-             AND r.env_id = ANY($2) AND r.removed_at IS NULL ORDER BY length(r.host), r.host",
-            [team(scope).into(), ids.into()],
-        );
-        let doing = |source| StoreError::query("list routes", source);
+        let sql = "SELECT r.env_id, r.host, r.state FROM routes r \
+                   WHERE ($1::uuid IS NULL OR r.team_id = $1) AND r.env_id = ANY($2) AND r.removed_at IS NULL \
+                   ORDER BY length(r.host), r.host";
         let mut found: BTreeMap<EnvironmentId, Vec<RouteView>> = BTreeMap::new();
-        for row in self.db.query_all_raw(statement).await.map_err(doing)? {
-            let environment: Uuid = row.try_get("", "env_id").map_err(doing)?;
-            let state: String = row.try_get("", "state").map_err(doing)?;
-            let view = RouteView {
-                host: row.try_get("", "host").map_err(doing)?,
-                state: word::parse("routes", environment, "state", &state)?,
-            };
+        for row in self.rows("list routes", sql, [scope.team_uuid().into(), ids.into()]).await? {
+            let environment: Uuid = row.get("env_id")?;
+            let state: String = row.get("state")?;
+            let view =
+                RouteView { host: row.get("host")?, state: word::parse("routes", environment, "state", &state)? };
             found.entry(EnvironmentId::from_uuid(environment)).or_default().push(view);
         }
         Ok(found)
@@ -214,18 +198,13 @@ impl Store {
     /// # Errors
     /// The database's error.
     pub async fn find_machine_view(&self, scope: &Scope, id: EnvironmentId) -> Result<Option<MachineView>> {
-        let statement = Statement::from_sql_and_values(
-            DbBackend::Postgres,
-            "SELECT m.*, c.kind AS account_kind, a.last_seen_at AS agent_seen_at, a.observed AS agent_observed \
-             FROM machines m JOIN cloud_providers c ON c.id = m.account_id \
-             LEFT JOIN agent_connections a ON a.machine_id = m.id \
-             WHERE ($1::uuid IS NULL OR m.team_id = $1) AND m.env_id = $2 AND m.role = 'preview' \
-             ORDER BY m.gone_at IS NULL DESC, m.id DESC LIMIT 1",
-            [team(scope).into(), id.uuid().into()],
-        );
-        let row = self.db.query_one_raw(statement).await;
-        let row = row.map_err(|source| StoreError::query("read a machine", source))?;
-        row.as_ref().map(machine_view).transpose()
+        let sql = "SELECT m.*, c.kind AS account_kind, a.last_seen_at AS agent_seen_at, a.observed AS agent_observed \
+                   FROM machines m JOIN cloud_providers c ON c.id = m.account_id \
+                   LEFT JOIN agent_connections a ON a.machine_id = m.id \
+                   WHERE ($1::uuid IS NULL OR m.team_id = $1) AND m.env_id = $2 AND m.role = 'preview' \
+                   ORDER BY m.gone_at IS NULL DESC, m.id DESC LIMIT 1";
+        let found = self.row("read a machine", sql, [scope.team_uuid().into(), id.uuid().into()]).await?;
+        found.as_ref().map(machine_view).transpose()
     }
 
     /// Counts for the status page.
@@ -233,25 +212,20 @@ impl Store {
     /// # Errors
     /// The database's error.
     pub async fn status_counts(&self, scope: &Scope) -> Result<StatusCounts> {
-        let statement = Statement::from_sql_and_values(
-            DbBackend::Postgres,
-            "SELECT 'environments' AS what, state, count(*) AS number FROM environments \
-               WHERE ($1::uuid IS NULL OR team_id = $1) AND gone_at IS NULL GROUP BY state \
-             UNION ALL SELECT 'machines', state, count(*) FROM machines \
-               WHERE ($1::uuid IS NULL OR team_id = $1) AND gone_at IS NULL GROUP BY state \
-             UNION ALL SELECT 'builds', state, count(*) FROM build_jobs \
-               WHERE ($1::uuid IS NULL OR team_id = $1) AND finished_at IS NULL GROUP BY state \
-             UNION ALL SELECT 'deliveries', 'pending', count(*) FROM inbox i WHERE i.decision IS NULL \
-               AND ($1::uuid IS NULL OR EXISTS (SELECT 1 FROM projects p WHERE p.team_id = $1 \
-               AND p.deleted_at IS NULL AND lower(p.repo) = lower(i.repo)))",
-            [team(scope).into()],
-        );
-        let doing = |source| StoreError::query("count what there is", source);
+        let sql = "SELECT 'environments' AS what, state, count(*) AS number FROM environments \
+                     WHERE ($1::uuid IS NULL OR team_id = $1) AND gone_at IS NULL GROUP BY state \
+                   UNION ALL SELECT 'machines', state, count(*) FROM machines \
+                     WHERE ($1::uuid IS NULL OR team_id = $1) AND gone_at IS NULL GROUP BY state \
+                   UNION ALL SELECT 'builds', state, count(*) FROM build_jobs \
+                     WHERE ($1::uuid IS NULL OR team_id = $1) AND finished_at IS NULL GROUP BY state \
+                   UNION ALL SELECT 'deliveries', 'pending', count(*) FROM inbox i WHERE i.decision IS NULL \
+                     AND ($1::uuid IS NULL OR EXISTS (SELECT 1 FROM projects p WHERE p.team_id = $1 \
+                     AND p.deleted_at IS NULL AND lower(p.repo) = lower(i.repo)))";
         let mut counts = StatusCounts::default();
-        for row in self.db.query_all_raw(statement).await.map_err(doing)? {
-            let what: String = row.try_get("", "what").map_err(doing)?;
-            let state: String = row.try_get("", "state").map_err(doing)?;
-            let number: i64 = row.try_get("", "number").map_err(doing)?;
+        for row in self.rows("count what there is", sql, [scope.team_uuid().into()]).await? {
+            let what: String = row.get("what")?;
+            let state: String = row.get("state")?;
+            let number: i64 = row.get("number")?;
             match what.as_str() {
                 "environments" => drop(counts.environments.insert(state, number)),
                 "machines" => drop(counts.machines.insert(state, number)),
@@ -263,10 +237,9 @@ impl Store {
     }
 }
 
-fn environment(row: &QueryResult) -> Result<EnvironmentView> {
-    let doing = |source| StoreError::query("read an environment", source);
-    let repo = row.try_get("", "project_repo").map_err(doing)?;
-    let row = environments::Model::from_query_result(row, "").map_err(doing)?;
+fn environment(row: &Row) -> Result<EnvironmentView> {
+    let repo = row.get("project_repo")?;
+    let row: environments::Model = row.model()?;
     Ok(EnvironmentView {
         id: EnvironmentId::from_uuid(row.id),
         project: ProjectId::from_uuid(row.project_id),
@@ -291,12 +264,11 @@ fn environment(row: &QueryResult) -> Result<EnvironmentView> {
     })
 }
 
-fn machine_view(row: &QueryResult) -> Result<MachineView> {
-    let doing = |source| StoreError::query("read a machine", source);
-    let kind: String = row.try_get("", "account_kind").map_err(doing)?;
-    let last_seen_at = row.try_get("", "agent_seen_at").map_err(doing)?;
-    let observed = row.try_get("", "agent_observed").map_err(doing)?;
-    let row = machines::Model::from_query_result(row, "").map_err(doing)?;
+fn machine_view(row: &Row) -> Result<MachineView> {
+    let kind: String = row.get("account_kind")?;
+    let last_seen_at = row.get("agent_seen_at")?;
+    let observed = row.get("agent_observed")?;
+    let row: machines::Model = row.model()?;
     Ok(MachineView {
         id: MachineId::from_uuid(row.id),
         account: CloudAccountId::from_uuid(row.account_id),

@@ -1,15 +1,13 @@
 //! Runs and their builds.
 
 use chrono::{DateTime, Utc};
-use sea_orm::{ConnectionTrait, DbBackend, FromQueryResult, QueryResult, Statement};
 use stagely_domain::failure::Failure;
 use stagely_domain::id::{BuildJobId, EnvironmentId, MachineId, RunId};
 use stagely_domain::spec::Platform;
 use stagely_domain::{build, run};
-use uuid::Uuid;
 
-use super::team;
 use crate::entity::{build_jobs, workflow_runs};
+use crate::statement::Row;
 use crate::{Result, Scope, Store, StoreError, word};
 
 /// A run as people see it.
@@ -84,14 +82,15 @@ impl Store {
         before: Option<RunId>,
         limit: u32,
     ) -> Result<Vec<RunView>> {
-        let statement = Statement::from_sql_and_values(
-            DbBackend::Postgres,
-            "SELECT * FROM workflow_runs WHERE ($1::uuid IS NULL OR team_id = $1) AND env_id = $2 \
-             AND ($3::uuid IS NULL OR id < $3) ORDER BY id DESC LIMIT $4",
-            [team(scope).into(), environment.uuid().into(), before.map(RunId::uuid).into(), i64::from(limit).into()],
-        );
-        let doing = |source| StoreError::query("list runs", source);
-        self.db.query_all_raw(statement).await.map_err(doing)?.iter().map(run_view).collect()
+        let sql = "SELECT * FROM workflow_runs WHERE ($1::uuid IS NULL OR team_id = $1) AND env_id = $2 \
+                   AND ($3::uuid IS NULL OR id < $3) ORDER BY id DESC LIMIT $4";
+        let values = [
+            scope.team_uuid().into(),
+            environment.uuid().into(),
+            before.map(RunId::uuid).into(),
+            i64::from(limit).into(),
+        ];
+        self.rows("list runs", sql, values).await?.iter().map(run_view).collect()
     }
 
     /// One run.
@@ -99,12 +98,9 @@ impl Store {
     /// # Errors
     /// [`StoreError::NotFound`] when there is none, or it is another team's.
     pub async fn get_run_view(&self, scope: &Scope, id: RunId) -> Result<RunView> {
-        let row = self.one(
-            "SELECT * FROM workflow_runs WHERE ($1::uuid IS NULL OR team_id = $1) AND id = $2",
-            scope,
-            id.uuid(),
-        );
-        run_view(&row.await?.ok_or(StoreError::NotFound("run"))?)
+        let sql = "SELECT * FROM workflow_runs WHERE ($1::uuid IS NULL OR team_id = $1) AND id = $2";
+        let found = self.row("read a run", sql, [scope.team_uuid().into(), id.uuid().into()]).await?;
+        run_view(&found.ok_or(StoreError::NotFound("run"))?)
     }
 
     /// The builds of a run, by target and platform.
@@ -112,14 +108,10 @@ impl Store {
     /// # Errors
     /// The database's error.
     pub async fn list_build_views(&self, scope: &Scope, run: RunId) -> Result<Vec<BuildView>> {
-        let statement = Statement::from_sql_and_values(
-            DbBackend::Postgres,
-            "SELECT * FROM build_jobs WHERE ($1::uuid IS NULL OR team_id = $1) AND run_id = $2 \
-             ORDER BY target, platform",
-            [team(scope).into(), run.uuid().into()],
-        );
-        let doing = |source| StoreError::query("list builds", source);
-        self.db.query_all_raw(statement).await.map_err(doing)?.iter().map(build_view).collect()
+        let sql = "SELECT * FROM build_jobs WHERE ($1::uuid IS NULL OR team_id = $1) AND run_id = $2 \
+                   ORDER BY target, platform";
+        let values = [scope.team_uuid().into(), run.uuid().into()];
+        self.rows("list builds", sql, values).await?.iter().map(build_view).collect()
     }
 
     /// One build.
@@ -127,21 +119,14 @@ impl Store {
     /// # Errors
     /// [`StoreError::NotFound`] when there is none, or it is another team's.
     pub async fn get_build_view(&self, scope: &Scope, id: BuildJobId) -> Result<BuildView> {
-        let row =
-            self.one("SELECT * FROM build_jobs WHERE ($1::uuid IS NULL OR team_id = $1) AND id = $2", scope, id.uuid());
-        build_view(&row.await?.ok_or(StoreError::NotFound("build"))?)
-    }
-
-    async fn one(&self, sql: &'static str, scope: &Scope, id: Uuid) -> Result<Option<QueryResult>> {
-        let statement = Statement::from_sql_and_values(DbBackend::Postgres, sql, [team(scope).into(), id.into()]);
-        let row = self.db.query_one_raw(statement).await;
-        row.map_err(|source| StoreError::query("read a row", source))
+        let sql = "SELECT * FROM build_jobs WHERE ($1::uuid IS NULL OR team_id = $1) AND id = $2";
+        let found = self.row("read a build", sql, [scope.team_uuid().into(), id.uuid().into()]).await?;
+        build_view(&found.ok_or(StoreError::NotFound("build"))?)
     }
 }
 
-fn run_view(row: &QueryResult) -> Result<RunView> {
-    let row =
-        workflow_runs::Model::from_query_result(row, "").map_err(|source| StoreError::query("read a run", source))?;
+fn run_view(row: &Row) -> Result<RunView> {
+    let row: workflow_runs::Model = row.model()?;
     Ok(RunView {
         id: RunId::from_uuid(row.id),
         environment: EnvironmentId::from_uuid(row.env_id),
@@ -157,9 +142,8 @@ fn run_view(row: &QueryResult) -> Result<RunView> {
     })
 }
 
-fn build_view(row: &QueryResult) -> Result<BuildView> {
-    let row =
-        build_jobs::Model::from_query_result(row, "").map_err(|source| StoreError::query("read a build", source))?;
+fn build_view(row: &Row) -> Result<BuildView> {
+    let row: build_jobs::Model = row.model()?;
     Ok(BuildView {
         id: BuildJobId::from_uuid(row.id),
         run: RunId::from_uuid(row.run_id),

@@ -11,13 +11,13 @@ use stagely_domain::run::{self, Cause};
 use stagely_domain::spec::Resolved;
 use stagely_proto::{agent, hub};
 use stagely_reconcile::{ErrorClass, Failure, Fence};
-use stagely_store::Tx;
 use stagely_store::agents::Step;
 use stagely_store::builds::NewBuildJob;
-use stagely_store::environments::{Environment, Outcome, Presence};
+use stagely_store::environments::Environment;
 use stagely_store::machines::NewMachine;
 use stagely_store::runs::{NewRun, PhaseEdge, Run};
 use stagely_store::work::kind;
+use stagely_store::{Outcome, Presence, Tx};
 
 use super::plan::{Op, Snapshot};
 use super::{account, bug, deploy, prove, read, sources};

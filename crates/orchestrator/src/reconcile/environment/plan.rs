@@ -14,9 +14,10 @@ use stagely_domain::run;
 use stagely_domain::spec::Resolved;
 use stagely_store::agents::{Agent, Phase};
 use stagely_store::builds::BuildJob;
-use stagely_store::environments::{Environment, Power, Presence};
+use stagely_store::environments::Environment;
 use stagely_store::machines::Machine;
 use stagely_store::runs::Run;
+use stagely_store::{Power, Presence};
 
 use crate::failures::failure;
 

@@ -11,7 +11,7 @@ use stagely_domain::failure::{Code, Failure as RunFailure};
 use stagely_domain::id::{ImageId, MachineId};
 use stagely_domain::machine::{Role, Size};
 use stagely_reconcile::{Failure, Fence};
-use stagely_store::environments::Outcome;
+use stagely_store::Outcome;
 use stagely_store::machines::NewMachine;
 use stagely_store::work::kind;
 

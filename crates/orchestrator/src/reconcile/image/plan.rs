@@ -9,7 +9,7 @@ use stagely_domain::failure::{Code, Failure};
 use stagely_domain::id::ImageId;
 use stagely_domain::image::State;
 use stagely_domain::machine;
-use stagely_store::environments::Presence;
+use stagely_store::Presence;
 use stagely_store::images::Image;
 use stagely_store::machines::Machine;
 

@@ -5,11 +5,10 @@ use stagely_cloud::testing::Chance;
 use stagely_domain::failure::Code;
 use stagely_domain::id::{CloudAccountId, ImageId, MachineId, ProjectId, TeamId};
 use stagely_domain::machine::{Arch, Role, Size, State};
-use stagely_store::Scope;
-use stagely_store::environments::{Outcome, Power};
 use stagely_store::images::{Image, NewImage};
 use stagely_store::machines::{BootImage, Machine, NewMachine};
 use stagely_store::testing::TestDb;
+use stagely_store::{Outcome, Power, Scope};
 use uuid::Uuid;
 
 use super::{Ledger, Stored, Writing};

@@ -12,7 +12,7 @@ use stagely_domain::offering::Offering;
 use stagely_domain::secret::Secret;
 use stagely_proto::hub::PrepareEnrolmentResponse;
 use stagely_reconcile::{Failure, Step};
-use stagely_store::environments::Outcome;
+use stagely_store::Outcome;
 use stagely_store::machines::BootImage;
 use stagely_store::work::kind;
 

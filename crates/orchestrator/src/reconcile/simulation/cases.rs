@@ -8,7 +8,7 @@ use stagely_cloud::testing::Chance;
 use stagely_cloud::testing::sim::{Habits, Record};
 use stagely_domain::id::MachineId;
 use stagely_domain::machine::State;
-use stagely_store::environments::Presence;
+use stagely_store::Presence;
 use tokio::time::Instant;
 
 use super::life::Life;

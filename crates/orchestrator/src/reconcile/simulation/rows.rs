@@ -15,12 +15,11 @@ use stagely_domain::machine::{Arch, Role, State};
 use stagely_proto::hub::PrepareEnrolmentResponse;
 use stagely_reconcile::{Failure, Fence};
 use stagely_store::agents::Agent;
-use stagely_store::environments::{Power, Presence};
 use stagely_store::images::Image;
 use stagely_store::machines::Machine;
 use stagely_store::sweeps::Blind;
 use stagely_store::work::kind;
-use stagely_store::{Result as Stored, StoreError};
+use stagely_store::{Power, Presence, Result as Stored, StoreError};
 use uuid::Uuid;
 
 use super::queue::Queue;

@@ -11,11 +11,10 @@ use stagely_domain::id::{CloudAccountId, ImageId, MachineId};
 use stagely_domain::image;
 use stagely_domain::machine::State;
 use stagely_domain::offering::Offering;
-use stagely_store::environments::{Outcome, Presence};
 use stagely_store::images::Image;
 use stagely_store::machines::{BootImage, Machine, NewMachine};
 use stagely_store::work::kind;
-use stagely_store::{Result as Stored, StoreError};
+use stagely_store::{Outcome, Presence, Result as Stored, StoreError};
 use uuid::Uuid;
 
 use super::rows::{Intent, Rows, intended};

@@ -11,10 +11,10 @@ use stagely_domain::failure::Code;
 use stagely_domain::id::MachineId;
 use stagely_domain::image;
 use stagely_domain::machine::State;
-use stagely_store::environments::{Power, Presence};
 use stagely_store::images::Image;
 use stagely_store::machines::Machine;
 use stagely_store::work::kind;
+use stagely_store::{Power, Presence};
 
 use super::Told;
 use super::life::Life;

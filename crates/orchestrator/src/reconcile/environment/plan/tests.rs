@@ -12,9 +12,10 @@ use stagely_domain::run;
 use stagely_domain::spec::{Platform, Reading, RepoPath, Resolved, resolve};
 use stagely_store::agents::{Agent, Observed, Phase};
 use stagely_store::builds::BuildJob;
-use stagely_store::environments::{Environment, Power, Presence, PullRequest};
+use stagely_store::environments::{Environment, PullRequest};
 use stagely_store::machines::Machine;
 use stagely_store::runs::Run;
+use stagely_store::{Power, Presence};
 
 use super::{Op, Snapshot, plan};
 use crate::failures::failure;

@@ -7,9 +7,9 @@ use stagely_domain::failure::Code;
 use stagely_domain::id::{CloudAccountId, ImageId, MachineId, TeamId};
 use stagely_domain::image::State;
 use stagely_domain::machine::{self, Arch, Role, Size};
-use stagely_store::environments::{Power, Presence};
 use stagely_store::images::Image;
 use stagely_store::machines::Machine;
+use stagely_store::{Power, Presence};
 
 use super::{BAKE_LIMIT, Bootable, Op, PLACE_LIMIT, Plan, Snapshot, plan};
 use crate::failures::failure;
