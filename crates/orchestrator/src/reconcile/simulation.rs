@@ -6,6 +6,7 @@
 
 mod cases;
 pub mod life;
+mod outage;
 mod process;
 mod queue;
 pub mod rows;
