@@ -152,6 +152,7 @@ impl Sweeps {
             return Ok(false);
         }
         let residues = cloud.list_residue(self.context.installation()).await.map_err(clouded(doing))?;
+        let residues = residues.with_whole_images_held();
         let (mut things, mut by_id) = (Vec::new(), HashMap::<String, &Residue>::new());
         for residue in &residues.items {
             let claim = match (residue.image, residue.machine) {
@@ -280,6 +281,10 @@ impl Sweeps {
                 None
             }
             Ok(DeleteProgress::InProgress) => None,
+            Ok(DeleteProgress::Held) => {
+                tracing::info!(account.id = %account, "{id} is held at the provider since it was listed: it stays");
+                None
+            }
             Err(error) => {
                 tracing::warn!(account.id = %account, %error, "{id} was not removed");
                 Some(error)
