@@ -282,3 +282,12 @@ async fn an_account_in_use_says_by_what_and_a_deleted_one_keeps_no_credentials()
     assert_eq!(account.stand.db.text(left).await, "0");
     account.stand.stop().await;
 }
+
+#[tokio::test]
+async fn a_new_account_is_due_to_be_swept_at_once() {
+    let account = Account::start().await;
+    let due = "SELECT count(*) FROM work JOIN cloud_providers c ON c.id = key \
+               WHERE work.kind = 'sweep' AND c.name = 'eu' AND NOT parked AND run_after <= now()";
+    assert_eq!(account.stand.db.text(due).await, "1");
+    account.stand.stop().await;
+}

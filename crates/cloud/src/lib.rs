@@ -77,7 +77,8 @@ pub trait Cloud: Send + Sync + 'static {
     /// Every machine of the installation.
     async fn list(&self, installation: InstallationId) -> Result<Listing>;
 
-    /// Removes a machine with all that it owns. One that is absent is gone.
+    /// Removes a machine with all that it owns. One that is absent is gone; one that a person holds, or of which a person
+    /// holds a part, stays, whoever looked before.
     async fn delete(&self, id: &ProviderId) -> Result<DeleteProgress>;
 
     /// Puts it to sleep in the way that stops the bill: memory on disk, stopped, or a snapshot and no machine. Called

@@ -1,5 +1,7 @@
 //! What machines can leave behind, and what costs money or quota without being one.
 
+use std::collections::HashSet;
+
 use chrono::{DateTime, Utc};
 use stagely_domain::id::{ImageId, InstallationId, MachineId};
 
@@ -70,6 +72,16 @@ pub struct Residues {
 }
 
 impl Residues {
+    /// Holds every part of an image of which a person holds one: with an image the provider may remove its parts.
+    #[must_use]
+    pub fn with_whole_images_held(mut self) -> Self {
+        let held: HashSet<ImageId> = self.items.iter().filter(|item| item.hold).filter_map(|item| item.image).collect();
+        for item in &mut self.items {
+            item.hold |= item.image.is_some_and(|image| held.contains(&image));
+        }
+        self
+    }
+
     /// Puts together what was read of each kind. One that could not be read makes it incomplete, and does not hide the
     /// others.
     ///
@@ -97,11 +109,10 @@ impl Residues {
 
 #[cfg(test)]
 mod tests {
-    use super::{ImageId, InstallationId, Residue, ResidueKind};
+    use super::{ImageId, InstallationId, Residue, ResidueKind, Residues};
 
-    #[test]
-    fn an_image_is_known_by_its_name_with_its_region_and_without() {
-        let of = |id: &str| Residue {
+    fn of(id: &str) -> Residue {
+        Residue {
             kind: ResidueKind::Image,
             id: id.to_owned(),
             installation: InstallationId::generate(),
@@ -109,7 +120,22 @@ mod tests {
             image: Some(ImageId::generate()),
             created_at: None,
             hold: false,
-        };
+        }
+    }
+
+    #[test]
+    fn who_holds_a_part_of_an_image_holds_all_of_it_and_nothing_else() {
+        let ami = of("ami-1");
+        let snapshot = Residue { kind: ResidueKind::Snapshot, image: ami.image, hold: true, ..of("snap-1") };
+        let disk = || Residue { kind: ResidueKind::Volume, image: None, ..of("vol-1") };
+        let items = vec![ami, snapshot, of("ami-2"), Residue { hold: true, ..disk() }, disk()];
+        let held = Residues { items, complete: false }.with_whole_images_held();
+        assert_eq!(held.items.iter().map(|item| item.hold).collect::<Vec<_>>(), [true, true, false, true, false]);
+        assert!(!held.complete);
+    }
+
+    #[test]
+    fn an_image_is_known_by_its_name_with_its_region_and_without() {
         for (id, reference, expected) in [
             ("ami-1", "ami-1", true),
             ("eu-west-1/ami-1", "eu-west-1/ami-1", true),

@@ -282,6 +282,9 @@ impl Cloud for FakeCloud {
 
     async fn delete(&self, id: &ProviderId) -> Result<DeleteProgress> {
         self.call("delete a machine", |inside| {
+            if inside.vms.values().any(|vm| vm.id == *id && vm.hold) {
+                return Ok(DeleteProgress::Held);
+            }
             inside.vms.retain(|_, vm| vm.id != *id);
             Ok(DeleteProgress::Gone)
         })

@@ -78,6 +78,8 @@ pub enum SleepProgress {
 pub enum DeleteProgress {
     /// Accepted; ask again.
     InProgress,
+    /// A person has said at the provider that it must stay: nothing was deleted.
+    Held,
     /// It does not exist.
     Gone,
 }

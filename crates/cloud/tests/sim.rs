@@ -237,3 +237,15 @@ async fn what_bakes_in_vain_stays_up_past_its_end() {
     assert_eq!(cloud.capture(&wanted).await.unwrap(), CaptureProgress::InProgress);
     assert!(cloud.pictures().is_empty());
 }
+
+#[tokio::test]
+async fn what_a_person_holds_since_somebody_looked_is_not_deleted() {
+    let (cloud, clock) = world(Habits::default());
+    let request = request(InstallationId::generate(), &clock);
+    let created = cloud.create(&request).await.unwrap();
+    cloud.hold(request.machine, true);
+    assert_eq!(cloud.delete(&created.id).await.unwrap(), DeleteProgress::Held);
+    assert!(cloud.records()[0].is_awake());
+    cloud.hold(request.machine, false);
+    assert_eq!(cloud.delete(&created.id).await.unwrap(), DeleteProgress::Gone);
+}

@@ -1,5 +1,7 @@
 //! The accounts in use: each one's provider, where it may make machines, and what it can make.
 
+mod listing;
+
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,19 +22,12 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use crate::context::{clouded, stored};
+use listing::Listings;
 
 /// How long a provider's word on types, prices and room is believed.
 const CATALOGUE: Duration = Duration::from_secs(3600);
 /// The same, while a part of the account could not be read.
 const PART_OF_CATALOGUE: Duration = Duration::from_secs(60);
-/// How long a list of the account's machines is believed to hold those that it shows, for each request that it takes: of an
-/// allowance of one a second, the smallest of all providers, lists of a few hundred machines take a tenth.
-const LISTING: Duration = Duration::from_secs(10);
-/// The longest. A sweep's list comes sooner, and serves as well.
-const LONGEST_LISTING: Duration = Duration::from_secs(90);
-/// Machines in one answer, at the provider with the shortest.
-const PAGE: usize = 50;
-
 const OPEN: &str = "open a cloud account";
 
 /// One client per account. Everything on this host is one `qemu`.
@@ -53,7 +48,7 @@ pub struct Account {
     /// Where it may make machines, the best first; everywhere when it is empty.
     locations: Vec<String>,
     catalogue: Mutex<Option<(Instant, Catalogue)>>,
-    listing: Mutex<Option<(Instant, Listing)>>,
+    listings: Listings,
     /// Machines of which all that is shown has said to this process that it sleeps.
     asleep: Mutex<HashSet<MachineId>>,
 }
@@ -157,7 +152,7 @@ impl Account {
             generation: 1,
             locations,
             catalogue: Mutex::default(),
-            listing: Mutex::default(),
+            listings: Listings::default(),
             asleep: Mutex::default(),
         }
     }
@@ -229,35 +224,24 @@ impl Account {
         machine: MachineId,
         power: Power,
     ) -> Result<Vec<Vm>, CloudError> {
-        let mut known = self.listing.lock().await;
-        let (_, listing) = match &mut *known {
-            Some(young) if young.0.elapsed() <= believed(young.1.vms.len()) => young,
-            old => old.insert((Instant::now(), self.cloud.list(installation).await?)),
-        };
-        let shown: Vec<Vm> = listing.vms.iter().filter(|vm| vm.machine == machine).cloned().collect();
+        let shown = self.listings.show(&*self.cloud, installation, machine).await?;
         let is_as_wished = match power {
             Power::Awake => shown.iter().any(|vm| vm.state == VmState::Running),
             // A list that is not whole may lack a second one that runs: the next whole one shows it.
             Power::Asleep => !shown.is_empty() && shown.iter().all(|vm| vm.state == VmState::Hibernated),
         };
-        drop(known);
-        if is_as_wished { Ok(shown) } else { self.cloud.find(machine).await }
+        if is_as_wished { Ok(shown) } else { Ok(own(installation, self.cloud.find(machine).await?)) }
     }
 
     /// Every machine as the provider shows it now. Who looks at one next is served by the same list.
     pub async fn list(&self, installation: InstallationId) -> Result<Listing, CloudError> {
-        let asked_at = Instant::now();
-        let listing = self.cloud.list(installation).await?;
-        *self.listing.lock().await = Some((asked_at, listing.clone()));
-        Ok(listing)
+        self.listings.ask(&*self.cloud, installation).await
     }
 
     /// Something is done to a machine: what is known of it is of the past.
     pub async fn outdate(&self, machine: MachineId) {
         self.asleep.lock().await.remove(&machine);
-        if let Some((_, listing)) = &mut *self.listing.lock().await {
-            listing.vms.retain(|vm| vm.machine != machine);
-        }
+        self.listings.outdate(machine).await;
     }
 
     /// All that is shown of it has said that it sleeps.
@@ -283,11 +267,17 @@ impl Account {
     }
 }
 
-/// How long a list of so many machines is believed. What runs and what sleeps are on pages of their own, of which the last
-/// may not be full.
-fn believed(machines: usize) -> Duration {
-    let requests = u32::try_from(machines / PAGE).unwrap_or(u32::MAX).saturating_add(2);
-    LISTING.saturating_mul(requests).min(LONGEST_LISTING)
+/// Those that are this installation's. A copy of the database that has another id knows the original's machines by theirs;
+/// they are as good as not there.
+pub fn own(installation: InstallationId, mut vms: Vec<Vm>) -> Vec<Vm> {
+    vms.retain(|vm| {
+        let is_own = vm.installation == installation;
+        if !is_own {
+            tracing::warn!(machine.id = %vm.machine, "{} of {} is {}'s: it is left alone", vm.id, vm.machine, vm.installation);
+        }
+        is_own
+    });
+    vms
 }
 
 /// Ids cannot be guessed: who is shown one machine or image looks at the place in which all of them are.
@@ -304,19 +294,4 @@ async fn look_for(cloud: &dyn Cloud, known: &Known) -> Result<Seen, CloudError> 
     let residues = cloud.list_residue(known.installation).await?;
     let mut images = residues.items.iter().filter_map(|residue| residue.image);
     Ok(if images.any(|image| known.images.contains(&image)) { Seen::Known } else { Seen::Nothing })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{LONGEST_LISTING, PAGE, believed};
-
-    #[test]
-    fn lists_take_a_tenth_of_the_smallest_allowance_and_no_list_is_believed_for_long() {
-        for machines in [0, 1, PAGE, PAGE + 1, 200, 350] {
-            // Those that run, those that sleep, and a page of each that is not full.
-            let requests = u64::try_from(machines / PAGE + 2).unwrap();
-            assert!(believed(machines).as_secs() >= 10 * requests, "{machines} machines");
-        }
-        assert!([500, 5_000, usize::MAX].iter().all(|machines| believed(*machines) == LONGEST_LISTING));
-    }
 }

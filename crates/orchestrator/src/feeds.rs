@@ -20,6 +20,7 @@ use crate::context::{Context, hosted, stored};
 use crate::pulls::{self, Decision};
 
 const EDGE: Duration = Duration::from_millis(250);
+const SWEEPS: Duration = Duration::from_secs(3600);
 const SCAN: Duration = Duration::from_secs(300);
 /// How long GitHub keeps deliveries (its documentation of webhooks says three days).
 const REMEMBERED: TimeDelta = TimeDelta::days(3);
@@ -41,6 +42,27 @@ pub async fn wake_all(context: &Context) -> Result<(), Failure> {
         tx.wake(kind::ENVIRONMENT, env.id.uuid()).await.map_err(stored(doing))?;
     }
     tx.commit().await.map_err(stored(doing))
+}
+
+/// Makes every account's sweep due, every hour until shutdown: an account whose sweep nobody woke would never be swept.
+pub async fn wake_sweeps(context: Arc<Context>, shutdown: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(SWEEPS) => {}
+            () = shutdown.cancelled() => return,
+        }
+        let woken = async {
+            let accounts = context.store.list_cloud_accounts(&Scope::system("wake sweeps")).await?;
+            let tx = context.store.begin().await?;
+            for account in accounts {
+                tx.wake(kind::SWEEP, account.id.uuid()).await?;
+            }
+            tx.commit().await
+        };
+        if let Err(error) = woken.await {
+            tracing::warn!(%error, "the accounts' sweeps were not woken");
+        }
+    }
 }
 
 /// Turns the edge's hints into rows until shutdown.

@@ -75,6 +75,7 @@ impl Service for Orchestrator {
         self.tracker.spawn(feeds::follow_edge(Arc::clone(context), shutdown.clone()));
         self.tracker.spawn(feeds::redeliver_lost(Arc::clone(context), shutdown.clone()));
         self.tracker.spawn(feeds::scan_pull_requests(Arc::clone(context), shutdown.clone()));
+        self.tracker.spawn(feeds::wake_sweeps(Arc::clone(context), shutdown.clone()));
         if self.templates {
             self.tracker.spawn(prepare(Arc::clone(context), shutdown.clone()));
         }

@@ -19,6 +19,7 @@ mod outside;
 mod places;
 mod process;
 mod refusals;
+mod restored;
 mod scale;
 mod scan;
 mod stack;

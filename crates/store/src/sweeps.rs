@@ -9,7 +9,7 @@ use crate::{Result, Store, StoreError};
 /// nobody wrote.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Blind {
-    /// Its begin: the last sweep before it.
+    /// Its begin: the last sweep before it, or 1970.
     pub from: DateTime<Utc>,
     /// Its end: the first sweep after it.
     pub until: DateTime<Utc>,
@@ -17,7 +17,8 @@ pub struct Blind {
 
 impl Store {
     /// A sweep of `account` begins at `now`. The time of which the database knows nothing, if the sweep before lies
-    /// further back than `gap`, or if that was so once and [`Store::forget_blind`] was not called since.
+    /// further back than `gap`, or if that was so once and [`Store::forget_blind`] was not called since. Before the first
+    /// sweep that is all time: the database may be older than the account's sweeps.
     ///
     /// # Errors
     /// The database's error.
@@ -27,7 +28,8 @@ impl Store {
         now: DateTime<Utc>,
         gap: TimeDelta,
     ) -> Result<Option<Blind>> {
-        let sql = "INSERT INTO sweeps AS s (account_id, swept_at) VALUES ($1, $2) \
+        let sql = "INSERT INTO sweeps AS s (account_id, swept_at, blind_from, blind_until) \
+                   VALUES ($1, $2, to_timestamp(0), $2) \
                    ON CONFLICT (account_id) DO UPDATE SET \
                      blind_from = CASE WHEN s.swept_at < $3 THEN least(s.blind_from, s.swept_at) \
                                   ELSE s.blind_from END, \

@@ -10,6 +10,7 @@ mod migrations;
 mod outages;
 mod queue_model;
 mod server;
+mod sweeps;
 mod tenants;
 mod work;
 

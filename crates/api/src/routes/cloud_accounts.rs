@@ -105,6 +105,7 @@ pub async fn create(
     verify(&app, &account, Made::default()).await?;
     let tx = app.store.begin().await?;
     tx.insert_cloud_account(&account).await?;
+    tx.wake(kind::SWEEP, account.id.uuid()).await?;
     let detail = serde_json::json!({ "name": account.name, "kind": account.kind });
     tx.audit(caller.audit("cloud_account.create", "cloud_account", account.id, detail)).await?;
     tx.commit().await?;

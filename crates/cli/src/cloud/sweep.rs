@@ -62,7 +62,7 @@ impl Found {
     /// Reads both lists, and says of each thing whether it is to go.
     async fn look(cloud: &dyn Cloud, sweep: &Sweep, now: DateTime<Utc>) -> Result<Self, CloudError> {
         let listing = cloud.list(sweep.installation).await?;
-        let residues = cloud.list_residue(sweep.installation).await?;
+        let residues = cloud.list_residue(sweep.installation).await?.with_whole_images_held();
         let goes = |vm: &Vm| !vm.hold && (sweep.all || vm.expires_at < now);
         let machines: Vec<(Vm, bool)> =
             listing.vms.into_iter().map(|vm| (goes(&vm), vm)).map(|(go, vm)| (vm, go)).collect();
@@ -142,15 +142,15 @@ fn sweep_again(failed: u32) -> ClientError {
     ClientError::Unavailable(format!("{failed} could not be removed: sweep again"))
 }
 
-/// Asks until it is gone, or refused for good.
-async fn until_gone<F>(deadline: Instant, delete: impl Fn() -> F) -> Result<(), CloudError>
+/// Asks until it is gone, or held since it was listed, or refused for good.
+async fn until_gone<F>(deadline: Instant, delete: impl Fn() -> F) -> Result<DeleteProgress, CloudError>
 where
     F: Future<Output = stagely_cloud::Result<DeleteProgress>>,
 {
     loop {
         let wait = match delete().await {
-            Ok(DeleteProgress::Gone) => return Ok(()),
             Ok(DeleteProgress::InProgress) => LOOK,
+            Ok(progress) => return Ok(progress),
             Err(CloudError { kind: ErrorKind::RateLimited { retry_after }, .. }) => retry_after.unwrap_or(LOOK),
             Err(error) if matches!(error.kind, ErrorKind::Conflict | ErrorKind::Unavailable | ErrorKind::Timeout) => {
                 LOOK
@@ -165,9 +165,14 @@ where
 }
 
 /// How many failed: one or none.
-fn report(out: &mut (impl Write + ?Sized), id: &str, outcome: Result<(), CloudError>) -> Result<u32, ClientError> {
+fn report(
+    out: &mut (impl Write + ?Sized),
+    id: &str,
+    outcome: Result<DeleteProgress, CloudError>,
+) -> Result<u32, ClientError> {
     match outcome {
-        Ok(()) => writeln!(out, "{id}: removed")?,
+        Ok(DeleteProgress::Held) => writeln!(out, "{id}: held")?,
+        Ok(_) => writeln!(out, "{id}: removed")?,
         Err(error) => {
             writeln!(out, "{id}: {error}")?;
             return Ok(1);
@@ -185,7 +190,7 @@ mod tests {
     use stagely_cloud::testing::FakeCloud;
     use stagely_cloud::{Cloud, CreateRequest, Residue, ResidueKind, contract};
     use stagely_domain::clock::{Clock, SystemClock};
-    use stagely_domain::id::{InstallationId, MachineId};
+    use stagely_domain::id::{ImageId, InstallationId, MachineId};
 
     use super::{Found, Sweep};
 
@@ -229,5 +234,27 @@ mod tests {
         cloud.set_incomplete(false);
         found.remove(&cloud, &sweep, &mut out).await.unwrap();
         assert_eq!((cloud.machines(), cloud.residue()), (vec![wanted], vec![disk]));
+    }
+
+    #[tokio::test]
+    async fn an_image_of_which_a_person_holds_a_part_stays_whole() {
+        let (cloud, installation) = (FakeCloud::new(Arc::new(SystemClock)), InstallationId::generate());
+        let image = Residue {
+            kind: ResidueKind::Image,
+            id: "image".to_owned(),
+            installation,
+            machine: None,
+            image: Some(ImageId::generate()),
+            created_at: None,
+            hold: false,
+        };
+        let part = Residue { kind: ResidueKind::Snapshot, id: "part".to_owned(), hold: true, ..image.clone() };
+        cloud.leave_behind(vec![image, part]);
+        let id = installation.to_string();
+        let line = ["sweep", "hetzner", "--delete", "--all", "--installation", &id];
+        let sweep = Line::try_parse_from(line).unwrap().sweep;
+        let found = Found::look(&cloud, &sweep, SystemClock.now()).await.unwrap();
+        found.remove(&cloud, &sweep, &mut Vec::new()).await.unwrap();
+        assert_eq!(cloud.residue().len(), 2);
     }
 }

@@ -125,6 +125,9 @@ impl Aws {
                 if state(&instance) == "shutting-down" {
                     return Ok(DeleteProgress::InProgress);
                 }
+                if tags::is_held(instance.tags()) {
+                    return Ok(DeleteProgress::Held);
+                }
             }
             // It may only not be known everywhere yet.
             None => {}

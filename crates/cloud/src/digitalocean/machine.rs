@@ -10,7 +10,7 @@ use crate::digitalocean::http::Http;
 use crate::digitalocean::tags::{self, Bed, Origin, Tags, installation_tag, machine_tag};
 use crate::digitalocean::wire::{Droplet, Image};
 use crate::rest::parse;
-use crate::{CloudError, ErrorKind, Listing, ProviderId, Result, Vm, VmState};
+use crate::{CloudError, DeleteProgress, ErrorKind, Listing, ProviderId, Result, Vm, VmState};
 
 /// Which machine is meant: `<machine>/<root>`, or `<machine>` for every line of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -272,25 +272,32 @@ pub(super) async fn drop_copy(http: &Http, doing: &'static str, id: u64) -> Resu
 }
 
 /// Lists may not show a young droplet yet whose number is known: it is asked for by that.
-async fn remove_unlisted(http: &Http, doing: &'static str, meant: Meant) -> Result<bool> {
-    let Some(number) = meant.root else { return Ok(true) };
+async fn remove_unlisted(http: &Http, doing: &'static str, meant: Meant) -> Result<DeleteProgress> {
+    let Some(number) = meant.root else { return Ok(DeleteProgress::Gone) };
     match droplet(http, doing, number).await? {
         Some(found) if tags::machine(&found.tags) == Some(meant.machine) => {
             tags_of(doing, &found)?;
-            remove_droplet(http, doing, number).await
+            if tags::is_held(&found.tags) {
+                return Ok(DeleteProgress::Held);
+            }
+            let is_gone = remove_droplet(http, doing, number).await?;
+            Ok(if is_gone { DeleteProgress::Gone } else { DeleteProgress::InProgress })
         }
-        _ => Ok(true),
+        _ => Ok(DeleteProgress::Gone),
     }
 }
 
-/// Removes everything of what is meant, but for snapshots that a person holds, at which whoever found it awake has not
-/// looked. True when there was nothing any more.
-pub(super) async fn remove(http: &Http, meant: Meant) -> Result<bool> {
+/// Removes everything of what is meant, unless a person holds any part: whoever found it awake has not looked at its
+/// snapshots, and it may be held since it was found.
+pub(super) async fn remove(http: &Http, meant: Meant) -> Result<DeleteProgress> {
     let doing = "delete a machine";
     let mut gone = true;
     let lines = look(http, doing, meant).await?;
     if lines.is_empty() {
         return remove_unlisted(http, doing, meant).await;
+    }
+    if lines.values().any(|line| line.hold().is_some()) {
+        return Ok(DeleteProgress::Held);
     }
     for line in lines.values() {
         for (droplet, _) in &line.droplets {
@@ -299,14 +306,14 @@ pub(super) async fn remove(http: &Http, meant: Meant) -> Result<bool> {
     }
     // A droplet that still makes a snapshot would leave it behind: snapshots go last.
     if !gone {
-        return Ok(false);
+        return Ok(DeleteProgress::InProgress);
     }
-    let copies = lines.values().flat_map(|line| &line.copies);
-    for copy in copies.filter(|copy| !tags::is_held(&copy.image.tags)) {
+    for copy in lines.values().flat_map(|line| &line.copies) {
         match drop_copy(http, doing, copy.image.id).await {
-            Err(error) if error.kind == ErrorKind::Conflict => return Ok(false),
+            Err(error) if error.kind == ErrorKind::Conflict => return Ok(DeleteProgress::InProgress),
             outcome => outcome?,
         }
     }
-    Ok(look(http, doing, meant).await?.is_empty())
+    let is_gone = look(http, doing, meant).await?.is_empty();
+    Ok(if is_gone { DeleteProgress::Gone } else { DeleteProgress::InProgress })
 }

@@ -189,8 +189,7 @@ impl Cloud for DigitalOcean {
 
     async fn delete(&self, id: &ProviderId) -> Result<DeleteProgress> {
         self.http.admit("delete a machine", Operation::Remove)?;
-        let gone = machine::remove(&self.http.removing(), Meant::read(id)?).await?;
-        Ok(if gone { DeleteProgress::Gone } else { DeleteProgress::InProgress })
+        machine::remove(&self.http.removing(), Meant::read(id)?).await
     }
 
     async fn hibernate(&self, id: &ProviderId) -> Result<SleepProgress> {

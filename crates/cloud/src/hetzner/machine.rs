@@ -7,7 +7,7 @@ use stagely_domain::id::{InstallationId, MachineId};
 use crate::hetzner::http::{Http, Progress};
 use crate::hetzner::labels::{self, Tags};
 use crate::hetzner::wire::{Image, Labels, Server};
-use crate::{CloudError, ErrorKind, Listing, ProviderId, Result, Vm, VmState};
+use crate::{CloudError, DeleteProgress, ErrorKind, Listing, ProviderId, Result, Vm, VmState};
 
 /// All that carries a machine's id.
 #[derive(Debug, Default)]
@@ -169,27 +169,31 @@ pub(super) async fn drop_snapshot(http: &Http, doing: &'static str, id: u64) -> 
     http.delete(doing, &format!("images/{id}")).await.map(drop)
 }
 
-/// Removes everything of it, but for snapshots that a person holds, at which whoever found it awake has not looked. True
-/// when there was nothing any more.
-pub(super) async fn remove(http: &Http, id: MachineId) -> Result<bool> {
+/// Removes everything of it, unless a person holds any part: whoever found it awake has not looked at its snapshots, and
+/// it may be held since it was found.
+pub(super) async fn remove(http: &Http, id: MachineId) -> Result<DeleteProgress> {
     let doing = "delete a machine";
     let machine = look(http, doing, id).await?;
     if machine.server.is_none() && machine.snapshots.is_empty() {
-        return Ok(true);
+        return Ok(DeleteProgress::Gone);
+    }
+    if machine.hold().is_some() {
+        return Ok(DeleteProgress::Held);
     }
     if let Some((server, _)) = &machine.server
         && !remove_server(http, doing, server).await?
     {
-        return Ok(false);
+        return Ok(DeleteProgress::InProgress);
     }
-    for (image, _) in machine.snapshots.iter().filter(|(image, _)| !labels::is_held(&image.labels)) {
+    for (image, _) in &machine.snapshots {
         match drop_snapshot(http, doing, image.id).await {
-            Err(error) if error.kind == ErrorKind::Conflict => return Ok(false),
+            Err(error) if error.kind == ErrorKind::Conflict => return Ok(DeleteProgress::InProgress),
             outcome => outcome?,
         }
     }
     let left = look(http, doing, id).await?;
-    Ok(left.server.is_none() && left.snapshots.is_empty())
+    let is_gone = left.server.is_none() && left.snapshots.is_empty();
+    Ok(if is_gone { DeleteProgress::Gone } else { DeleteProgress::InProgress })
 }
 
 /// Removes a server and follows that for a while. False when it must be asked again.

@@ -178,8 +178,7 @@ impl Cloud for Hetzner {
 
     async fn delete(&self, id: &ProviderId) -> Result<DeleteProgress> {
         self.http.admit("delete a machine", Operation::Remove)?;
-        let gone = machine::remove(&self.http.removing(), machine_of(id)?).await?;
-        Ok(if gone { DeleteProgress::Gone } else { DeleteProgress::InProgress })
+        machine::remove(&self.http.removing(), machine_of(id)?).await
     }
 
     async fn hibernate(&self, id: &ProviderId) -> Result<SleepProgress> {

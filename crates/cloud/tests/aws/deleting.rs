@@ -127,3 +127,18 @@ async fn what_is_not_ours_or_is_protected_stays() {
     assert!(!rig.cloud.list(request.installation).await.unwrap().complete);
     assert_ne!(rig.moto.ask(&[("Action", "DescribeInstances"), ("InstanceId.1", id)]).await.find("running"), None);
 }
+
+#[tokio::test]
+#[ignore = "needs moto: cargo xtask contract"]
+async fn what_a_person_holds_since_somebody_looked_is_not_deleted() {
+    let rig = Rig::start().await;
+    let (request, created) = rig.running().await;
+    let id = &*created.id.0;
+    let hold = [("Action", "CreateTags"), ("ResourceId.1", id), ("Tag.1.Key", "stagely-hold"), ("Tag.1.Value", "ada")];
+    rig.moto.ask(&hold).await;
+    assert_eq!(rig.cloud.delete(&created.id).await.unwrap(), DeleteProgress::Held);
+    assert_eq!((rig.asked("TerminateInstances"), rig.bill(request.machine).await), (0, ONE_AWAKE));
+    rig.moto.ask(&[("Action", "DeleteTags"), ("ResourceId.1", id), ("Tag.1.Key", "stagely-hold")]).await;
+    delete(&rig.cloud, &created.id).await;
+    assert_eq!(rig.bill(request.machine).await, NOTHING);
+}

@@ -309,13 +309,44 @@ async fn a_snapshot_that_a_person_holds_while_its_machine_falls_asleep_is_held_w
             "sleep" | "turned on" => put_to_sleep(&rig.cloud, &created.id).await,
             "wake" => drop(rig.cloud.wake(&created.id).await.unwrap()),
             // Its owner looked before it was held.
-            _ => {
-                while rig.bill().droplets > 0 {
-                    assert_eq!(rig.cloud.delete(&created.id).await.unwrap(), DeleteProgress::InProgress);
-                }
-            }
+            _ => assert_eq!(rig.cloud.delete(&created.id).await.unwrap(), DeleteProgress::Held),
         }
-        assert_eq!(rig.bill(), if what == "wake" { ONE_AWAKE } else { ONE_ASLEEP }, "{what}");
+        let bill = match what {
+            "wake" => ONE_AWAKE,
+            "delete" => Bill { snapshots: 1, ..ONE_AWAKE },
+            _ => ONE_ASLEEP,
+        };
+        assert_eq!(rig.bill(), bill, "{what}");
         assert!(rig.cloud.find(request.machine).await.unwrap()[0].hold, "{what}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_person_holds_since_somebody_looked_is_not_deleted() {
+    const HOLD: &str = "stagely-hold:ada";
+    for what in ["awake", "asleep", "unlisted"] {
+        let rig = Rig::start().await;
+        let (_, created) = rig.running("").await;
+        if what == "asleep" {
+            put_to_sleep(&rig.cloud, &created.id).await;
+        }
+        {
+            let team = &mut rig.double.world().teams[0];
+            team.droplets.values_mut().for_each(|droplet| droplet.tags.push(HOLD.to_owned()));
+            let snapshots = team.images.values_mut().filter(|image| image.droplet != 0);
+            snapshots.for_each(|image| image.shown["tags"].as_array_mut().unwrap().push(HOLD.into()));
+        }
+        rig.double.world().knobs.unlisted = what == "unlisted";
+        assert_eq!(rig.cloud.delete(&created.id).await.unwrap(), DeleteProgress::Held, "{what}");
+        assert_eq!(rig.bill(), if what == "asleep" { ONE_ASLEEP } else { ONE_AWAKE });
+        {
+            let world = &mut *rig.double.world();
+            world.knobs.unlisted = false;
+            world.teams[0].droplets.values_mut().for_each(|droplet| droplet.tags.retain(|tag| tag != HOLD));
+            let snapshots = world.teams[0].images.values_mut().filter(|image| image.droplet != 0);
+            snapshots.for_each(|image| image.shown["tags"].as_array_mut().unwrap().retain(|tag| tag != HOLD));
+        }
+        delete(&rig.cloud, &created.id).await;
+        assert_eq!(rig.bill(), NOTHING);
     }
 }

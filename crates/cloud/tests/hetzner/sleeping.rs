@@ -1,5 +1,6 @@
 //! Sleep, waking and deletion, undisturbed.
 
+use serde_json::Value;
 use stagely_cloud::contract::{delete, put_to_sleep};
 use stagely_cloud::{Cloud, CreateRequest, Created, DeleteProgress, ErrorKind, ProviderId, SleepProgress, VmState};
 use stagely_domain::id::MachineId;
@@ -215,17 +216,45 @@ async fn a_snapshot_that_a_person_holds_while_its_machine_falls_asleep_is_held_w
             "sleep" | "turned on" => put_to_sleep(&rig.cloud, &created.id).await,
             "wake" => drop(rig.cloud.wake(&created.id).await.unwrap()),
             // Its owner looked before it was held.
-            _ => {
-                while rig.bill().servers > 0 {
-                    assert_eq!(rig.cloud.delete(&created.id).await.unwrap(), DeleteProgress::InProgress);
-                }
-            }
+            _ => assert_eq!(rig.cloud.delete(&created.id).await.unwrap(), DeleteProgress::Held),
         }
-        assert_eq!(rig.bill(), if what == "wake" { ONE_AWAKE } else { ONE_ASLEEP }, "{what}");
+        let bill = match what {
+            "wake" => ONE_AWAKE,
+            "delete" => Bill { snapshots: 1, ..ONE_AWAKE },
+            _ => ONE_ASLEEP,
+        };
+        assert_eq!(rig.bill(), bill, "{what}");
         assert!(rig.cloud.find(request.machine).await.unwrap()[0].hold, "{what}");
         if what == "sleep" {
             let note = rig.double.world().projects[0].images.values().last().unwrap().shown["labels"]["note"].clone();
             assert_eq!(note, "mine");
         }
+    }
+}
+
+#[tokio::test]
+async fn what_a_person_holds_since_somebody_looked_is_not_deleted() {
+    for asleep in [false, true] {
+        let rig = Rig::start().await;
+        let (_, created) = rig.running("").await;
+        if asleep {
+            put_to_sleep(&rig.cloud, &created.id).await;
+        }
+        let hold = |held: bool| {
+            let change = |labels: &mut Value| match held {
+                true => labels["stagely-hold"] = "ada".into(),
+                false => drop(labels.as_object_mut().unwrap().remove("stagely-hold")),
+            };
+            let project = &mut rig.double.world().projects[0];
+            project.servers.values_mut().for_each(|server| change(&mut server.labels));
+            let snapshots = project.images.values_mut().filter(|image| image.shown["type"] == "snapshot");
+            snapshots.for_each(|image| change(&mut image.shown["labels"]));
+        };
+        hold(true);
+        assert_eq!(rig.cloud.delete(&created.id).await.unwrap(), DeleteProgress::Held);
+        assert_eq!(rig.bill(), if asleep { ONE_ASLEEP } else { ONE_AWAKE });
+        hold(false);
+        delete(&rig.cloud, &created.id).await;
+        assert_eq!(rig.bill(), NOTHING);
     }
 }

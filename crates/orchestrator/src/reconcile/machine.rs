@@ -18,7 +18,7 @@ use stagely_store::machines::Machine;
 use stagely_store::work::kind;
 use stagely_store::{Outcome, Power, Presence, StoreError};
 
-use crate::clouds::Account;
+use crate::clouds::{Account, own};
 use crate::context::{clouded, stored};
 use crate::failures::failure;
 use crate::reconcile::ledger::{Ledger, Writing};
@@ -270,21 +270,28 @@ impl Work<'_> {
             let _ = self.write(doing, async |tx| tx.set_machine_state(id, from, State::Deleting).await).await?;
         }
         self.account.outdate(id).await;
-        let shown = self.cloud.find_to_remove(id).await.map_err(clouded(doing))?;
+        let found = self.cloud.find_to_remove(id).await.map_err(clouded(doing))?;
+        let count = found.len();
+        let shown = own(self.context.installation(), found);
+        let is_of_others = shown.len() < count;
         // A create whose answer was lost: the machine costs all the same.
         if machine.placed_at.is_none() && !shown.is_empty() {
             let _ = self.write(doing, async |tx| tx.machine_shown(id).await).await?;
         }
         let (held, left): (Vec<Vm>, Vec<Vm>) = shown.into_iter().partition(|vm| vm.hold);
         // A provider may still know it by the id that it gave, though not by ours.
-        let known = machine.provider_id.clone().map(ProviderId).filter(|_| held.is_empty());
+        let known = machine.provider_id.clone().map(ProviderId).filter(|_| held.is_empty() && !is_of_others);
         let ids: Vec<ProviderId> = left.into_iter().map(|vm| vm.id).chain(known).collect();
+        let mut is_held = !held.is_empty();
         for provider in &ids {
-            if self.cloud.delete(provider).await.map_err(clouded(doing))? == DeleteProgress::InProgress {
-                return Ok(Step::Again(Duration::from_secs(2)));
+            match self.cloud.delete(provider).await.map_err(clouded(doing))? {
+                DeleteProgress::InProgress => return Ok(Step::Again(Duration::from_secs(2))),
+                // Since it was found, or in a part of it at which nobody looked.
+                DeleteProgress::Held => is_held = true,
+                DeleteProgress::Gone => {}
             }
         }
-        if !held.is_empty() {
+        if is_held {
             tracing::warn!(machine.id = %id, "{id} is not wanted any more, and held at the provider: it stays");
             return Ok(Step::Again(Duration::from_secs(300)));
         }
@@ -294,7 +301,8 @@ impl Work<'_> {
         {
             return Ok(Step::Again(Duration::from_secs(5)));
         }
-        if !self.cloud.find_removed(id).await.map_err(clouded(doing))?.is_empty() {
+        let left = self.cloud.find_removed(id).await.map_err(clouded(doing))?;
+        if !own(self.context.installation(), left).is_empty() {
             return Ok(Step::Again(Duration::from_secs(2)));
         }
         self.gone(State::Deleting).await
@@ -320,7 +328,8 @@ impl Work<'_> {
 
     /// What the provider shows of it. An error is no answer.
     async fn find(&self) -> Result<Vec<Vm>, Failure> {
-        self.cloud.find(self.machine.id).await.map_err(clouded("look for a machine"))
+        let found = self.cloud.find(self.machine.id).await.map_err(clouded("look for a machine"))?;
+        Ok(own(self.context.installation(), found))
     }
 
     async fn write(

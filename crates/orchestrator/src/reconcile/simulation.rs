@@ -5,7 +5,9 @@
 //! A seed that fails is printed; `SEED=… cargo test -p stagely-orchestrator --lib simulation` lives it again.
 
 mod cases;
+mod copies;
 pub mod life;
+mod outage;
 mod process;
 mod queue;
 pub mod rows;

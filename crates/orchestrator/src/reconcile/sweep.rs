@@ -25,7 +25,7 @@ use uuid::Uuid;
 
 use crate::context::{clouded, stored};
 use crate::reconcile::ledger::Ledger;
-use decide::{Claim, Thing, Verdict, decide};
+use decide::{Before, Claim, Thing, Verdict, decide};
 
 pub const EVERY: Duration = Duration::from_secs(60);
 /// How often what machines left behind is looked for: it takes a request for each class of it.
@@ -36,6 +36,12 @@ const PAUSE: Duration = Duration::from_secs(3600);
 
 /// When the sweep before lies further back, there may have been others, of a newer database than this one.
 const GAP: TimeDelta = TimeDelta::minutes(3);
+/// How far the clock of whoever made an id may be from that of whoever swept.
+const SKEW: TimeDelta = TimeDelta::minutes(5);
+
+/// What the list of machines is called, and that of what they left behind.
+const MACHINES: &str = "machine";
+const RESIDUES: &str = "left behind";
 
 pub struct Sweeps {
     pub context: Arc<dyn Ledger>,
@@ -45,12 +51,21 @@ pub struct Sweeps {
 /// What sweeps remember of each other. Without it nothing without a row is removed for ten minutes, since nothing is marked.
 #[derive(Default)]
 pub struct Memory {
-    /// When something was first seen that nothing wants, by account and the provider's id.
-    marks: HashMap<(CloudAccountId, String), DateTime<Utc>>,
+    /// When something was first seen that nothing wants.
+    marks: HashMap<Mark, DateTime<Utc>>,
     /// When an account was last asked for what machines left behind.
     residue: HashMap<CloudAccountId, Instant>,
     /// When there were more orphans than may go at once.
     paused: HashMap<CloudAccountId, Instant>,
+}
+
+/// A thing in one of an account's lists.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Mark {
+    account: CloudAccountId,
+    list: &'static str,
+    /// The provider's.
+    id: String,
 }
 
 /// What a sweep found.
@@ -64,6 +79,8 @@ pub struct Findings {
     /// Whether what is left waits, since there was too much for once.
     pub paused: bool,
     pub complete: bool,
+    /// For the limit on removals, which is one for both lists.
+    judged: Before,
 }
 
 #[async_trait]
@@ -108,9 +125,9 @@ impl Sweeps {
             things.push((vm.id.0.clone(), claim, vm.hold, vm.created_at));
         }
         let mut refused = None;
-        for id in self.judge(account, "machine", &things, listing.complete, &mut findings).await {
-            let outcome = cloud.delete(&ProviderId(id.clone())).await;
-            refused = refused.or(self.note(account, &id, outcome, &mut findings).await);
+        for mark in self.judge(account, MACHINES, &things, listing.complete, &mut findings).await {
+            let outcome = cloud.delete(&ProviderId(mark.id.clone())).await;
+            refused = refused.or(self.note(&mark, outcome, &mut findings).await);
         }
         let residue = self.sweep_residue(account, cloud, &known, blind, &mut findings).await;
         let looked = residue.as_ref().is_ok_and(|looked| *looked);
@@ -151,6 +168,7 @@ impl Sweeps {
             return Ok(false);
         }
         let residues = cloud.list_residue(self.context.installation()).await.map_err(clouded(doing))?;
+        let residues = residues.with_whole_images_held();
         let (mut things, mut by_id) = (Vec::new(), HashMap::<String, &Residue>::new());
         for residue in &residues.items {
             let claim = match (residue.image, residue.machine) {
@@ -162,13 +180,13 @@ impl Sweeps {
             by_id.insert(residue.id.clone(), residue);
         }
         let mut refused = None;
-        for id in self.judge(account, "left behind", &things, residues.complete, findings).await {
-            let Some(residue) = by_id.get(&id) else { continue };
+        for mark in self.judge(account, RESIDUES, &things, residues.complete, findings).await {
+            let Some(residue) = by_id.get(&mark.id) else { continue };
             let outcome = cloud.delete_residue(residue).await;
-            refused = refused.or(self.note(account, &id, outcome, findings).await);
+            refused = refused.or(self.note(&mark, outcome, findings).await);
         }
         // What is marked is looked at again soon, what is clean after a while.
-        if self.memory.lock().await.marks.keys().all(|(of, _)| *of != account) {
+        if self.memory.lock().await.marks.keys().all(|mark| mark.account != account) {
             self.memory.lock().await.residue.insert(account, Instant::now());
         }
         match refused {
@@ -215,25 +233,31 @@ impl Sweeps {
         })
     }
 
-    /// The ids of what is to be removed now; the rest of what nothing wants is marked.
+    /// What is to be removed now; the rest of what nothing wants is marked, and what a whole list lacks is not any more.
     async fn judge(
         &self,
         account: CloudAccountId,
-        what: &'static str,
+        list: &'static str,
         found: &[(String, Claim, bool, Option<DateTime<Utc>>)],
         whole: bool,
         findings: &mut Findings,
-    ) -> Vec<String> {
+    ) -> Vec<Mark> {
         let (now, mut memory) = (self.context.now(), self.memory.lock().await);
+        let mark = |id: &String| Mark { account, list, id: id.clone() };
+        if whole {
+            let shown: HashSet<&String> = found.iter().map(|(id, ..)| id).collect();
+            memory.marks.retain(|of, _| of.account != account || of.list != list || shown.contains(&of.id));
+        }
         let thing = |(id, claim, hold, created_at): &(String, Claim, bool, Option<DateTime<Utc>>)| Thing {
             claim: *claim,
             hold: *hold,
             created_at: *created_at,
-            marked_at: memory.marks.get(&(account, id.clone())).copied(),
+            marked_at: memory.marks.get(&mark(id)).copied(),
         };
         let things: Vec<Thing> = found.iter().map(thing).collect();
         let pauses = memory.paused.get(&account).is_some_and(|since| since.elapsed() < PAUSE);
-        let (verdicts, beyond) = decide(&things, whole, pauses, now);
+        let (verdicts, beyond) = decide(&things, findings.judged, whole, pauses, now);
+        findings.judged.shown += things.len();
         if beyond > 0 {
             memory.paused.insert(account, Instant::now());
             tracing::error!(
@@ -247,17 +271,18 @@ impl Sweeps {
         for ((id, claim, ..), verdict) in found.iter().zip(verdicts) {
             match verdict {
                 Verdict::Keep if *claim == Claim::Forgotten => findings.forgotten += 1,
-                Verdict::Keep => drop(memory.marks.remove(&(account, id.clone()))),
+                Verdict::Keep => drop(memory.marks.remove(&mark(id))),
                 Verdict::Mark => {
                     findings.orphans += 1;
-                    memory.marks.entry((account, id.clone())).or_insert_with(|| {
-                        tracing::warn!(account.id = %account, ?claim, "{id} ({what}) is at the cloud and nothing wants it");
+                    memory.marks.entry(mark(id)).or_insert_with(|| {
+                        tracing::warn!(account.id = %account, ?claim, "{id} ({list}) is at the cloud and nothing wants it");
                         now
                     });
                 }
                 Verdict::Remove => {
-                    tracing::warn!(account.id = %account, ?claim, "removing {id} ({what})");
-                    remove.push(id.clone());
+                    tracing::warn!(account.id = %account, ?claim, "removing {id} ({list})");
+                    findings.judged.removals += 1;
+                    remove.push(mark(id));
                 }
             }
         }
@@ -267,18 +292,22 @@ impl Sweeps {
     /// What became of a removal. One that is refused keeps no other from its end, so its error is only kept.
     async fn note(
         &self,
-        account: CloudAccountId,
-        id: &str,
+        mark: &Mark,
         outcome: Result<DeleteProgress, CloudError>,
         findings: &mut Findings,
     ) -> Option<CloudError> {
+        let Mark { account, id, .. } = mark;
         match outcome {
             Ok(DeleteProgress::Gone) => {
                 findings.removed += 1;
-                self.memory.lock().await.marks.remove(&(account, id.to_owned()));
+                self.memory.lock().await.marks.remove(mark);
                 None
             }
             Ok(DeleteProgress::InProgress) => None,
+            Ok(DeleteProgress::Held) => {
+                tracing::info!(account.id = %account, "{id} is held at the provider since it was listed: it stays");
+                None
+            }
             Err(error) => {
                 tracing::warn!(account.id = %account, %error, "{id} was not removed");
                 Some(error)
@@ -287,11 +316,11 @@ impl Sweeps {
     }
 }
 
-/// Whether an id was made in this time (RFC 9562, section 5.7: it begins with the milliseconds since 1970).
+/// Whether an id may have been made in this time (RFC 9562, section 5.7: it begins with the milliseconds since 1970).
 fn is_of(blind: Blind, id: Uuid) -> bool {
     let Some((seconds, _)) = id.get_timestamp().map(|made| made.to_unix()) else { return true };
     let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
-    (blind.from.timestamp()..=blind.until.timestamp()).contains(&seconds)
+    ((blind.from - SKEW).timestamp()..=(blind.until + SKEW).timestamp()).contains(&seconds)
 }
 
 /// Whether it is another image beside the one that its row means and that is there: an answer was lost and a look came too
@@ -314,3 +343,6 @@ fn is_twin(row: &Machine, vm: &Vm, listed: &[Vm]) -> bool {
         && matches!(vm.state, VmState::Running | VmState::Stopped | VmState::Hibernated)
         && listed.iter().find(meant).is_some_and(|meant| meant.id != vm.id && meant.state == VmState::Running)
 }
+
+#[cfg(test)]
+mod tests;

@@ -67,7 +67,11 @@ async fn what_a_machine_left_behind_goes_and_what_is_held_shared_or_in_use_stays
 #[tokio::test]
 async fn a_database_that_was_restored_does_not_take_newer_machines_for_orphans() {
     let stack = Stack::start().await;
-    stack.wait("a sweep", async || stack.world.db.text("SELECT count(*) FROM sweeps").await == "1").await;
+    stack
+        .wait("a sweep", async || {
+            stack.world.db.text("SELECT count(*) FROM sweeps WHERE blind_from IS NULL").await == "1"
+        })
+        .await;
     let installation = stack.world.db.store().ensure_installation().await.unwrap();
     let made = [1, 3].map(|hours| {
         let at = SystemClock.now() - TimeDelta::hours(hours);

@@ -102,6 +102,9 @@ impl Cloud for SimCloud {
             if inside.records[index].is_protected {
                 return Err(CloudError::new(ErrorKind::Permission, "delete a machine", "it is protected"));
             }
+            if inside.records[index].held_since.is_some() {
+                return Ok(DeleteProgress::Held);
+            }
             let takes = inside.chance.span(longest);
             let record = &mut inside.records[index];
             record.deleted_at = record.deleted_at.or(Some(now + takes));

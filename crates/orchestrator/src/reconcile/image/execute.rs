@@ -168,6 +168,7 @@ async fn remove(context: &dyn Ledger, fence: &Fence, snapshot: &Snapshot) -> Res
     let (doing, id) = ("remove an image", snapshot.image.id);
     let account = context.account(snapshot.image.account).await?;
     let residues = account.cloud.list_residue(context.installation()).await.map_err(clouded(doing))?;
+    let residues = residues.with_whole_images_held();
     if !residues.complete {
         return Ok(Next::Wait(Duration::from_secs(30)));
     }

@@ -40,11 +40,24 @@ pub enum Verdict {
     Remove,
 }
 
-/// The verdict on each of `things`, in their order, and how many more would go if so many at once were not suspicious.
-/// `may_remove` says whether anything may go, which nothing does on a partial list. While `paused`, so that a person can
-/// look, what has no row stays.
-pub fn decide(things: &[Thing], may_remove: bool, paused: bool, now: DateTime<Utc>) -> (Vec<Verdict>, usize) {
-    let limit = (things.len() / 5).max(5);
+/// What the lists before have shown in the same sweep, and how much of it is removed.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Before {
+    pub shown: usize,
+    pub removals: usize,
+}
+
+/// The verdict on each of `things`, in their order, and how many more would go if so many at once were not suspicious: more
+/// than five and than a fifth of all that the sweep was shown so far. `may_remove` says whether anything may go, which
+/// nothing does on a partial list. While `paused`, so that a person can look, what has no row stays.
+pub fn decide(
+    things: &[Thing],
+    before: Before,
+    may_remove: bool,
+    paused: bool,
+    now: DateTime<Utc>,
+) -> (Vec<Verdict>, usize) {
+    let limit = ((before.shown + things.len()) / 5).max(5).saturating_sub(before.removals);
     let mut removals = 0;
     let mut one = |thing: &Thing| match verdict(thing, now) {
         Verdict::Remove if !may_remove || (paused && thing.claim == Claim::Unknown) => Verdict::Mark,
@@ -81,7 +94,7 @@ mod tests {
     use chrono::{DateTime, TimeDelta, Utc};
     use proptest::prelude::{Strategy, any, prop, proptest};
 
-    use super::{Claim, GRACE, Thing, Verdict, decide, is_kept};
+    use super::{Before, Claim, GRACE, Thing, Verdict, decide, is_kept};
 
     fn now() -> DateTime<Utc> {
         DateTime::from_timestamp(1_800_000_000, 0).unwrap()
@@ -106,7 +119,7 @@ mod tests {
             may_remove in any::<bool>(),
             paused in any::<bool>(),
         ) {
-            let (verdicts, beyond) = decide(&things, may_remove, paused, now());
+            let (verdicts, beyond) = decide(&things, Before::default(), may_remove, paused, now());
             assert_eq!(verdicts.len(), things.len());
             let mut removed = 0;
             for (thing, verdict) in things.iter().zip(&verdicts) {
@@ -124,10 +137,25 @@ mod tests {
         }
 
         #[test]
+        fn two_lists_of_one_sweep_lose_no_more_than_one_list_of_all_could(
+            first in prop::collection::vec(any_thing(), 0..60),
+            second in prop::collection::vec(any_thing(), 0..60),
+        ) {
+            let removed = |things: &[Thing], before: Before| {
+                let (verdicts, beyond) = decide(things, before, true, false, now());
+                (verdicts.iter().filter(|verdict| **verdict == Verdict::Remove).count(), beyond)
+            };
+            let (before, _) = removed(&first, Before::default());
+            let (after, beyond) = removed(&second, Before { shown: first.len(), removals: before });
+            let limit = ((first.len() + second.len()) / 5).max(5);
+            assert!(before + after <= limit && (beyond == 0 || before + after == limit));
+        }
+
+        #[test]
         fn what_nothing_wants_is_gone_in_the_end(mut things in prop::collection::vec(any_thing(), 0..60)) {
             let mut at = now();
             for _ in 0..40 {
-                let (verdicts, _) = decide(&things, true, false, at);
+                let (verdicts, _) = decide(&things, Before::default(), true, false, at);
                 let mut next = Vec::new();
                 for (thing, verdict) in things.into_iter().zip(verdicts) {
                     match verdict {
