@@ -13,6 +13,7 @@ mod independent;
 mod interrupted;
 mod leftovers;
 mod listing;
+mod lost;
 mod sleeping;
 
 use std::sync::Arc;
