@@ -94,6 +94,12 @@ pub trait Cloud: Send + Sync + 'static {
         Err(CloudError::new(ErrorKind::Unsupported, "make an image of a machine", "this provider makes none"))
     }
 
+    /// Makes the firewalls that the installation has here as the settings say, with `port` as the agents': those whose rules
+    /// somebody has changed, and those that were made by other settings. Makes none that is not there.
+    async fn protect(&self, _installation: InstallationId, _port: u16) -> Result<()> {
+        Ok(())
+    }
+
     /// Everything else of the installation that costs money or quota. Empty for a provider whose machines own nothing
     /// beside themselves.
     async fn list_residue(&self, _installation: InstallationId) -> Result<Residues> {

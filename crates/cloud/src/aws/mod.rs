@@ -230,6 +230,10 @@ impl Cloud for Aws {
         self.client.with_fresh_keys(|| self.image_of(&request)).await
     }
 
+    async fn protect(&self, installation: InstallationId, port: u16) -> Result<()> {
+        self.client.with_fresh_keys(|| self.correct_groups(installation, port)).await
+    }
+
     async fn list_residue(&self, installation: InstallationId) -> Result<Residues> {
         self.client.with_fresh_keys(|| self.list_leftovers(installation)).await
     }

@@ -286,6 +286,15 @@ impl Cloud for Regions {
         })
     }
 
+    /// In all regions, whatever becomes of one.
+    async fn protect(&self, installation: InstallationId, port: u16) -> Result<()> {
+        let mut outcome = Ok(());
+        for (_, answer) in self.ask_all(|region| region.aws.protect(installation, port)).await {
+            outcome = outcome.and(answer);
+        }
+        outcome
+    }
+
     async fn list_residue(&self, installation: InstallationId) -> Result<Residues> {
         let (mut residues, mut refused) = (Residues { items: Vec::new(), complete: true }, Vec::new());
         for (region, answer) in self.ask_all(|region| region.aws.list_residue(installation)).await {

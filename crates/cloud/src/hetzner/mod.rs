@@ -197,6 +197,10 @@ impl Cloud for Hetzner {
         self.image_of(request, machine_of(&request.machine)?).await
     }
 
+    async fn protect(&self, installation: InstallationId, port: u16) -> Result<()> {
+        self.firewalls.protect(&self.http, installation, port, &self.config.ingress_from).await
+    }
+
     async fn list_residue(&self, installation: InstallationId) -> Result<Residues> {
         leftovers::list(&self.http, installation).await
     }

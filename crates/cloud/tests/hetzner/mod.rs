@@ -7,6 +7,7 @@ mod allowance;
 mod baking;
 mod creating;
 mod double;
+mod firewall;
 mod independent;
 #[expect(clippy::duplicate_mod, reason = "the same tests with another rig")]
 #[path = "../interrupted.rs"]
