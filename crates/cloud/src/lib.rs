@@ -57,6 +57,11 @@ pub trait Cloud: Send + Sync + 'static {
         Ok((self.catalogue().await?, None))
     }
 
+    /// Whether the catalogue that was read last lacks prices which a later look may find.
+    async fn lacks_prices(&self) -> bool {
+        false
+    }
+
     /// Creates the machine, or finds that it was created before. Does not wait for it to boot.
     async fn create(&self, request: &CreateRequest) -> Result<Created>;
 

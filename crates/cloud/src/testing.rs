@@ -78,6 +78,7 @@ struct Inside {
     bakes_at_once: bool,
     booted: HashMap<MachineId, Option<String>>,
     images: u32,
+    lacks_prices: bool,
     /// How often firewalls were looked after, and whether that fails.
     protected: (u32, bool),
 }
@@ -107,6 +108,11 @@ impl FakeCloud {
     /// The place of which the catalogue cannot be read from now on, if any.
     pub fn cut_off(&self, place: Option<&str>) {
         self.inside().unreadable = place.map(str::to_owned);
+    }
+
+    /// Whether its prices cannot be read for now.
+    pub fn hide_prices(&self, hidden: bool) {
+        self.inside().lacks_prices = hidden;
     }
 
     /// How often firewalls were looked after.
@@ -236,6 +242,10 @@ impl Cloud for FakeCloud {
             let error = |place| CloudError::new(ErrorKind::Unavailable, DOING, format!("{place} does not answer"));
             Ok((offerings, unread.map(error)))
         })
+    }
+
+    async fn lacks_prices(&self) -> bool {
+        self.inside().lacks_prices
     }
 
     async fn protect(&self, _: InstallationId, _: u16) -> Result<()> {

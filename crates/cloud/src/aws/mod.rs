@@ -195,6 +195,10 @@ impl Cloud for Aws {
         self.client.with_fresh_keys(|| self.offerings()).await
     }
 
+    async fn lacks_prices(&self) -> bool {
+        self.prices.lack().await
+    }
+
     async fn create(&self, request: &CreateRequest) -> Result<Created> {
         let image = request.image.as_deref().map(|image| self.here(image).map(str::to_owned)).transpose()?;
         let request = CreateRequest { image, ..request.clone() };

@@ -211,6 +211,10 @@ impl Cloud for Regions {
         if offerings.is_empty() { refused.map_or(Ok((offerings, None)), Err) } else { Ok((offerings, refused)) }
     }
 
+    async fn lacks_prices(&self) -> bool {
+        join_all(self.regions.iter().map(|region| region.aws.lacks_prices())).await.contains(&true)
+    }
+
     async fn create(&self, request: &CreateRequest) -> Result<Created> {
         let place = request.offering.as_ref().map_or(&*self.first().name, |offering| &offering.location);
         let region = self.regions.iter().find(|region| is_in(place, &region.name)).ok_or_else(|| {
