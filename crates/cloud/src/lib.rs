@@ -28,7 +28,10 @@ pub use residue::{Residue, ResidueKind, Residues};
 pub use user_data::BAKE_DEADLINE;
 pub use vm::{Created, DeleteProgress, Listing, ProviderId, SleepProgress, Vm, VmState};
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
+use chrono::TimeDelta;
 use stagely_domain::id::{InstallationId, MachineId};
 use stagely_domain::machine::{Arch, Size};
 
@@ -81,6 +84,17 @@ pub trait Cloud: Send + Sync + 'static {
 
     /// Every machine of the installation.
     async fn list(&self, installation: InstallationId) -> Result<Listing>;
+
+    /// Every installation that has machines here, with how many, as far as their tags say.
+    async fn installations(&self) -> Result<BTreeMap<InstallationId, usize>> {
+        Ok(BTreeMap::new())
+    }
+
+    /// How far this host's clock is ahead of the provider's, where an answer has told. A provider that refuses requests of
+    /// another time than its own tells nothing.
+    fn clock_ahead(&self) -> Option<TimeDelta> {
+        None
+    }
 
     /// Removes a machine with all that it owns. One that is absent is gone.
     async fn delete(&self, id: &ProviderId) -> Result<DeleteProgress>;

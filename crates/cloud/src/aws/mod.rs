@@ -30,6 +30,7 @@ mod session;
 mod sleep;
 mod tags;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -211,6 +212,10 @@ impl Cloud for Aws {
 
     async fn list(&self, installation: InstallationId) -> Result<Listing> {
         self.client.with_fresh_keys(|| self.list_machines(installation)).await
+    }
+
+    async fn installations(&self) -> Result<BTreeMap<InstallationId, usize>> {
+        self.client.with_fresh_keys(|| self.count_installations()).await
     }
 
     async fn delete(&self, id: &ProviderId) -> Result<DeleteProgress> {

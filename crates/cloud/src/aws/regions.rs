@@ -5,6 +5,7 @@
 
 mod doubts;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -259,6 +260,16 @@ impl Cloud for Regions {
         }
         listing.complete &= all_read(self.regions.len(), refused)?;
         Ok(listing)
+    }
+
+    async fn installations(&self) -> Result<BTreeMap<InstallationId, usize>> {
+        let mut sums = BTreeMap::new();
+        for (_, answer) in self.ask_all(|region| region.aws.installations()).await {
+            for (installation, machines) in answer? {
+                *sums.entry(installation).or_default() += machines;
+            }
+        }
+        Ok(sums)
     }
 
     async fn delete(&self, id: &ProviderId) -> Result<DeleteProgress> {

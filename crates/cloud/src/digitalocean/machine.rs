@@ -10,6 +10,7 @@ use crate::digitalocean::http::Http;
 use crate::digitalocean::tags::{self, Bed, Origin, Tags, installation_tag, machine_tag};
 use crate::digitalocean::wire::{Droplet, Image};
 use crate::rest::parse;
+use crate::vm::count;
 use crate::{CloudError, ErrorKind, Listing, ProviderId, Result, Vm, VmState};
 
 /// Which machine is meant: `<machine>/<root>`, or `<machine>` for every line of it.
@@ -239,6 +240,16 @@ pub(super) async fn list(http: &Http, installation: InstallationId) -> Result<Li
     let (droplets, complete) = droplets_in(http, doing, installation).await?;
     let lines = lines(droplets, copies);
     Ok(Listing { vms: lines.iter().flat_map(|((_, root), line)| line.vms(*root)).collect(), complete })
+}
+
+/// How many machines each installation has in the team.
+pub(super) async fn installations(http: &Http) -> Result<BTreeMap<InstallationId, usize>> {
+    let doing = "list installations";
+    let copies = copies(http, doing).await?;
+    let droplets: Vec<Droplet> = http.list(doing, "droplets", &[]).await?;
+    let awake = |droplet: Droplet| tags::installation(&droplet.tags).map(|whose| (whose, droplet.name));
+    let asleep = copies.iter().map(|copy| (copy.origin.installation, copy.origin.machine.label()));
+    Ok(count(droplets.into_iter().filter_map(awake).chain(asleep)))
 }
 
 /// The droplets of an installation, and whether all of them could be read.

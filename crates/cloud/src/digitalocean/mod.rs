@@ -19,10 +19,12 @@ mod sleep;
 mod tags;
 mod wire;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use chrono::TimeDelta;
 use stagely_domain::clock::Clock;
 use stagely_domain::id::{InstallationId, MachineId};
 use stagely_domain::machine::{Arch, Role, Size};
@@ -185,6 +187,14 @@ impl Cloud for DigitalOcean {
 
     async fn list(&self, installation: InstallationId) -> Result<Listing> {
         machine::list(&self.http, installation).await
+    }
+
+    async fn installations(&self) -> Result<BTreeMap<InstallationId, usize>> {
+        machine::installations(&self.http).await
+    }
+
+    fn clock_ahead(&self) -> Option<TimeDelta> {
+        self.http.clock_ahead()
     }
 
     async fn delete(&self, id: &ProviderId) -> Result<DeleteProgress> {

@@ -1,12 +1,13 @@
 //! One machine as the provider shows it: a server, snapshots of it, or both while it falls asleep or wakes.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use stagely_domain::id::{InstallationId, MachineId};
 
 use crate::hetzner::http::{Http, Progress};
 use crate::hetzner::labels::{self, Tags};
 use crate::hetzner::wire::{Image, Labels, Server};
+use crate::vm::count;
 use crate::{CloudError, ErrorKind, Listing, ProviderId, Result, Vm, VmState};
 
 /// All that carries a machine's id.
@@ -128,6 +129,19 @@ pub(super) async fn list(http: &Http, installation: InstallationId) -> Result<Li
         }
     }
     Ok(Listing { vms: machines.values().filter_map(Machine::vm).collect(), complete })
+}
+
+/// How many machines each installation has in the project.
+pub(super) async fn installations(http: &Http) -> Result<BTreeMap<InstallationId, usize>> {
+    let doing = "list installations";
+    let query = [("type", "snapshot"), ("label_selector", labels::MACHINE)];
+    let images: Vec<Image> = http.list(doing, "images", &query).await?;
+    let servers: Vec<Server> = http.list(doing, "servers", &[("label_selector", labels::INSTALLATION)]).await?;
+    let awake = servers.into_iter().map(|server| (labels::installation(&server.labels), Some(server.name)));
+    let of_machine =
+        |image: Image| (labels::installation(&image.labels), labels::machine(&image.labels).map(MachineId::label));
+    let asleep = images.into_iter().map(of_machine);
+    Ok(count(awake.chain(asleep).filter_map(|(installation, name)| installation.zip(name))))
 }
 
 impl Machine {
