@@ -54,9 +54,15 @@ impl Account {
     }
 
     fn sweep(&self, token: &str, arguments: &[&str]) -> (i32, String, String) {
-        let (endpoint, installation) = (format!("{}/v1", self.double.url()), self.installation.to_string());
-        let begin = ["cloud", "sweep", "hetzner", "--installation", &installation];
+        let installation = self.installation.to_string();
+        let begin = ["--installation", &installation];
         let arguments: Vec<&str> = begin.into_iter().chain(arguments.iter().copied()).collect();
+        self.sweep_any(token, &arguments)
+    }
+
+    fn sweep_any(&self, token: &str, arguments: &[&str]) -> (i32, String, String) {
+        let endpoint = format!("{}/v1", self.double.url());
+        let arguments: Vec<&str> = ["cloud", "sweep", "hetzner"].into_iter().chain(arguments.iter().copied()).collect();
         stagely(&arguments, &[("HCLOUD_TOKEN", token), ("HCLOUD_ENDPOINT", &endpoint)])
     }
 }
@@ -84,6 +90,66 @@ async fn an_account_is_swept_with_nothing_but_its_credential() {
     let bill = account.double.world().projects[0].bill();
     assert_eq!(bill.servers, 1, "another installation's machine stays");
     assert!(account.cloud.list_residue(account.installation).await.unwrap().items.is_empty(), "nor does a firewall");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_than_a_few_go_only_when_their_number_is_said() {
+    let account = Account::start().await;
+    for _ in 0..6 {
+        account.machine(account.installation, -1).await;
+    }
+    account.machine(account.installation, 1).await;
+    let (code, out, err) = account.sweep(hetzner::TOKEN, &["--delete"]);
+    assert!(code == 2 && err.contains("6 things would go") && err.contains("say --max 6"), "{code} {err}");
+    assert!(out.contains("7 machines") && !out.contains("removed"), "{out}");
+    let (code, _, err) = account.sweep(hetzner::TOKEN, &["--delete", "--max", "5"]);
+    assert!(code == 2 && err.contains("--max allows 5"), "{code} {err}");
+    assert_eq!(account.left(account.installation).await.len(), 7);
+    let (code, out, err) = account.sweep(hetzner::TOKEN, &["--delete", "--max", "6"]);
+    assert_eq!((code, err.as_str()), (0, ""), "{out}");
+    assert_eq!(account.left(account.installation).await.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_says_no_installation_is_told_those_that_there_are() {
+    let account = Account::start().await;
+    let (code, out, _) = account.sweep_any(hetzner::TOKEN, &[]);
+    assert_eq!((code, out.as_str()), (0, "no installation has machines there\n"));
+    let other = InstallationId::generate();
+    for installation in [account.installation, account.installation, other] {
+        account.machine(installation, 1).await;
+    }
+    let (code, out, err) = account.sweep_any(hetzner::TOKEN, &[]);
+    assert_eq!((code, err.as_str()), (0, ""), "{out}");
+    for line in [format!("{}\t2 machines", account.installation), format!("{other}\t1 machines")] {
+        assert!(out.lines().any(|found| found == line), "{line} in {out}");
+    }
+    let (code, _, err) = account.sweep_any(hetzner::TOKEN, &["--delete"]);
+    assert!(code != 0 && err.contains("--installation"), "{code} {err}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_another_time_than_the_providers_nothing_is_removed() {
+    let answer = || async {
+        let kinds = ["servers", "images", "volumes", "primary_ips", "floating_ips", "ssh_keys", "firewalls"];
+        let empty: serde_json::Map<String, serde_json::Value> =
+            kinds.map(|kind| (kind.to_owned(), serde_json::json!([]))).into_iter().collect();
+        ([("date", "Tue, 01 Jan 2019 00:00:00 GMT")], axum::Json(empty))
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("http://{}/v1", listener.local_addr().unwrap());
+    let mut serving = JoinSet::new();
+    serving.spawn(async move { axum::serve(listener, Router::new().fallback(answer)).await.unwrap() });
+    let installation = InstallationId::generate().to_string();
+    let sweep = |more: &[&str]| {
+        let begin = ["cloud", "sweep", "hetzner", "--installation", &installation, "--delete"];
+        let arguments: Vec<&str> = begin.into_iter().chain(more.iter().copied()).collect();
+        stagely(&arguments, &[("HCLOUD_TOKEN", "token"), ("HCLOUD_ENDPOINT", &endpoint)])
+    };
+    let (code, _, err) = sweep(&[]);
+    assert!(code == 2 && err.contains("the clock of this host is") && err.contains("ahead of"), "{code} {err}");
+    let (code, out, err) = sweep(&["--all"]);
+    assert_eq!((code, err.as_str()), (0, ""), "{out}: no end counts");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -28,7 +28,10 @@ pub use residue::{Residue, ResidueKind, Residues};
 pub use user_data::BAKE_DEADLINE;
 pub use vm::{Created, DeleteProgress, Listing, ProviderId, SleepProgress, Vm, VmState};
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
+use chrono::TimeDelta;
 use stagely_domain::id::{InstallationId, MachineId};
 use stagely_domain::machine::{Arch, Size};
 
@@ -57,6 +60,11 @@ pub trait Cloud: Send + Sync + 'static {
         Ok((self.catalogue().await?, None))
     }
 
+    /// Whether the catalogue that was read last lacks prices which a later look may find.
+    async fn lacks_prices(&self) -> bool {
+        false
+    }
+
     /// Creates the machine, or finds that it was created before. Does not wait for it to boot.
     async fn create(&self, request: &CreateRequest) -> Result<Created>;
 
@@ -77,6 +85,17 @@ pub trait Cloud: Send + Sync + 'static {
     /// Every machine of the installation.
     async fn list(&self, installation: InstallationId) -> Result<Listing>;
 
+    /// Every installation that has machines here, with how many, as far as their tags say.
+    async fn installations(&self) -> Result<BTreeMap<InstallationId, usize>> {
+        Ok(BTreeMap::new())
+    }
+
+    /// How far this host's clock is ahead of the provider's, where an answer has told. A provider that refuses requests of
+    /// another time than its own tells nothing.
+    fn clock_ahead(&self) -> Option<TimeDelta> {
+        None
+    }
+
     /// Removes a machine with all that it owns. One that is absent is gone; one that a person holds, or of which a person
     /// holds a part, stays, whoever looked before.
     async fn delete(&self, id: &ProviderId) -> Result<DeleteProgress>;
@@ -93,6 +112,12 @@ pub trait Cloud: Send + Sync + 'static {
     /// and is removed as what it is: every [`Residue`] with its [`Residue::image`].
     async fn capture(&self, _request: &CaptureRequest) -> Result<CaptureProgress> {
         Err(CloudError::new(ErrorKind::Unsupported, "make an image of a machine", "this provider makes none"))
+    }
+
+    /// Makes the firewalls that the installation has here as the settings say, with `port` as the agents': those whose rules
+    /// somebody has changed, and those that were made by other settings. Makes none that is not there.
+    async fn protect(&self, _installation: InstallationId, _port: u16) -> Result<()> {
+        Ok(())
     }
 
     /// Everything else of the installation that costs money or quota. Empty for a provider whose machines own nothing

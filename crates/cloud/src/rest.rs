@@ -4,9 +4,10 @@
 mod budget;
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use chrono::{DateTime, TimeDelta, Utc};
 use reqwest::header::HeaderMap;
 use reqwest::{Client, Method, Response, StatusCode, Url};
 use serde::de::DeserializeOwned;
@@ -56,6 +57,8 @@ pub(crate) struct Rest {
     max_pause: Duration,
     refusal: Refusal,
     removes: bool,
+    /// How far our clock was ahead of the provider's when it last answered.
+    ahead: Arc<Mutex<Option<TimeDelta>>>,
 }
 
 /// A request beyond its path.
@@ -85,6 +88,7 @@ impl Rest {
             max_pause: config.max_pause,
             refusal: config.refusal,
             removes: false,
+            ahead: Arc::default(),
         })
     }
 
@@ -142,6 +146,11 @@ impl Rest {
         }
     }
 
+    /// How far our clock is ahead of the provider's, by the time of its last answer.
+    pub(crate) fn clock_ahead(&self) -> Option<TimeDelta> {
+        *self.ahead.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Whether there are requests for a whole operation.
     ///
     /// # Errors
@@ -180,6 +189,9 @@ impl Rest {
 
     async fn answer(&self, doing: &'static str, response: Response) -> Result<Value> {
         let (status, headers) = (response.status(), response.headers().clone());
+        if let Some(theirs) = date(&headers) {
+            *self.ahead.lock().unwrap_or_else(PoisonError::into_inner) = Some(self.clock.now() - theirs);
+        }
         // A refusal says that nothing remains also when it is for a burst; it closes the door for a while instead.
         if status != StatusCode::TOO_MANY_REQUESTS {
             self.budget.learn(number(&headers, "ratelimit-limit"), number(&headers, "ratelimit-remaining"));
@@ -293,6 +305,11 @@ async fn read(doing: &'static str, mut response: Response) -> Result<Vec<u8>> {
         }
     }
     Ok(bytes)
+}
+
+/// When it was sent, by the other side's clock.
+fn date(headers: &HeaderMap) -> Option<DateTime<Utc>> {
+    DateTime::parse_from_rfc2822(headers.get("date")?.to_str().ok()?).ok().map(|date| date.to_utc())
 }
 
 fn number(headers: &HeaderMap, name: &str) -> Option<f64> {

@@ -78,6 +78,9 @@ struct Inside {
     bakes_at_once: bool,
     booted: HashMap<MachineId, Option<String>>,
     images: u32,
+    lacks_prices: bool,
+    /// How often firewalls were looked after, and whether that fails.
+    protected: (u32, bool),
 }
 
 impl FakeCloud {
@@ -105,6 +108,21 @@ impl FakeCloud {
     /// The place of which the catalogue cannot be read from now on, if any.
     pub fn cut_off(&self, place: Option<&str>) {
         self.inside().unreadable = place.map(str::to_owned);
+    }
+
+    /// Whether its prices cannot be read for now.
+    pub fn hide_prices(&self, hidden: bool) {
+        self.inside().lacks_prices = hidden;
+    }
+
+    /// How often firewalls were looked after.
+    pub fn protected(&self) -> u32 {
+        self.inside().protected.0
+    }
+
+    /// Whether looking after firewalls fails from now on.
+    pub fn fail_to_protect(&self, fails: bool) {
+        self.inside().protected.1 = fails;
     }
 
     /// The names of the types that there is no room for from now on.
@@ -224,6 +242,17 @@ impl Cloud for FakeCloud {
             let error = |place| CloudError::new(ErrorKind::Unavailable, DOING, format!("{place} does not answer"));
             Ok((offerings, unread.map(error)))
         })
+    }
+
+    async fn lacks_prices(&self) -> bool {
+        self.inside().lacks_prices
+    }
+
+    async fn protect(&self, _: InstallationId, _: u16) -> Result<()> {
+        let mut inside = self.inside();
+        inside.protected.0 += 1;
+        let refused = || CloudError::new(ErrorKind::Unavailable, "correct the firewall", "told to fail");
+        if inside.protected.1 { Err(refused()) } else { Ok(()) }
     }
 
     async fn create(&self, request: &CreateRequest) -> Result<Created> {

@@ -1,5 +1,6 @@
 //! What a provider shows.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use chrono::{DateTime, Utc};
@@ -82,6 +83,15 @@ pub enum DeleteProgress {
     Held,
     /// It does not exist.
     Gone,
+}
+
+/// How many machines each installation has, of what was found of them: a machine may be seen twice.
+pub(crate) fn count<T: Ord>(found: impl IntoIterator<Item = (InstallationId, T)>) -> BTreeMap<InstallationId, usize> {
+    let mut machines = BTreeMap::<InstallationId, BTreeSet<T>>::new();
+    for (installation, machine) in found {
+        machines.entry(installation).or_default().insert(machine);
+    }
+    machines.into_iter().map(|(installation, machines)| (installation, machines.len())).collect()
 }
 
 /// A list and whether it is whole. Nothing may be concluded from what a partial list lacks.

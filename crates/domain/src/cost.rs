@@ -49,8 +49,8 @@ impl Billing {
         match provider {
             // Per second, a minute at least.
             Provider::Aws => Self { unit_secs: 1, least_secs: 60, least_micros: 0 },
-            // By the started hour, and a cent at least.
-            Provider::Digitalocean => Self { unit_secs: HOUR_SECS, least_secs: HOUR_SECS, least_micros: 10_000 },
+            // Since 2026 per second, a minute or a cent at least, whichever is more.
+            Provider::Digitalocean => Self { unit_secs: 1, least_secs: 60, least_micros: 10_000 },
             // By the started hour.
             Provider::Hetzner => Self { unit_secs: HOUR_SECS, least_secs: HOUR_SECS, least_micros: 0 },
             // Nobody bills it; what has no price costs nothing however it is counted.

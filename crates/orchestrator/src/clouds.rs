@@ -26,7 +26,7 @@ use listing::Listings;
 
 /// How long a provider's word on types, prices and room is believed.
 const CATALOGUE: Duration = Duration::from_secs(3600);
-/// The same, while a part of the account could not be read.
+/// The same, while a part of the account, or its prices, could not be read.
 const PART_OF_CATALOGUE: Duration = Duration::from_secs(60);
 const OPEN: &str = "open a cloud account";
 
@@ -59,6 +59,15 @@ struct Catalogue {
     offerings: Arc<Vec<Offering>>,
     /// Why a part of the account could not be read: nothing follows from what its offerings lack.
     unread: Option<CloudError>,
+    /// Whether another look may find prices that lack.
+    lacks_prices: bool,
+}
+
+impl Catalogue {
+    /// How long it is believed.
+    const fn lasts(&self) -> Duration {
+        if self.unread.is_none() && !self.lacks_prices { CATALOGUE } else { PART_OF_CATALOGUE }
+    }
 }
 
 /// The machines and golden images that an account has by its rows.
@@ -163,7 +172,7 @@ impl Account {
         if let Some(chosen) = &machine.offering {
             return Ok(Choice::Offering(chosen.clone()));
         }
-        let Catalogue { mut offerings, unread } = self.catalogue().await?;
+        let Catalogue { mut offerings, unread, .. } = self.catalogue().await?;
         let mut locations = &self.locations;
         if !machine.locations.is_empty() {
             // A wish chooses among what the account allows, and replaces its order.
@@ -256,12 +265,13 @@ impl Account {
     async fn catalogue(&self) -> Result<Catalogue, CloudError> {
         let mut known = self.catalogue.lock().await;
         if let Some((read_at, catalogue)) = &*known
-            && read_at.elapsed() < if catalogue.unread.is_none() { CATALOGUE } else { PART_OF_CATALOGUE }
+            && read_at.elapsed() < catalogue.lasts()
         {
             return Ok(catalogue.clone());
         }
         let (offerings, unread) = self.cloud.readable_catalogue().await?;
-        let catalogue = Catalogue { offerings: Arc::new(offerings), unread };
+        let lacks_prices = self.cloud.lacks_prices().await;
+        let catalogue = Catalogue { offerings: Arc::new(offerings), unread, lacks_prices };
         *known = Some((Instant::now(), catalogue.clone()));
         Ok(catalogue)
     }
@@ -294,4 +304,47 @@ async fn look_for(cloud: &dyn Cloud, known: &Known) -> Result<Seen, CloudError> 
     let residues = cloud.list_residue(known.installation).await?;
     let mut images = residues.items.iter().filter_map(|residue| residue.image);
     Ok(if images.any(|image| known.images.contains(&image)) { Seen::Known } else { Seen::Nothing })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use stagely_cloud::testing::FakeCloud;
+    use stagely_cloud::{Offering, Price};
+    use stagely_domain::clock::SystemClock;
+    use stagely_domain::machine::Arch;
+
+    use super::{Account, CATALOGUE, PART_OF_CATALOGUE};
+
+    #[tokio::test(start_paused = true)]
+    async fn prices_that_could_not_be_read_are_asked_for_again_soon_and_known_ones_are_believed() {
+        let offering = |micros: Option<u64>| Offering {
+            name: "small".to_owned(),
+            location: "here".to_owned(),
+            arch: Arch::Amd64,
+            vcpus: 1,
+            memory_mib: 2048,
+            price: micros.map(|micros_per_hour| Price { micros_per_hour, currency: "EUR".to_owned() }),
+            available: true,
+        };
+        let cloud = Arc::new(FakeCloud::new(Arc::new(SystemClock)));
+        let account = Account::new(cloud.clone(), Vec::new());
+        let told =
+            async || account.catalogue().await.unwrap().offerings[0].price.clone().map(|one| one.micros_per_hour);
+        cloud.sell(vec![offering(None)]);
+        cloud.hide_prices(true);
+        assert_eq!(told().await, None);
+        cloud.sell(vec![offering(Some(7))]);
+        cloud.hide_prices(false);
+        assert_eq!(told().await, None, "not with every machine");
+        tokio::time::advance(PART_OF_CATALOGUE).await;
+        assert_eq!(told().await, Some(7));
+        cloud.sell(vec![offering(Some(8))]);
+        tokio::time::advance(CATALOGUE - Duration::from_secs(1)).await;
+        assert_eq!(told().await, Some(7));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(told().await, Some(8));
+    }
 }

@@ -101,7 +101,7 @@ impl Plan {
     fn counted(&self) -> &'static str {
         match self.provider {
             Provider::Aws => "by the second, a minute at least",
-            Provider::Digitalocean => "by the hour that was begun, a cent at least",
+            Provider::Digitalocean => "by the second, a minute or a cent at least",
             Provider::Hetzner => "by the hour that was begun",
             Provider::Qemu => "by nobody",
         }

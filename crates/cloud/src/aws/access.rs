@@ -13,6 +13,7 @@ use crate::aws::actions::{self, Action};
 use crate::aws::image::Image;
 use crate::aws::machine::state;
 use crate::aws::order::Order;
+use crate::aws::refusal::denied;
 use crate::aws::tags::{self, Tags};
 use crate::aws::{Aws, regions};
 use crate::{CloudError, ErrorKind, Result};
@@ -22,10 +23,20 @@ const DOING: &str = "check the access";
 /// What lacks so far.
 #[derive(Default)]
 struct Findings {
-    missing: Vec<&'static str>,
+    missing: Vec<String>,
     /// Refused on something that does not exist. A policy that allows an action only on what carries our tag refuses
     /// that too, so nothing follows.
-    unproved: Vec<&'static str>,
+    unproved: Vec<String>,
+}
+
+impl Findings {
+    /// Notes what lacks, in the provider's own words where it has some: it may be `ec2:CreateTags`.
+    fn note(&mut self, action: &Action, refused: &CloudError) {
+        let name = denied(&refused.message).unwrap_or(action.permission);
+        if !self.missing.iter().any(|known| known == name) {
+            self.missing.push(name.to_owned());
+        }
+    }
 }
 
 impl Aws {
@@ -193,8 +204,8 @@ impl Aws {
         match read {
             Ok(value) => Ok(Some(value)),
             Err(error) if error.kind == ErrorKind::Permission => {
-                if !findings.missing.iter().any(|name| error.message.starts_with(name)) {
-                    findings.missing.push(action.permission);
+                if !findings.missing.iter().any(|name| error.message.starts_with(&**name)) {
+                    findings.note(action, &error);
                 }
                 Ok(None)
             }
@@ -216,7 +227,7 @@ impl Aws {
         match refused.error.kind {
             _ if refused.is("DryRunOperation") => Ok(()),
             ErrorKind::Permission => {
-                findings.missing.push(action.permission);
+                findings.note(action, &refused.error);
                 Ok(())
             }
             ErrorKind::Auth

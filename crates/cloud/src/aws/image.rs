@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use aws_sdk_ec2::types::Filter;
+use aws_sdk_ec2::types::{Filter, ImageState};
 use stagely_domain::machine::Arch;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
@@ -65,6 +65,9 @@ impl Aws {
         let found = self.client.send(DOING, &DESCRIBE_IMAGES, request.send()).await?;
         let newest = found.images().iter().max_by_key(|image| image.creation_date().unwrap_or_default());
         let image = newest.ok_or_else(|| invalid(format!("{wanted}: there is no such image in this region")))?;
+        if let Some(state) = image.state().filter(|state| **state != ImageState::Available) {
+            return Err(invalid(format!("{wanted}: the image is not available ({})", state.as_str())));
+        }
         if image.architecture().is_some_and(|found| found.as_str() != machine(arch)) {
             return Err(invalid(format!("{wanted}: the image is not for {arch}")));
         }

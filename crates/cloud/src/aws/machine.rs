@@ -1,5 +1,7 @@
 //! Machines as the provider shows them.
 
+use std::collections::BTreeMap;
+
 use aws_sdk_ec2::types::{Filter, Instance};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -9,6 +11,7 @@ use stagely_domain::id::{InstallationId, MachineId};
 use crate::aws::actions::{DESCRIBE_INSTANCES, GET_CONSOLE_OUTPUT, TERMINATE_INSTANCES};
 use crate::aws::tags::{self, Tags};
 use crate::aws::{Aws, refusal::Refused};
+use crate::vm::count;
 use crate::{CloudError, DeleteProgress, ErrorKind, Listing, ProviderId, Result, Vm, VmState};
 
 const DELETE: &str = "delete a machine";
@@ -93,6 +96,16 @@ impl Aws {
             }
         }
         Ok(listing)
+    }
+
+    /// How many machines each installation has in the region.
+    pub(super) async fn count_installations(&self) -> Result<BTreeMap<InstallationId, usize>> {
+        let ours = Filter::builder().name("tag-key").values(tags::INSTALLATION).build();
+        let found = self.instances("list installations", vec![ours]).await?;
+        let living = found.iter().filter(|instance| state(instance) != "terminated");
+        let named =
+            |instance: &Instance| Some((tags::installation(instance.tags())?, instance.instance_id()?.to_owned()));
+        Ok(count(living.filter_map(named)))
     }
 
     /// What was placed a short while ago, fits, and is not among those that were found.

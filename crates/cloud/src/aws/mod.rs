@@ -30,6 +30,7 @@ mod session;
 mod sleep;
 mod tags;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -195,6 +196,10 @@ impl Cloud for Aws {
         self.client.with_fresh_keys(|| self.offerings()).await
     }
 
+    async fn lacks_prices(&self) -> bool {
+        self.prices.lack().await
+    }
+
     async fn create(&self, request: &CreateRequest) -> Result<Created> {
         let image = request.image.as_deref().map(|image| self.here(image).map(str::to_owned)).transpose()?;
         let request = CreateRequest { image, ..request.clone() };
@@ -207,6 +212,10 @@ impl Cloud for Aws {
 
     async fn list(&self, installation: InstallationId) -> Result<Listing> {
         self.client.with_fresh_keys(|| self.list_machines(installation)).await
+    }
+
+    async fn installations(&self) -> Result<BTreeMap<InstallationId, usize>> {
+        self.client.with_fresh_keys(|| self.count_installations()).await
     }
 
     async fn delete(&self, id: &ProviderId) -> Result<DeleteProgress> {
@@ -228,6 +237,10 @@ impl Cloud for Aws {
         let machine = ProviderId(self.here(&request.machine.0)?.to_owned());
         let request = CaptureRequest { machine, ..request.clone() };
         self.client.with_fresh_keys(|| self.image_of(&request)).await
+    }
+
+    async fn protect(&self, installation: InstallationId, port: u16) -> Result<()> {
+        self.client.with_fresh_keys(|| self.correct_groups(installation, port)).await
     }
 
     async fn list_residue(&self, installation: InstallationId) -> Result<Residues> {

@@ -21,6 +21,8 @@ const LOOK: &str = "look for the firewall";
 const MAKE: &str = "make the firewall";
 const CORRECT: &str = "correct the firewall";
 
+const ROLES: [Role; 3] = [Role::Preview, Role::Builder, Role::Bake];
+
 /// A place for machines.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Subnet {
@@ -173,10 +175,29 @@ impl Aws {
     }
 
     async fn correct_rules(&self, id: &str, port: u16) -> Result<()> {
-        let ec2 = &self.client.ec2;
-        let look = ec2.describe_security_groups().group_ids(id).send();
+        let look = self.client.ec2.describe_security_groups().group_ids(id).send();
         let answer = self.client.send(LOOK, &DESCRIBE_SECURITY_GROUPS, look).await?;
-        let group = answer.security_groups().first().ok_or_else(|| protocol(LOOK))?;
+        self.correct(id, answer.security_groups().first().ok_or_else(|| protocol(LOOK))?, port).await
+    }
+
+    /// Corrects every group that the installation has here, whatever is known of it.
+    pub(super) async fn correct_groups(&self, whose: InstallationId, port: u16) -> Result<()> {
+        let request = self.client.ec2.describe_security_groups().filters(tags::filter(tags::INSTALLATION, whose));
+        let stream = request.into_paginator().stop_on_duplicate_token(false).send();
+        let pages = self.client.pages(LOOK, &DESCRIBE_SECURITY_GROUPS, stream).await?;
+        let mut outcome = Ok(());
+        for group in pages.iter().flat_map(|page| page.security_groups()) {
+            // What else a person has given our tag is not for machines.
+            if ROLES.iter().any(|role| group.group_name() == Some(&*name(whose, *role))) {
+                outcome = outcome.and(self.correct(&group_id(group)?, group, port).await);
+            }
+        }
+        outcome
+    }
+
+    /// Lets in whom we want, and then nobody else, where `group` is how it is now.
+    async fn correct(&self, id: &str, group: &SecurityGroup, port: u16) -> Result<()> {
+        let ec2 = &self.client.ec2;
         let (missing, surplus) = difference(group.ip_permissions(), port, &self.config.ingress_from);
         if let Some(rules) = missing {
             let request = ec2.authorize_security_group_ingress().group_id(id).ip_permissions(rules).send();

@@ -16,7 +16,7 @@ use crate::aws::actions::GET_PRODUCTS;
 use crate::aws::json::{Json, garbled};
 use crate::aws::{Aws, Config};
 use crate::catalogue::micros;
-use crate::{Price, Result};
+use crate::{ErrorKind, Price, Result};
 
 const DOING: &str = "read the prices";
 const TARGET: &str = "AWSPriceListService.GetProducts";
@@ -64,6 +64,15 @@ struct Known {
     prices: HashMap<String, Price>,
     /// Whether it was said that they cannot be read.
     told: bool,
+    /// Whether the last look failed, and another may not.
+    lack: bool,
+}
+
+impl Prices {
+    /// Whether the last look failed, and another may not.
+    pub(super) async fn lack(&self) -> bool {
+        self.0.lock().await.lack
+    }
 }
 
 impl Aws {
@@ -74,14 +83,16 @@ impl Aws {
         if !is_fresh {
             match self.look_for_prices(types).await {
                 Ok(prices) => {
-                    *known = Known { read_at: Some(Instant::now()), asked: types.clone(), prices, told: false };
+                    let (read_at, asked) = (Some(Instant::now()), types.clone());
+                    *known = Known { read_at, asked, prices, ..Known::default() };
                 }
-                Err(error) if !known.told => {
-                    let region = &self.config.region;
-                    tracing::warn!(%error, "prices in {region} are not known: nothing is said of cost there");
-                    known.told = true;
+                Err(error) => {
+                    if !known.told {
+                        let region = &self.config.region;
+                        tracing::warn!(%error, "prices in {region} are not known: nothing is said of cost there");
+                    }
+                    (known.told, known.lack) = (true, error.kind != ErrorKind::Permission);
                 }
-                Err(_) => {}
             }
         }
         known.prices.clone()

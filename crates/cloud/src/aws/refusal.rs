@@ -5,7 +5,7 @@ use std::error::Error;
 use aws_sdk_ec2::config::http::HttpResponse;
 use aws_sdk_ec2::error::{ProvideErrorMetadata, SdkError};
 
-use crate::aws::actions::{Action, Effect};
+use crate::aws::actions::{Action, DEREGISTER_IMAGE, Effect};
 use crate::{CloudError, ErrorKind};
 
 /// Longer messages are cut: a refusal for want of a permission comes with a page of ciphertext.
@@ -71,7 +71,12 @@ pub(super) fn told(
     code: Option<&str>,
     message: Option<&str>,
 ) -> CloudError {
-    let kind = code.map_or_else(|| by_status(status, false), |code| kind(status, code));
+    let kind = match code {
+        None => by_status(status, false),
+        // One that is taken away is only not taken away yet; to any other it is not there, or not any more.
+        Some("InvalidAMIID.Unavailable") if *action != DEREGISTER_IMAGE => ErrorKind::NotFound,
+        Some(code) => kind(status, code),
+    };
     let text = match (code, message.map(without_ciphertext)) {
         (None, _) => format!("the provider answered with status {status}"),
         (Some(code), None | Some("")) => code.to_owned(),
@@ -79,15 +84,18 @@ pub(super) fn told(
     };
     let hint = match kind {
         ErrorKind::Permission if code == Some("OptInRequired") => {
-            "; the account has not enabled this region, or not signed up for this service"
+            "; the account has not enabled this region, or not signed up for this service".to_owned()
         }
         ErrorKind::Permission if code.is_some_and(|code| code != "OperationNotPermitted") => {
-            "; the credentials lack this permission"
+            match message.and_then(denied).filter(|denied| *denied != action.permission) {
+                Some(denied) => format!("; the credentials lack {denied}"),
+                None => "; the credentials lack this permission".to_owned(),
+            }
         }
         ErrorKind::Auth if is_about_time(code, message) => {
-            "; the clock of this host is wrong, or the keys have expired"
+            "; the clock of this host is wrong, or the keys have expired".to_owned()
         }
-        _ => "",
+        _ => String::new(),
     };
     let error = CloudError::new(kind, doing, format!("{}: {text}{hint}", action.permission));
     let doubt = matches!(kind, ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::Protocol);
@@ -166,6 +174,14 @@ fn is_about_time(code: Option<&str>, message: Option<&str>) -> bool {
     let message = message.unwrap_or_default();
     code == Some("RequestExpired")
         || signature && ["expired", "not yet current", "time"].iter().any(|word| message.contains(word))
+}
+
+/// The permission that lacks in the provider's own words, which is not always that of the action: what tags in a create
+/// needs `ec2:CreateTags` too.
+pub(super) fn denied(message: &str) -> Option<&str> {
+    let (_, rest) = message.split_once("is not authorized to perform: ")?;
+    let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != ':').unwrap_or(rest.len());
+    Some(rest[..end].trim_end_matches(':')).filter(|name| name.contains(':'))
 }
 
 fn without_ciphertext(message: &str) -> &str {

@@ -5,6 +5,7 @@
 
 mod doubts;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -211,6 +212,10 @@ impl Cloud for Regions {
         if offerings.is_empty() { refused.map_or(Ok((offerings, None)), Err) } else { Ok((offerings, refused)) }
     }
 
+    async fn lacks_prices(&self) -> bool {
+        join_all(self.regions.iter().map(|region| region.aws.lacks_prices())).await.contains(&true)
+    }
+
     async fn create(&self, request: &CreateRequest) -> Result<Created> {
         let place = request.offering.as_ref().map_or(&*self.first().name, |offering| &offering.location);
         let region = self.regions.iter().find(|region| is_in(place, &region.name)).ok_or_else(|| {
@@ -257,6 +262,16 @@ impl Cloud for Regions {
         Ok(listing)
     }
 
+    async fn installations(&self) -> Result<BTreeMap<InstallationId, usize>> {
+        let mut sums = BTreeMap::new();
+        for (_, answer) in self.ask_all(|region| region.aws.installations()).await {
+            for (installation, machines) in answer? {
+                *sums.entry(installation).or_default() += machines;
+            }
+        }
+        Ok(sums)
+    }
+
     async fn delete(&self, id: &ProviderId) -> Result<DeleteProgress> {
         let (region, id) = self.route(&id.0)?;
         region.aws.delete(&ProviderId(id.to_owned())).await.map_err(|error| region.named(error))
@@ -284,6 +299,15 @@ impl Cloud for Regions {
                 locations: vec![region.name.clone()],
             }),
         })
+    }
+
+    /// In all regions, whatever becomes of one.
+    async fn protect(&self, installation: InstallationId, port: u16) -> Result<()> {
+        let mut outcome = Ok(());
+        for (_, answer) in self.ask_all(|region| region.aws.protect(installation, port)).await {
+            outcome = outcome.and(answer);
+        }
+        outcome
     }
 
     async fn list_residue(&self, installation: InstallationId) -> Result<Residues> {

@@ -41,6 +41,17 @@ impl Firewalls {
         Ok(())
     }
 
+    /// Corrects the installation's firewall, if it has one, whatever is known of it.
+    pub(super) async fn protect(&self, http: &Http, whose: InstallationId, port: u16, from: &[String]) -> Result<()> {
+        let mut known = self.known.lock().await;
+        known.retain(|(other, _), _| *other != whose);
+        if let Some(found) = find(http, whose).await? {
+            correct(http, &found, whose, port, from).await?;
+            known.insert((whose, port), Instant::now());
+        }
+        Ok(())
+    }
+
     /// Looks anew next time: somebody has removed one.
     pub(super) async fn forget(&self) {
         self.known.lock().await.clear();

@@ -10,6 +10,7 @@ use crate::digitalocean::http::Http;
 use crate::digitalocean::tags::{self, Bed, Origin, Tags, installation_tag, machine_tag};
 use crate::digitalocean::wire::{Droplet, Image};
 use crate::rest::parse;
+use crate::vm::count;
 use crate::{CloudError, DeleteProgress, ErrorKind, Listing, ProviderId, Result, Vm, VmState};
 
 /// Which machine is meant: `<machine>/<root>`, or `<machine>` for every line of it.
@@ -175,17 +176,26 @@ async fn droplets_of(http: &Http, doing: &'static str, machine: MachineId) -> Re
     let tag = machine_tag(machine);
     let found: Vec<Droplet> = http.list(doing, "droplets", &[("tag_name", &*tag)]).await?;
     let carries = |droplet: &Droplet| tags::machine(&droplet.tags) == Some(machine);
-    let read = |droplet: Droplet| tags_of(doing, &droplet).map(|tags| (droplet, tags));
+    let read = |droplet: Droplet| tags_of(doing, &droplet, machine).map(|tags| (droplet, tags));
     found.into_iter().filter(carries).map(read).collect()
 }
 
-fn tags_of(doing: &'static str, droplet: &Droplet) -> Result<Tags> {
-    let damaged = || CloudError::new(ErrorKind::Permission, doing, damage(droplet));
-    Tags::read(&droplet.tags).ok_or_else(damaged)
+/// The droplets of a machine's name, for who has found nothing by its tag: without that they are there all the same, and
+/// cost. Nobody else has a machine's id in a name.
+async fn droplets_named(http: &Http, doing: &'static str, machine: MachineId) -> Result<Vec<(Droplet, Tags)>> {
+    let name = machine.label();
+    let found: Vec<Droplet> = http.list(doing, "droplets", &[("name", &*name)]).await?;
+    let read = |droplet: Droplet| tags_of(doing, &droplet, machine).map(|tags| (droplet, tags));
+    found.into_iter().filter(|droplet| droplet.name == name).map(read).collect()
 }
 
-fn damage(droplet: &Droplet) -> String {
-    tags::damage(&format!("droplet {} ({})", droplet.id, droplet.name), &droplet.tags)
+fn tags_of(doing: &'static str, droplet: &Droplet, machine: MachineId) -> Result<Tags> {
+    let damaged = || CloudError::new(ErrorKind::Permission, doing, damage(droplet, Some(machine)));
+    Tags::read(&droplet.tags).filter(|tags| tags.machine == machine).ok_or_else(damaged)
+}
+
+fn damage(droplet: &Droplet, machine: Option<MachineId>) -> String {
+    tags::damage(&format!("droplet {} ({})", droplet.id, droplet.name), &droplet.tags, machine)
 }
 
 /// Looks for everything of what is meant. Snapshots first: what wakes in between is then seen twice and not missed.
@@ -207,9 +217,17 @@ pub(super) async fn find(http: &Http, machine: MachineId) -> Result<Vec<Vm>> {
     let droplets = droplets_of(http, doing, machine).await?;
     // Only what is off may be asleep: for the rest the droplets say all.
     let all_awake = !droplets.is_empty() && droplets.iter().all(|(droplet, _)| droplet.status != "off");
-    let lines = match all_awake {
-        true => lines(droplets, Vec::new()),
-        false => look(http, doing, Meant { machine, root: None }).await?,
+    let lines = if all_awake {
+        lines(droplets, Vec::new())
+    } else {
+        let mut copies = copies(http, doing).await?;
+        copies.retain(|copy| copy.origin.machine == machine);
+        let is_nothing = droplets.is_empty() && copies.is_empty();
+        let droplets = match is_nothing {
+            true => droplets_named(http, doing, machine).await?,
+            false => droplets_of(http, doing, machine).await?,
+        };
+        lines(droplets, copies)
     };
     Ok(lines.iter().flat_map(|((_, root), line)| line.vms(*root)).collect())
 }
@@ -222,6 +240,16 @@ pub(super) async fn list(http: &Http, installation: InstallationId) -> Result<Li
     let (droplets, complete) = droplets_in(http, doing, installation).await?;
     let lines = lines(droplets, copies);
     Ok(Listing { vms: lines.iter().flat_map(|((_, root), line)| line.vms(*root)).collect(), complete })
+}
+
+/// How many machines each installation has in the team.
+pub(super) async fn installations(http: &Http) -> Result<BTreeMap<InstallationId, usize>> {
+    let doing = "list installations";
+    let copies = copies(http, doing).await?;
+    let droplets: Vec<Droplet> = http.list(doing, "droplets", &[]).await?;
+    let awake = |droplet: Droplet| tags::installation(&droplet.tags).map(|whose| (whose, droplet.name));
+    let asleep = copies.iter().map(|copy| (copy.origin.installation, copy.origin.machine.label()));
+    Ok(count(droplets.into_iter().filter_map(awake).chain(asleep)))
 }
 
 /// The droplets of an installation, and whether all of them could be read.
@@ -238,7 +266,7 @@ pub(super) async fn droplets_in(
             Some(tags) if tags.installation == installation => droplets.push((droplet, tags)),
             Some(_) => {}
             None => {
-                tracing::error!("{}; it is not listed", damage(&droplet));
+                tracing::error!("{}; it is not listed", damage(&droplet, None));
                 complete = false;
             }
         }
@@ -271,20 +299,33 @@ pub(super) async fn drop_copy(http: &Http, doing: &'static str, id: u64) -> Resu
     http.delete(doing, &format!("snapshots/{id}")).await.map(drop)
 }
 
-/// Lists may not show a young droplet yet whose number is known: it is asked for by that.
+/// Lists may not show a young droplet yet whose number is known: it is asked for by that. And one that has lost the tag by
+/// which it is looked for still has its number and its name; one that woke has another number than the machine's.
 async fn remove_unlisted(http: &Http, doing: &'static str, meant: Meant) -> Result<DeleteProgress> {
-    let Some(number) = meant.root else { return Ok(DeleteProgress::Gone) };
-    match droplet(http, doing, number).await? {
-        Some(found) if tags::machine(&found.tags) == Some(meant.machine) => {
-            tags_of(doing, &found)?;
-            if tags::is_held(&found.tags) {
-                return Ok(DeleteProgress::Held);
-            }
-            let is_gone = remove_droplet(http, doing, number).await?;
-            Ok(if is_gone { DeleteProgress::Gone } else { DeleteProgress::InProgress })
+    let found = match meant.root {
+        Some(number) => droplet(http, doing, number).await?,
+        None => None,
+    };
+    if let Some(found) = found {
+        let machine = meant.machine;
+        let is_ours = tags::machine(&found.tags) == Some(machine) || found.name == machine.label();
+        if !is_ours {
+            return Ok(DeleteProgress::Gone);
         }
-        _ => Ok(DeleteProgress::Gone),
+        tags_of(doing, &found, machine)?;
+        if tags::is_held(&found.tags) {
+            return Ok(DeleteProgress::Held);
+        }
+        let is_gone = remove_droplet(http, doing, found.id).await?;
+        return Ok(if is_gone { DeleteProgress::Gone } else { DeleteProgress::InProgress });
     }
+    let named = droplets_named(http, doing, meant.machine).await?;
+    // Of another line nothing is meant.
+    let is_meant = |droplet: &Droplet, tags: &Tags| {
+        meant.root.is_none_or(|root| root == droplet.id || tags.root.unwrap_or(droplet.id) == root)
+    };
+    let is_there = named.iter().any(|(droplet, tags)| is_meant(droplet, tags));
+    Ok(if is_there { DeleteProgress::InProgress } else { DeleteProgress::Gone })
 }
 
 /// Removes everything of what is meant, unless a person holds any part: whoever found it awake has not looked at its

@@ -22,6 +22,8 @@ fn kind(status: u16, refusal: &Refusal) -> ErrorKind {
         401 => ErrorKind::Auth,
         403 | 422 if is_over_limit(refusal) => ErrorKind::Quota,
         403 => ErrorKind::Permission,
+        // Without the provider's code a gateway answers, which says nothing about a machine.
+        404 | 410 if refusal.id.is_empty() => ErrorKind::Protocol,
         404 | 410 => ErrorKind::NotFound,
         408 | 504 => ErrorKind::Timeout,
         409 | 423 => ErrorKind::Conflict,
@@ -73,7 +75,8 @@ mod tests {
             (422, "creating this/these droplet(s) will exceed your droplet limit", ErrorKind::Quota),
             (422, "Droplet limit exceeded", ErrorKind::Quota),
             (403, "You have reached your volume limit", ErrorKind::Quota),
-            (404, "The resource you were accessing could not be found.", ErrorKind::NotFound),
+            (404, "", ErrorKind::Protocol),
+            (410, "", ErrorKind::Protocol),
             (409, "duplicate name", ErrorKind::Conflict),
             (422, "Droplet already has a pending event.", ErrorKind::Conflict),
             (
@@ -95,6 +98,8 @@ mod tests {
             let refusal = Refusal { message: message.to_owned(), ..Refusal::default() };
             assert_eq!(kind(status, &refusal), expected, "{status} {message}");
         }
+        let absent = Refusal { id: "not_found".to_owned(), ..Refusal::default() };
+        assert_eq!(kind(404, &absent), ErrorKind::NotFound);
         let full = Refusal { error_attributes: json!({"available_regions": ["ams3"]}), ..Refusal::default() };
         assert_eq!(kind(422, &full), ErrorKind::Capacity);
     }

@@ -195,11 +195,11 @@ pub(super) fn machine(tags: &[String]) -> Option<MachineId> {
     value(tags, MACHINE)
 }
 
-/// Why [`Tags::read`] cannot read what carries our tag, and what to do about it.
-pub(super) fn damage(what: &str, tags: &[String]) -> String {
+/// Why [`Tags::read`] cannot read what carries our tag, or is the machine `id` by its name or number, and what to do about it.
+pub(super) fn damage(what: &str, tags: &[String], id: Option<MachineId>) -> String {
     let is_time = |secs: i64| DateTime::from_timestamp(secs, 0).is_some();
     let wrong = [
-        (MACHINE, machine(tags).is_none()),
+        (MACHINE, machine(tags).is_none_or(|found| id.is_some_and(|id| id != found))),
         (INSTALLATION, installation(tags).is_none()),
         (EXPIRES, !value(tags, EXPIRES).is_some_and(is_time)),
         (PORT, value::<u16>(tags, PORT).is_none()),
@@ -225,7 +225,7 @@ fn value<T: FromStr>(tags: &[String], name: &str) -> Option<T> {
 #[cfg(test)]
 mod tests {
     use stagely_domain::clock::SystemClock;
-    use stagely_domain::id::{ImageId, InstallationId};
+    use stagely_domain::id::{ImageId, InstallationId, MachineId};
 
     use super::{Bed, Golden, Origin, Tags, damage, is_held};
     use crate::contract::request;
@@ -273,8 +273,10 @@ mod tests {
         tags.retain(|tag| !tag.starts_with("stagely-expires"));
         tags.push("stagely-expires:soon".to_owned());
         assert_eq!(Tags::read(&tags), None);
-        let told = damage("droplet 7", &tags);
+        let told = damage("droplet 7", &tags, None);
         assert!(told.contains("droplet 7") && told.contains("stagely-expires was changed"), "{told}");
+        let told = damage("droplet 7", &Tags::of(&request).all(), Some(MachineId::generate()));
+        assert!(told.contains(" and stagely-machine was changed"), "{told}");
         let (installation, machine) = (request.installation, request.machine);
         let name = Origin { installation, machine, root: 1, droplet: 2 }.name();
         for foreign in

@@ -34,6 +34,16 @@ impl Firewalls {
         Ok(id)
     }
 
+    /// Corrects the installation's firewall, if it has one, whatever is known of it.
+    pub(super) async fn protect(&self, http: &Http, whose: InstallationId, port: u16, from: &[String]) -> Result<()> {
+        let mut known = self.known.lock().await;
+        known.retain(|(other, _), _| *other != whose);
+        if let Some(found) = find(http, whose).await? {
+            known.insert((whose, port), correct(http, found, port, from).await?);
+        }
+        Ok(())
+    }
+
     /// Looks anew next time: somebody has removed it.
     pub(super) async fn forget(&self, whose: InstallationId) {
         self.known.lock().await.retain(|(other, _), _| *other != whose);

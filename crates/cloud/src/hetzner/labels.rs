@@ -135,11 +135,11 @@ pub(super) fn is_of_machine(labels: &Labels) -> bool {
     labels.contains_key(MACHINE) && !labels.contains_key(IMAGE)
 }
 
-/// Why [`Tags::read`] cannot read what carries our label, and what to do about it.
-pub(super) fn damage(what: &str, labels: &Labels) -> String {
+/// Why [`Tags::read`] cannot read what carries our label, or bears the name of the machine `id`, and what to do about it.
+pub(super) fn damage(what: &str, labels: &Labels, id: Option<MachineId>) -> String {
     let is_time = |secs: i64| DateTime::from_timestamp(secs, 0).is_some();
     let wrong = [
-        (MACHINE, machine(labels).is_none()),
+        (MACHINE, machine(labels).is_none_or(|found| id.is_some_and(|id| id != found))),
         (INSTALLATION, installation(labels).is_none()),
         (EXPIRES, !value(labels, EXPIRES).is_some_and(is_time)),
         (PORT, value::<u16>(labels, PORT).is_none()),
@@ -166,7 +166,7 @@ fn value<T: FromStr>(labels: &Labels, name: &str) -> Option<T> {
 #[cfg(test)]
 mod tests {
     use stagely_domain::clock::SystemClock;
-    use stagely_domain::id::InstallationId;
+    use stagely_domain::id::{InstallationId, MachineId};
 
     use super::{Tags, damage};
     use crate::contract::request;
@@ -190,7 +190,9 @@ mod tests {
         let mut damaged = with("stagely-expires", "soon");
         damaged.remove("stagely-port");
         assert_eq!(Tags::read(&damaged), None);
-        let told = damage("server 7", &damaged);
+        let told = damage("server 7", &damaged, None);
         assert!(told.contains("server 7") && told.contains("stagely-expires, stagely-port was changed"), "{told}");
+        let told = damage("server 7", &labels, Some(MachineId::generate()));
+        assert!(told.contains(" and stagely-machine was changed"), "{told}");
     }
 }

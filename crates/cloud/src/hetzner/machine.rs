@@ -1,12 +1,13 @@
 //! One machine as the provider shows it: a server, snapshots of it, or both while it falls asleep or wakes.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use stagely_domain::id::{InstallationId, MachineId};
 
 use crate::hetzner::http::{Http, Progress};
 use crate::hetzner::labels::{self, Tags};
 use crate::hetzner::wire::{Image, Labels, Server};
+use crate::vm::count;
 use crate::{CloudError, DeleteProgress, ErrorKind, Listing, ProviderId, Result, Vm, VmState};
 
 /// All that carries a machine's id.
@@ -19,14 +20,19 @@ pub(super) struct Machine {
 
 /// Looks for everything of a machine.
 pub(super) async fn look(http: &Http, doing: &'static str, id: MachineId) -> Result<Machine> {
-    let mut machine = server_only(http, doing, id).await?;
+    let machine = server_only(http, doing, id).await?;
+    Ok(Machine { snapshots: snapshots(http, doing, id).await?, ..machine })
+}
+
+/// The snapshots in which it sleeps or slept, the oldest first.
+async fn snapshots(http: &Http, doing: &'static str, id: MachineId) -> Result<Vec<(Image, Tags)>> {
     let selector = labels::selector(labels::MACHINE, id);
     let query = [("type", "snapshot"), ("label_selector", &*selector)];
     let mut images: Vec<Image> = http.list(doing, "images", &query).await?;
     images.retain(|image| labels::is_of_machine(&image.labels));
-    machine.snapshots = ours(doing, images, |image| (format!("snapshot {}", image.id), &image.labels), id)?;
-    machine.snapshots.sort_by_key(|(image, _)| image.id);
-    Ok(machine)
+    let mut found = ours(doing, images, |image| (format!("snapshot {}", image.id), &image.labels), id)?;
+    found.sort_by_key(|(image, _)| image.id);
+    Ok(found)
 }
 
 /// The same with half the requests, for who needs no snapshots.
@@ -35,6 +41,17 @@ pub(super) async fn server_only(http: &Http, doing: &'static str, id: MachineId)
     let servers: Vec<Server> = http.list(doing, "servers", &[("label_selector", &*selector)]).await?;
     let server = ours(doing, servers, |server| (named(server), &server.labels), id)?.pop();
     Ok(Machine { server, snapshots: Vec::new() })
+}
+
+/// The server of its name, for who has found nothing by its label: without that it is there all the same, and costs.
+async fn by_name(http: &Http, doing: &'static str, id: MachineId) -> Result<Machine> {
+    let name = id.label();
+    let servers: Vec<Server> = http.list(doing, "servers", &[("name", &*name)]).await?;
+    let Some(server) = servers.into_iter().find(|server| server.name == name) else { return Ok(Machine::default()) };
+    let tags = Tags::read(&server.labels).filter(|tags| tags.machine == id).ok_or_else(|| {
+        CloudError::new(ErrorKind::Permission, doing, labels::damage(&named(&server), &server.labels, Some(id)))
+    })?;
+    Ok(Machine { server: Some((server, tags)), snapshots: Vec::new() })
 }
 
 /// What is this machine's. What carries its label and cannot be read is an error: it is there, and costs.
@@ -47,7 +64,7 @@ fn ours<T>(
     let carries = |item: &T| labels::machine(shown(item).1) == Some(id);
     let read = |item: T| {
         let (what, labels) = shown(&item);
-        let damaged = || CloudError::new(ErrorKind::Permission, doing, labels::damage(&what, labels));
+        let damaged = || CloudError::new(ErrorKind::Permission, doing, labels::damage(&what, labels, Some(id)));
         Tags::read(labels).ok_or_else(damaged).map(|tags| (item, tags))
     };
     found.into_iter().filter(carries).map(read).collect()
@@ -60,10 +77,18 @@ fn named(server: &Server) -> String {
 /// As the orchestrator sees it; `None` when there is nothing of it.
 pub(super) async fn find(http: &Http, id: MachineId) -> Result<Option<Vm>> {
     let doing = "find a machine";
-    let machine = server_only(http, doing, id).await?;
-    // Only what is off may be asleep: for the rest the server says all.
-    let awake = machine.server.as_ref().is_some_and(|(server, _)| !matches!(&*server.status, "off" | "deleting"));
-    let machine = if awake { machine } else { look(http, doing, id).await? };
+    let mut machine = server_only(http, doing, id).await?;
+    match &machine.server {
+        // Only what is off may be asleep: for the rest the server says all.
+        Some((server, _)) if !matches!(&*server.status, "off" | "deleting") => {}
+        Some(_) => machine = look(http, doing, id).await?,
+        None => {
+            machine.snapshots = snapshots(http, doing, id).await?;
+            if machine.snapshots.is_empty() {
+                machine = by_name(http, doing, id).await?;
+            }
+        }
+    }
     Ok(machine.vm())
 }
 
@@ -85,7 +110,7 @@ pub(super) async fn list(http: &Http, installation: InstallationId) -> Result<Li
             }
             Some(_) => {}
             None => {
-                tracing::error!("{}; it is not listed", labels::damage(&named(&server), &server.labels));
+                tracing::error!("{}; it is not listed", labels::damage(&named(&server), &server.labels, None));
                 complete = false;
             }
         }
@@ -97,13 +122,26 @@ pub(super) async fn list(http: &Http, installation: InstallationId) -> Result<Li
             }
             None if labels::is_of_machine(&image.labels) => {
                 let what = format!("snapshot {}", image.id);
-                tracing::error!("{}; it is not listed", labels::damage(&what, &image.labels));
+                tracing::error!("{}; it is not listed", labels::damage(&what, &image.labels, None));
                 complete = false;
             }
             _ => {}
         }
     }
     Ok(Listing { vms: machines.values().filter_map(Machine::vm).collect(), complete })
+}
+
+/// How many machines each installation has in the project.
+pub(super) async fn installations(http: &Http) -> Result<BTreeMap<InstallationId, usize>> {
+    let doing = "list installations";
+    let query = [("type", "snapshot"), ("label_selector", labels::MACHINE)];
+    let images: Vec<Image> = http.list(doing, "images", &query).await?;
+    let servers: Vec<Server> = http.list(doing, "servers", &[("label_selector", labels::INSTALLATION)]).await?;
+    let awake = servers.into_iter().map(|server| (labels::installation(&server.labels), Some(server.name)));
+    let of_machine =
+        |image: Image| (labels::installation(&image.labels), labels::machine(&image.labels).map(MachineId::label));
+    let asleep = images.into_iter().map(of_machine);
+    Ok(count(awake.chain(asleep).filter_map(|(installation, name)| installation.zip(name))))
 }
 
 impl Machine {
@@ -173,9 +211,12 @@ pub(super) async fn drop_snapshot(http: &Http, doing: &'static str, id: u64) -> 
 /// it may be held since it was found.
 pub(super) async fn remove(http: &Http, id: MachineId) -> Result<DeleteProgress> {
     let doing = "delete a machine";
-    let machine = look(http, doing, id).await?;
+    let mut machine = look(http, doing, id).await?;
     if machine.server.is_none() && machine.snapshots.is_empty() {
-        return Ok(DeleteProgress::Gone);
+        machine = by_name(http, doing, id).await?;
+        if machine.server.is_none() {
+            return Ok(DeleteProgress::Gone);
+        }
     }
     if machine.hold().is_some() {
         return Ok(DeleteProgress::Held);

@@ -17,10 +17,12 @@ mod refusal;
 mod sleep;
 mod wire;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use chrono::TimeDelta;
 use stagely_domain::clock::Clock;
 use stagely_domain::id::{InstallationId, MachineId};
 use stagely_domain::machine::{Arch, Role, Size};
@@ -176,6 +178,14 @@ impl Cloud for Hetzner {
         machine::list(&self.http, installation).await
     }
 
+    async fn installations(&self) -> Result<BTreeMap<InstallationId, usize>> {
+        machine::installations(&self.http).await
+    }
+
+    fn clock_ahead(&self) -> Option<TimeDelta> {
+        self.http.clock_ahead()
+    }
+
     async fn delete(&self, id: &ProviderId) -> Result<DeleteProgress> {
         self.http.admit("delete a machine", Operation::Remove)?;
         machine::remove(&self.http.removing(), machine_of(id)?).await
@@ -194,6 +204,10 @@ impl Cloud for Hetzner {
     async fn capture(&self, request: &CaptureRequest) -> Result<CaptureProgress> {
         self.http.admit("make an image of a machine", Operation::Make)?;
         self.image_of(request, machine_of(&request.machine)?).await
+    }
+
+    async fn protect(&self, installation: InstallationId, port: u16) -> Result<()> {
+        self.firewalls.protect(&self.http, installation, port, &self.config.ingress_from).await
     }
 
     async fn list_residue(&self, installation: InstallationId) -> Result<Residues> {

@@ -43,15 +43,17 @@ fn kind(status: u16, code: &str) -> ErrorKind {
             ErrorKind::Unavailable
         }
         "unsupported_error" => ErrorKind::Unsupported,
-        _ => by_status(status),
+        _ => by_status(status, !code.is_empty()),
     }
 }
 
-fn by_status(status: u16) -> ErrorKind {
+/// Without a code it is nobody that we know who answers: a gateway's 404 says nothing about a machine.
+fn by_status(status: u16, has_code: bool) -> ErrorKind {
     match status {
         401 => ErrorKind::Auth,
         403 => ErrorKind::Permission,
-        404 | 410 => ErrorKind::NotFound,
+        404 | 410 if has_code => ErrorKind::NotFound,
+        404 | 410 => ErrorKind::Protocol,
         408 | 504 => ErrorKind::Timeout,
         409 | 423 => ErrorKind::Conflict,
         // An action that failed has no status; the reason is none that we know.
@@ -82,6 +84,9 @@ mod tests {
             (403, "forbidden", ErrorKind::Permission),
             (403, "token_readonly", ErrorKind::Permission),
             (404, "not_found", ErrorKind::NotFound),
+            (404, "a_newer_reason", ErrorKind::NotFound),
+            (404, "", ErrorKind::Protocol),
+            (410, "", ErrorKind::Protocol),
             (422, "invalid_input", ErrorKind::Invalid),
             (422, "a_newer_reason", ErrorKind::Invalid),
             (503, "maintenance", ErrorKind::Unavailable),

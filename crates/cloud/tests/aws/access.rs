@@ -8,6 +8,7 @@ use stagely_cloud::{Cloud, ErrorKind};
 use stagely_domain::id::InstallationId;
 use stagely_domain::secret::Secret;
 
+use super::refusals::refusal;
 use super::{ONE_AWAKE, Rig, SECRET, config, provider};
 use crate::ear::Ear;
 use crate::fault_proxy::{Fault, Seen};
@@ -24,6 +25,23 @@ async fn every_permission_that_lacks_is_named() {
         assert_eq!(error.message.matches(name).count(), 1, "{error}");
     }
     assert!(!error.message.contains("CreateSecurityGroup") && !error.message.contains("4GIO"), "{error}");
+}
+
+#[tokio::test]
+#[ignore = "needs moto: cargo xtask contract"]
+async fn a_permission_that_lacks_beside_that_of_the_action_is_named_and_the_actions_is_not() {
+    let rig = Rig::start().await;
+    let message = "You are not authorized to perform this operation. User: arn:aws:iam::123456789012:user/ada is not \
+                   authorized to perform: ec2:CreateTags on resource: arn:aws:ec2:eu-central-1:123456789012:instance/* \
+                   because no identity-based policy allows the ec2:CreateTags action";
+    let tags = |seen: &Seen| {
+        [&b"Action=RunInstances"[..], b"Action=CreateSecurityGroup"].iter().any(|begin| seen.body.starts_with(begin))
+    };
+    rig.proxy.harm_when(tags, refusal(403, "UnauthorizedOperation", message));
+    let error = rig.cloud.check_access().await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Permission, "{error}");
+    assert_eq!(error.message.matches("ec2:CreateTags").count(), 1, "{error}");
+    assert!(!error.message.contains("RunInstances") && !error.message.contains("CreateSecurityGroup"), "{error}");
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ use stagely_cloud::{CaptureProgress, CaptureRequest, Cloud, CreateRequest, Error
 use stagely_domain::clock::SystemClock;
 use stagely_domain::id::{ImageId, InstallationId, MachineId};
 
+use super::refusals::refusal;
 use super::{NOTHING, Rig, config, is_passing, provider};
 use crate::fault_proxy::Fault;
 
@@ -246,4 +247,36 @@ async fn the_image_that_is_asked_for_is_booted_and_its_processor_is_checked() {
     let gone = CreateRequest { machine: MachineId::generate(), ..request };
     let error = provider(config(&rig.proxy.url())).create(&gone).await.unwrap_err();
     assert!(matches!(error.kind, ErrorKind::NotFound | ErrorKind::Invalid), "{error}");
+}
+
+#[tokio::test]
+#[ignore = "needs moto: cargo xtask contract"]
+async fn an_image_that_somebody_deregistered_is_not_there_and_is_forgotten() {
+    let rig = Rig::start().await;
+    let (request, _) = rig.running().await;
+    let next = CreateRequest { machine: MachineId::generate(), ..request };
+    let refused = refusal(400, "InvalidAMIID.Unavailable", "The specified AMI is no longer available");
+    rig.proxy.harm_when(|seen| seen.body.starts_with(b"Action=RunInstances"), refused);
+    let error = rig.cloud.create(&next).await.unwrap_err();
+    assert_eq!((error.kind, error.ambiguous), (ErrorKind::NotFound, false), "{error}");
+    rig.proxy.calm();
+    rig.moto.world().actions.clear();
+    rig.cloud.create(&next).await.unwrap();
+    assert_eq!(rig.asked("DescribeImages"), 1, "it is looked for anew");
+}
+
+#[tokio::test]
+#[ignore = "needs moto: cargo xtask contract"]
+async fn an_image_that_is_not_available_is_not_booted() {
+    let rig = Rig::start().await;
+    let (_, wanted) = rig.baked(&rig.baking().await).await;
+    rig.moto.world().knobs.slow_image = 1_000_000;
+    assert_eq!(rig.cloud.capture(&wanted).await.unwrap(), CaptureProgress::InProgress);
+    let found = rig.cloud.list_residue(wanted.installation).await.unwrap().items;
+    let image = found.iter().find(|item| item.kind == ResidueKind::Image).unwrap().id.clone();
+    let request = CreateRequest { image: Some(image), ..rig.request().await };
+    rig.moto.world().actions.clear();
+    let error = rig.cloud.create(&request).await.unwrap_err();
+    assert_eq!((error.kind, rig.asked("RunInstances")), (ErrorKind::Invalid, 0), "{error}");
+    assert!(error.message.contains("not available (pending)"), "{error}");
 }

@@ -233,6 +233,46 @@ async fn only_the_edge_reaches_the_agents_port() {
 
 #[tokio::test]
 #[ignore = "needs moto: cargo xtask contract"]
+async fn rules_that_somebody_changed_come_back_and_a_changed_setting_reaches_machines_that_exist() {
+    let rig = Rig::start().await;
+    let (request, _) = rig.running().await;
+    let good = rules(&rig).await;
+    let changes = |rig: &Rig| rig.asked("AuthorizeSecurityGroupIngress") + rig.asked("RevokeSecurityGroupIngress");
+    let before = changes(&rig);
+    rig.cloud.protect(request.installation, 7443).await.unwrap();
+    assert_eq!(changes(&rig), before, "a good one is left alone");
+    let group = rig.cloud.list_residue(request.installation).await.unwrap().items.remove(0).id;
+    let of = |action, cidr| {
+        [
+            ("Action", action),
+            ("GroupId", &*group),
+            ("IpPermissions.1.IpProtocol", "tcp"),
+            ("IpPermissions.1.FromPort", "7443"),
+            ("IpPermissions.1.ToPort", "7443"),
+            ("IpPermissions.1.IpRanges.1.CidrIp", cidr),
+        ]
+    };
+    rig.moto.ask(&of("AuthorizeSecurityGroupIngress", "0.0.0.0/0")).await;
+    rig.moto.ask(&of("RevokeSecurityGroupIngress", "198.51.100.7/32")).await;
+    let opened = rules(&rig).await;
+    assert!(opened.contains("0.0.0.0/0") && !opened.contains("198.51.100.7/32"), "{opened}");
+    rig.cloud.protect(request.installation, 7443).await.unwrap();
+    let admitted = rules(&rig).await;
+    assert!(admitted.contains("198.51.100.7/32") && admitted.contains("2001:db8:1::/64"), "{admitted}");
+    assert_eq!(admitted.matches("<cidrIp").count(), good.matches("<cidrIp").count(), "{admitted}");
+    let mut moved = config(&rig.proxy.url());
+    moved.ingress_from = vec!["203.0.113.0/24".to_owned()];
+    let moved = provider(moved);
+    moved.protect(request.installation, 7443).await.unwrap();
+    let admitted = rules(&rig).await;
+    assert!(admitted.contains("203.0.113.0/24") && admitted.matches("<cidrIp").count() == 1, "{admitted}");
+    // One that has no machine has no group, and is given none.
+    moved.protect(InstallationId::generate(), 7443).await.unwrap();
+    assert_eq!(rig.asked("CreateSecurityGroup"), 1);
+}
+
+#[tokio::test]
+#[ignore = "needs moto: cargo xtask contract"]
 async fn a_group_that_is_not_known_everywhere_yet_is_waited_for() {
     let rig = Rig::start().await;
     let request = rig.request().await;

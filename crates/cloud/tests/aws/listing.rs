@@ -1,5 +1,7 @@
 //! Lists: every page, nobody else's machines, and what can be had.
 
+use std::collections::BTreeMap;
+
 use stagely_cloud::catalogue::candidates;
 use stagely_cloud::{Cloud, CreateRequest, ErrorKind};
 use stagely_domain::id::{InstallationId, MachineId};
@@ -137,6 +139,8 @@ async fn two_installations_in_one_account_do_not_see_each_other() {
     let (one, _) = rig.running().await;
     let (other, _) = rig.running().await;
     let fresh = provider(config(&rig.proxy.url()));
+    let counted = BTreeMap::from([&one, &other].map(|request| (request.installation, 1)));
+    assert_eq!(rig.cloud.installations().await.unwrap(), counted);
     for request in [one, other] {
         for cloud in [&rig.cloud, &fresh] {
             let listing = cloud.list(request.installation).await.unwrap();

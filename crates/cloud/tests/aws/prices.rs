@@ -74,6 +74,7 @@ async fn prices_that_cannot_be_read_cost_no_machine() {
         rig.proxy.harm_when(is_question, fault.clone());
         let all = rig.cloud.catalogue().await.unwrap();
         assert!(!all.is_empty() && all.iter().all(|one| one.price.is_none()), "{fault:?}");
+        assert!(rig.cloud.lacks_prices().await, "{fault:?}: it is asked again soon");
         let asked = rig.proxy.seen().iter().filter(|seen| is_question(seen)).count();
         assert!((1..=10).contains(&asked), "{asked}");
         let request = rig.request().await;
@@ -82,6 +83,7 @@ async fn prices_that_cannot_be_read_cost_no_machine() {
         // They come with the next catalogue.
         rig.proxy.calm();
         assert_eq!(read(&rig.cloud.catalogue().await.unwrap()).len(), TABLE.len(), "{fault:?}");
+        assert!(!rig.cloud.lacks_prices().await, "{fault:?}");
     }
 }
 
@@ -93,6 +95,7 @@ async fn the_permission_to_read_prices_is_optional() {
     rig.cloud.check_access().await.unwrap();
     let all = rig.cloud.catalogue().await.unwrap();
     assert!(read(&all).is_empty());
+    assert!(!rig.cloud.lacks_prices().await, "nobody gives the permission within a minute");
     // The smallest that fits, as it was before there were prices.
     let chosen = candidates(&all, Size::Medium, Arch::Amd64, &[])[0];
     assert_eq!((chosen.vcpus, chosen.memory_mib), (Size::Medium.min_vcpus(), Size::Medium.min_memory_mib()));

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use stagely_cloud::digitalocean::DigitalOcean;
 use stagely_cloud::{Cloud, CreateRequest};
 use stagely_domain::clock::SystemClock;
-use stagely_domain::id::MachineId;
+use stagely_domain::id::{InstallationId, MachineId};
 
 use super::double::TOKEN;
 use super::{Rig, config, provider};
@@ -64,4 +64,31 @@ async fn one_that_somebody_opened_is_corrected_and_a_good_one_is_left_alone() {
     rig.double.world().teams[0].things.clear();
     provider(&rig.double.url(), TOKEN).create(&another(&request)).await.unwrap();
     let _ = firewall(&rig);
+}
+
+#[tokio::test]
+async fn rules_that_somebody_changed_come_back_and_a_changed_setting_reaches_machines_that_exist() {
+    let rig = Rig::start().await;
+    let request = rig.request().await;
+    rig.cloud.create(&request).await.unwrap();
+    let good = firewall(&rig)["inbound_rules"].clone();
+    rig.cloud.protect(request.installation, 7443).await.unwrap();
+    assert_eq!((rig.asked("PUT"), &firewall(&rig)["inbound_rules"]), (0, &good), "a good one is left alone");
+    for changed in [json!([]), json!([{"protocol": "tcp", "ports": "22", "sources": {"addresses": ["0.0.0.0/0"]}}])] {
+        for shown in rig.double.world().teams[0].things.values_mut() {
+            shown["inbound_rules"] = changed.clone();
+        }
+        rig.cloud.protect(request.installation, 7443).await.unwrap();
+        assert_eq!(firewall(&rig)["inbound_rules"], good);
+    }
+    let mut moved = config(&rig.double.url(), TOKEN);
+    moved.ingress_from = vec!["192.0.2.1/32".to_owned()];
+    let moved = DigitalOcean::new(moved, Arc::new(SystemClock)).unwrap();
+    moved.protect(request.installation, 7443).await.unwrap();
+    let sources = json!({"addresses": ["192.0.2.1/32"]});
+    let found = firewall(&rig)["inbound_rules"].clone();
+    assert_eq!(found, json!([{"protocol": "tcp", "ports": "7443", "sources": sources}]));
+    // One that has no machine has no firewall, and is given none.
+    moved.protect(InstallationId::generate(), 7443).await.unwrap();
+    assert_eq!((rig.asked("PUT"), rig.asked("POST /v2/firewalls")), (3, 1));
 }

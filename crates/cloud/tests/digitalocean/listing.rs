@@ -1,5 +1,6 @@
 //! Lists: every page, nobody else's machines, and what can be had.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::json;
@@ -135,6 +136,8 @@ async fn two_installations_in_one_team_do_not_see_each_other() {
     let (one, asleep) = rig.running("").await;
     stagely_cloud::contract::put_to_sleep(&rig.cloud, &asleep.id).await;
     let (other, _) = rig.running("").await;
+    let counted = BTreeMap::from([&one, &other].map(|request| (request.installation, 1)));
+    assert_eq!(rig.cloud.installations().await.unwrap(), counted);
     for request in [one, other] {
         let listing = rig.cloud.list(request.installation).await.unwrap();
         assert_eq!(listing.vms.iter().map(|vm| vm.machine).collect::<Vec<_>>(), [request.machine]);

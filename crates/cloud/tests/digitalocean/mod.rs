@@ -14,6 +14,7 @@ mod independent;
 mod interrupted;
 mod leftovers;
 mod listing;
+mod lost;
 mod sleeping;
 
 use std::sync::Arc;

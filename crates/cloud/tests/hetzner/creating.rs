@@ -28,7 +28,7 @@ async fn a_create_does_not_wait_for_the_boot_and_is_known_at_once() {
 }
 
 #[tokio::test]
-async fn a_foreign_machine_with_our_name_is_neither_adopted_nor_deleted() {
+async fn a_foreign_machine_with_our_name_is_neither_adopted_nor_deleted_nor_called_gone() {
     let rig = Rig::start().await;
     let (request, created) = rig.running("").await;
     for server in rig.double.world().projects[0].servers.values_mut() {
@@ -36,7 +36,7 @@ async fn a_foreign_machine_with_our_name_is_neither_adopted_nor_deleted() {
     }
     let error = rig.cloud.create(&request).await.unwrap_err();
     assert_eq!((error.kind, error.ambiguous), (ErrorKind::Exists, false));
-    stagely_cloud::contract::delete(&rig.cloud, &created.id).await;
+    assert_eq!(rig.cloud.delete(&created.id).await.unwrap_err().kind, ErrorKind::Permission);
     assert_eq!(rig.bill(), ONE_AWAKE);
 }
 

@@ -1,5 +1,7 @@
 //! Lists: every page, nobody else's machines, and what can be had.
 
+use std::collections::BTreeMap;
+
 use serde_json::json;
 use stagely_cloud::catalogue::candidates;
 use stagely_cloud::contract::{delete, put_to_sleep};
@@ -119,6 +121,8 @@ async fn two_installations_in_one_project_do_not_see_each_other() {
     let rig = Rig::start().await;
     let (one, _) = rig.running("").await;
     let (other, _) = rig.running("").await;
+    let counted = BTreeMap::from([&one, &other].map(|request| (request.installation, 1)));
+    assert_eq!(rig.cloud.installations().await.unwrap(), counted);
     for request in [one, other] {
         let listing = rig.cloud.list(request.installation).await.unwrap();
         assert_eq!(listing.vms.iter().map(|vm| vm.machine).collect::<Vec<_>>(), [request.machine]);

@@ -7,12 +7,14 @@ mod allowance;
 mod baking;
 mod creating;
 mod double;
+mod firewall;
 mod independent;
 #[expect(clippy::duplicate_mod, reason = "the same tests with another rig")]
 #[path = "../interrupted.rs"]
 mod interrupted;
 mod leftovers;
 mod listing;
+mod lost;
 mod sleeping;
 
 use std::sync::Arc;

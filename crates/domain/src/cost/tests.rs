@@ -30,12 +30,15 @@ fn a_span_costs_what_the_table_says() {
         (Hetzner, 6_000, 3601, 12_000),
         (Hetzner, 6_000, 90 * 60, 12_000),
         (Hetzner, 6_000, 7 * 24 * 3600, 1_008_000),
-        // The same, and a cent at least.
-        (Digitalocean, 5_950, 60, 10_000),
+        // Per second: a minute or a cent at least, whichever is more.
+        (Digitalocean, 5_950, 0, 10_000),
         (Digitalocean, 5_950, 3600, 10_000),
-        (Digitalocean, 5_950, 3601, 11_900),
-        (Digitalocean, 35_710, 60, 35_710),
-        (Digitalocean, 35_710, 90 * 60, 71_420),
+        (Digitalocean, 5_950, 2 * 3600, 11_900),
+        (Digitalocean, 35_710, 60, 10_000),
+        (Digitalocean, 35_710, 30 * 60, 17_855),
+        (Digitalocean, 35_710, 90 * 60, 53_565),
+        (Digitalocean, 1_200_000, 1, 20_000),
+        (Digitalocean, 1_200_000, 61, 20_334),
         // Nobody's bill.
         (Qemu, 0, 3600, 0),
         (Qemu, 3_600, 10, 10),
@@ -66,7 +69,8 @@ fn a_span_is_cut_into_hours_of_its_own() {
     assert_eq!(cut(Provider::Aws, 3_600, 3700), [(0, 3600, 3_600), (3600, 3700, 100)]);
     assert_eq!(cut(Provider::Hetzner, 6_000, 10), [(0, 3600, 6_000)]);
     assert_eq!(cut(Provider::Hetzner, 6_000, 3601), [(0, 3600, 6_000), (3600, 7200, 6_000)]);
-    assert_eq!(cut(Provider::Digitalocean, 5_950, 3601), [(0, 3600, 10_000), (3600, 7200, 1_900)]);
+    assert_eq!(cut(Provider::Digitalocean, 5_950, 3601), [(0, 3600, 10_000), (3600, 3601, 0)]);
+    assert_eq!(cut(Provider::Digitalocean, 5_950, 7200), [(0, 3600, 10_000), (3600, 7200, 1_900)]);
     assert_eq!(cut(Provider::Qemu, 3_600, 0), []);
 }
 

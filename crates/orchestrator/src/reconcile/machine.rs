@@ -23,6 +23,8 @@ use crate::context::{clouded, stored};
 use crate::failures::failure;
 use crate::reconcile::ledger::{Ledger, Writing};
 
+pub(in crate::reconcile) use create::INGRESS_PORT;
+
 /// How long a machine may take from its placing to its agent's enrolment.
 const BOOT_LIMIT: TimeDelta = TimeDelta::minutes(10);
 /// So long a machine that was placed is believed although nothing shows it: providers' lists lag, and what a provider's

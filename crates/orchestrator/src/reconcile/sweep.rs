@@ -3,6 +3,7 @@
 
 pub mod cost;
 pub mod decide;
+mod protect;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -57,6 +58,8 @@ pub struct Memory {
     residue: HashMap<CloudAccountId, Instant>,
     /// When there were more orphans than may go at once.
     paused: HashMap<CloudAccountId, Instant>,
+    /// When an account's firewalls were last as its settings of that generation say.
+    protected: HashMap<CloudAccountId, (Instant, i64)>,
 }
 
 /// A thing in one of an account's lists.
@@ -109,6 +112,7 @@ impl Sweeps {
         let opened = context.account(account).await.map_err(Failure::never_parks)?;
         let cloud = &*opened.cloud;
         let blind = context.note_sweep(account, GAP).await.map_err(stored(doing))?;
+        protect::protect(&self.memory, context.installation(), account, &opened).await;
         // The cloud first: a row is committed before its machine is made, so whatever is listed has its row by now.
         let listing = opened.list(context.installation()).await.map_err(clouded(doing))?;
         let rows = context.list_account_machines(account).await.map_err(stored(doing))?;

@@ -1,6 +1,6 @@
-use super::{LONGEST, told};
+use super::{LONGEST, denied, told};
 use crate::ErrorKind;
-use crate::aws::actions::{DESCRIBE_INSTANCES, RUN_INSTANCES, START_INSTANCES};
+use crate::aws::actions::{DEREGISTER_IMAGE, DESCRIBE_IMAGES, DESCRIBE_INSTANCES, RUN_INSTANCES, START_INSTANCES};
 
 const LIMITED: ErrorKind = ErrorKind::RateLimited { retry_after: None };
 
@@ -56,6 +56,36 @@ fn a_refusal_names_the_permission_and_spares_its_ciphertext() {
     assert!(!error.message.contains("4GIO"));
     let long = told("try", &START_INSTANCES, 400, Some("Odd"), Some(&"ö".repeat(5000)));
     assert!(long.message.chars().count() < LONGEST + 50);
+}
+
+#[test]
+fn an_image_that_is_unavailable_is_none_to_boot_and_is_waited_for_only_when_it_is_removed() {
+    for (action, expected) in [
+        (&RUN_INSTANCES, ErrorKind::NotFound),
+        (&DESCRIBE_IMAGES, ErrorKind::NotFound),
+        (&DEREGISTER_IMAGE, ErrorKind::Conflict),
+    ] {
+        let error = told("try", action, 400, Some("InvalidAMIID.Unavailable"), Some("ami-1 is no longer available"));
+        assert_eq!((error.kind, error.ambiguous), (expected, false), "{action:?}");
+    }
+}
+
+#[test]
+fn a_refusal_names_the_permission_that_lacks_in_the_providers_words() {
+    const WHO: &str = "You are not authorized to perform this operation. User: arn:aws:iam::123456789012:user/ada";
+    let message = format!(
+        "{WHO} is not authorized to perform: ec2:CreateTags on resource: arn:aws:ec2:eu-central-1:123456789012:instance/* \
+         because no identity-based policy allows the ec2:CreateTags action"
+    );
+    assert_eq!(denied(&message), Some("ec2:CreateTags"));
+    let error = told("try", &RUN_INSTANCES, 403, Some("UnauthorizedOperation"), Some(&message));
+    assert!(error.message.ends_with("; the credentials lack ec2:CreateTags"), "{error}");
+    let own = format!("{WHO} is not authorized to perform: ec2:RunInstances.");
+    let error = told("try", &RUN_INSTANCES, 403, Some("UnauthorizedOperation"), Some(&own));
+    assert!(error.message.ends_with("; the credentials lack this permission"), "{error}");
+    for other in [WHO, "", "is not authorized to perform: ", "is not authorized to perform: something else"] {
+        assert_eq!(denied(other), None, "{other}");
+    }
 }
 
 #[test]

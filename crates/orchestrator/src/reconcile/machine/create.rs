@@ -24,7 +24,7 @@ use crate::reconcile::refusal::{self, Consequence};
 
 /// Until when a create call may still take effect after it was made.
 const CREATE_LIMIT: TimeDelta = TimeDelta::seconds(180);
-const INGRESS_PORT: u16 = 7443;
+pub(in crate::reconcile) const INGRESS_PORT: u16 = 7443;
 
 impl Work<'_> {
     pub(super) async fn create(&self) -> Result<Step, Failure> {
