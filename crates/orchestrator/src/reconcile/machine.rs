@@ -111,7 +111,8 @@ impl Work<'_> {
             return self.give_up(failure).await;
         }
         let vms = self.find().await?;
-        if has_ended(&vms) && !(vms.is_empty() && age < YOUTH) {
+        // A server may be off for a moment between its making and its start.
+        if has_ended(&vms) && age >= YOUTH {
             return self
                 .give_up(failure(Code::MachineLost, "boot", "the machine ended before its agent enrolled"))
                 .await;
@@ -130,13 +131,16 @@ impl Work<'_> {
         Ok(Step::Again(LOOK))
     }
 
-    /// Some providers know the address only some seconds after the create. And the machine that was meant may not run any
-    /// more, and a twin of it may be what does.
+    /// Some providers know the address only some seconds after the create, and it is another one when a person has
+    /// stopped and started the machine. And the machine that was meant may not run any more, and a twin may be what does.
     async fn learn_address(&self, vms: &[Vm]) -> Result<(), Failure> {
-        let id = self.machine.id;
-        let mut running = vms.iter().filter(|vm| runs(vm));
-        let is_news = self.machine.address.is_none() || !self.shows_meant(vms);
-        let known = running.find(|vm| vm.address.is_some()).filter(|_| is_news);
+        let (id, address) = (self.machine.id, self.machine.address.as_ref());
+        let addressed = vms.iter().filter(|vm| runs(vm) && vm.address.is_some());
+        let is_news = |vm: &&Vm| match self.is_meant(vm) {
+            true => vm.address.as_ref() != address,
+            false => address.is_none() || !self.shows_meant(vms),
+        };
+        let known = addressed.min_by_key(|vm| !self.is_meant(vm)).filter(is_news);
         let Some(vm) = known else { return Ok(()) };
         self.write_and_tell("record a machine's address", async |tx| {
             tx.machine_placed(id, &vm.id.0, vm.address.as_deref()).await.map(drop)

@@ -142,6 +142,33 @@ async fn that_a_machine_was_asked_to_sleep_is_forgotten_when_it_ran_on() {
     assert!(row.state == State::Gone && row.failure.is_some() && alive(&life, id).is_empty(), "{row:?}");
 }
 
+/// Where a machine is made first and then started, it is off for a moment.
+#[tokio::test(start_paused = true)]
+async fn a_new_machine_that_is_off_for_a_moment_is_not_lost() {
+    let (life, id) = quiet();
+    life.happen(&insert(id, DAY));
+    life.processes(Instant::now() + Duration::from_secs(1)).await;
+    life.rows.cloud.stop(id);
+    life.processes(Instant::now() + Duration::from_secs(11)).await;
+    life.rows.cloud.start(id);
+    pass(&life, 2).await;
+    let (row, record) = (life.rows.inside().machines[&id].clone(), alive(&life, id).remove(0));
+    assert_eq!((row.state, &row.address, &row.failure), (State::Enrolled, &record.address, &None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_address_of_the_same_machine_is_learned() {
+    let (life, id) = quiet();
+    life.happen(&insert(id, DAY));
+    pass(&life, 2).await;
+    let before = life.rows.inside().machines[&id].address.clone();
+    life.rows.cloud.stop(id);
+    life.rows.cloud.start(id);
+    pass(&life, 3).await;
+    let (row, record) = (life.rows.inside().machines[&id].clone(), alive(&life, id).remove(0));
+    assert!(row.address != before && row.address == record.address, "{before:?}, then {row:?}");
+}
+
 /// The same for a golden image, wished away soon, late or never.
 #[tokio::test(start_paused = true)]
 async fn a_bake_whose_process_dies_at_any_point_leaves_one_image_or_none_and_no_machine() {
