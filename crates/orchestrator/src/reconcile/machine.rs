@@ -132,7 +132,8 @@ impl Work<'_> {
     }
 
     /// Some providers know the address only some seconds after the create, and it is another one when a person has
-    /// stopped and started the machine. And the machine that was meant may not run any more, and a twin may be what does.
+    /// stopped and started the machine. And the machine that was meant may not run any more, and a twin may be what
+    /// does.
     async fn learn_address(&self, vms: &[Vm]) -> Result<(), Failure> {
         let (id, address) = (self.machine.id, self.machine.address.as_ref());
         let addressed = vms.iter().filter(|vm| runs(vm) && vm.address.is_some());

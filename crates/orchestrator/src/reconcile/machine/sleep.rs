@@ -14,21 +14,21 @@ use super::{LOOK, REST, Work, lost, runs};
 use crate::context::clouded;
 use crate::reconcile::ledger::Writing;
 
-/// After how long one is woken again for which there was no room. Such tries are not counted: it has nowhere else to go, and
-/// one day there is room.
+/// After how long one is woken again for which there was no room. Such tries are not counted: it has nowhere else to go,
+/// and one day there is room.
 const NO_ROOM: Duration = Duration::from_secs(60);
 /// So long after it was last asked to sleep a machine that runs may still shut down because of that.
 const SHUTDOWN_LIMIT: TimeDelta = TimeDelta::minutes(10);
 
 impl Work<'_> {
-    /// Whether all that is shown of it sleeps, and has said so itself: by an earlier version it may be recorded as asleep
-    /// although it is only half-way there.
+    /// Whether all that is shown of it sleeps, and has said so itself: by an earlier version it may be recorded as
+    /// asleep although it is only half-way there.
     pub(super) async fn sleeps(&self, vms: &[Vm]) -> bool {
         vms.iter().all(|vm| vm.state == VmState::Hibernated) && self.account.is_known_asleep(self.machine.id).await
     }
 
-    /// Until each that is shown says that it sleeps. Providers show as asleep what is only half-way there, so that nobody
-    /// takes it for lost; it costs as if it ran.
+    /// Until each that is shown says that it sleeps. Providers show as asleep what is only half-way there, so that
+    /// nobody takes it for lost; it costs as if it ran.
     pub(super) async fn fall_asleep(&self, vms: &[Vm]) -> Result<Step, Failure> {
         let (doing, id) = ("hibernate a machine", self.machine.id);
         self.account.outdate(id).await;
@@ -64,7 +64,8 @@ impl Work<'_> {
             tx.set_machine_state(id, from, to).await.map(drop)
         })
         .await?;
-        tracing::info!(machine.id = %id, "{id} {}", if to == State::Hibernated { "sleeps" } else { "does not sleep yet" });
+        let says = if to == State::Hibernated { "sleeps" } else { "does not sleep yet" };
+        tracing::info!(machine.id = %id, "{id} {says}");
         Ok(())
     }
 
