@@ -330,11 +330,13 @@ impl Cloud for FakeCloud {
 
     async fn wake(&self, id: &ProviderId) -> Result<Vm> {
         self.call("wake a machine", |inside| {
-            let port = 30_000 + inside.creates;
+            let (port, now) = (30_000 + inside.creates, self.clock.now());
             inside.creates += 1;
             let vm = inside.vms.values_mut().find(|vm| vm.id == *id);
             let vm = vm.ok_or_else(|| CloudError::new(ErrorKind::NotFound, "wake a machine", "there is none"))?;
             if vm.state == VmState::Hibernated {
+                // What it slept in is not what runs now.
+                vm.created_at = Some(now);
                 (vm.state, vm.address) = (VmState::Running, Some(format!("127.0.0.1:{port}")));
             }
             Ok(vm.clone())

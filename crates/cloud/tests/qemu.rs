@@ -3,9 +3,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use stagely_cloud::qemu::{Config, Qemu};
-use stagely_cloud::{Cloud, ProviderId, VmState, contract};
+use stagely_cloud::{Cloud, DeleteProgress, ProviderId, VmState, contract};
 use stagely_domain::clock::SystemClock;
-use stagely_domain::id::InstallationId;
+use stagely_domain::id::{InstallationId, MachineId};
 use stagely_domain::machine::{Arch, Size};
 use tokio::time::{Instant, sleep};
 
@@ -65,6 +65,31 @@ async fn qemu_keeps_the_contract_with_copies_of_a_template() {
         }
         println!("{call:?}: killed at {moments} moments, and nothing was left");
     }
+}
+
+/// A process was killed between the two steps of a removal: its machine is nowhere, and its disk in the trash.
+#[tokio::test]
+async fn what_a_removal_left_in_the_trash_is_removed_by_its_repetition_and_at_the_start() {
+    let state = tempfile::tempdir().unwrap();
+    let config = Config {
+        state_dir: state.path().to_owned(),
+        image_dir: state.path().to_owned(),
+        agent_binary: state.path().join("agent"),
+        templates: false,
+    };
+    let machine = MachineId::generate();
+    let grave = state.path().join("trash").join(machine.label());
+    let bury = || {
+        std::fs::create_dir_all(&grave).unwrap();
+        std::fs::write(grave.join("disk.qcow2"), "data").unwrap();
+    };
+    let qemu = Qemu::new(config.clone(), Arc::new(SystemClock)).unwrap();
+    bury();
+    assert_eq!(qemu.delete(&ProviderId(machine.label())).await.unwrap(), DeleteProgress::Gone);
+    assert!(!grave.exists(), "the repetition left it");
+    bury();
+    Qemu::new(config, Arc::new(SystemClock)).unwrap();
+    assert!(!grave.exists(), "the start left it");
 }
 
 /// The process that makes the call is killed after a while. Another makes the call again and gets what was wanted, or wants

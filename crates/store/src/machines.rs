@@ -68,6 +68,8 @@ pub struct Machine {
     pub placed_at: Option<DateTime<Utc>>,
     /// When its agent enrolled.
     pub enrolled_at: Option<DateTime<Utc>>,
+    /// When the provider was last asked to put it to sleep; `None` once it runs again and nothing of that can follow.
+    pub sleep_asked_at: Option<DateTime<Utc>>,
     /// When it was wished away.
     pub drop_at: Option<DateTime<Utc>>,
     /// When it was seen gone.
@@ -353,6 +355,16 @@ impl Tx {
         self.run("note an absent machine", sql, [id.uuid().into(), absent.into()]).await?;
         Ok(())
     }
+
+    /// Remembers that the provider is asked to put the machine to sleep, or that nothing can follow from that any more.
+    ///
+    /// # Errors
+    /// The database's error.
+    pub async fn note_machine_sleep(&self, id: MachineId, asked: bool) -> Result<()> {
+        let sql = "UPDATE machines SET sleep_asked_at = CASE WHEN $2 THEN now() END WHERE id = $1";
+        self.run("note that a machine is to sleep", sql, [id.uuid().into(), asked.into()]).await?;
+        Ok(())
+    }
 }
 
 fn reading(source: sea_orm::DbErr) -> StoreError {
@@ -387,6 +399,7 @@ fn machine(row: machines::Model) -> Result<Machine> {
         intended_at: row.intended_at,
         placed_at: row.placed_at,
         enrolled_at: row.enrolled_at,
+        sleep_asked_at: row.sleep_asked_at,
         drop_at: row.drop_at,
         gone_at: row.gone_at,
     })

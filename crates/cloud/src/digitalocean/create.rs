@@ -59,7 +59,7 @@ impl DigitalOcean {
         }
     }
 
-    /// The oldest droplet that carries our tags, if any does.
+    /// The oldest droplet that carries our tags, if any does. One that could not be placed is no machine and goes.
     async fn adopt(&self, tags: &Tags) -> Result<Option<Placed>> {
         let tag = machine_tag(tags.machine);
         let mut droplets: Vec<Droplet> = self.http.list(DOING, "droplets", &[("tag_name", &*tag)]).await?;
@@ -76,10 +76,28 @@ impl DigitalOcean {
             let root = found.root.unwrap_or(droplet.id);
             // Whoever wakes wants what woke, and not a twin that never slept.
             if tags.root.is_none_or(|wanted| wanted == root) {
+                if self.is_misplaced(&droplet).await? {
+                    machine::remove_droplet(&self.http.removing(), DOING, droplet.id).await?;
+                    continue;
+                }
                 return Ok(Some(Placed { droplet, root, new: false }));
             }
         }
         Ok(None)
+    }
+
+    /// Whether its create was accepted and failed later.
+    async fn is_misplaced(&self, droplet: &Droplet) -> Result<bool> {
+        if droplet.status != "new" {
+            return Ok(false);
+        }
+        let actions = self.actions(DOING, droplet.id).await;
+        match actions {
+            Ok(actions) => Ok(actions.iter().any(|action| action.kind == "create" && action.status == "errored")),
+            // It went away meanwhile.
+            Err(error) if error.kind == ErrorKind::NotFound => Ok(true),
+            Err(error) => Err(error),
+        }
     }
 
     /// Watches for a moment over a create that was accepted: placing can fail later, and then nothing may stay behind.
@@ -95,9 +113,10 @@ impl DigitalOcean {
         };
         if progress == Progress::Failed {
             return match machine::remove_droplet(&self.http.removing(), DOING, droplet.id).await {
-                Ok(true) => Err(full()),
+                // It was certainly not placed. While it goes it may still be seen, and nobody takes it for a machine.
+                Ok(_) => Err(full()),
                 // What may be left of it is found again by its tags.
-                _ => Err(full().ambiguous()),
+                Err(_) => Err(full().ambiguous()),
             };
         }
         // What is not seen at once may be too young to be seen.
@@ -108,8 +127,14 @@ impl DigitalOcean {
                     droplet = seen;
                     break;
                 }
-                // Accepted, begun and gone: there was no room for it. The next call looks before it makes another.
-                Ok(None) if !pause.is_zero() => return Err(full().ambiguous()),
+                // Accepted, begun and gone: there was no room for it.
+                Ok(None) if !pause.is_zero() => {
+                    return match self.adopt(order.tags).await {
+                        Ok(Some(placed)) => Ok(placed),
+                        Ok(None) => Err(full()),
+                        Err(_) => Err(full().ambiguous()),
+                    };
+                }
                 // Not knowing how far it is does no harm: its id is known.
                 _ => {}
             }

@@ -71,9 +71,10 @@ impl Hetzner {
         Ok(ours.map(|server| Placed { server, new: false }))
     }
 
-    /// Follows a create that was accepted: placing can fail later, and then nothing may stay behind.
+    /// Follows a create that was accepted, and the start after it, before which the server is off: either can fail
+    /// later, and then nothing may stay behind.
     async fn accepted(&self, server: Server, answer: &Value, id: MachineId) -> Result<Placed> {
-        match self.http.follow(DOING, answer).await {
+        match self.http.follow_to(DOING, answer, "start_server").await {
             Ok(Progress::Failed(error)) => match machine::remove_server_of(&self.http.removing(), id).await {
                 Ok(true) => Err(error),
                 // What may be left of it is found again by its labels.

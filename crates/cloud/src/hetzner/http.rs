@@ -121,9 +121,27 @@ impl Http {
     /// # Errors
     /// When it cannot be asked about. That it failed is no error of the asking.
     pub(super) async fn follow(&self, doing: &'static str, answer: &Value) -> Result<Progress> {
+        self.follow_until(doing, &answer["action"], Instant::now() + self.timing.action).await
+    }
+
+    /// The same, and then of its `next_actions` the one with this command, all in the same time.
+    ///
+    /// # Errors
+    /// As with [`Self::follow`].
+    pub(super) async fn follow_to(&self, doing: &'static str, answer: &Value, command: &str) -> Result<Progress> {
+        let until = Instant::now() + self.timing.action;
+        let progress = self.follow_until(doing, &answer["action"], until).await?;
+        let mut next = answer["next_actions"].as_array().into_iter().flatten();
+        match next.find(|next| next["command"] == command) {
+            Some(next) if matches!(progress, Progress::Done) => self.follow_until(doing, next, until).await,
+            _ => Ok(progress),
+        }
+    }
+
+    async fn follow_until(&self, doing: &'static str, action: &Value, until: Instant) -> Result<Progress> {
         // Without an action in the answer there is nothing to follow; what it did is seen by looking.
-        let Ok(mut action) = Action::deserialize(&answer["action"]) else { return Ok(Progress::Going) };
-        let (until, mut pause) = (Instant::now() + self.timing.action, self.timing.poll);
+        let Ok(mut action) = Action::deserialize(action) else { return Ok(Progress::Going) };
+        let mut pause = self.timing.poll;
         loop {
             match action.status.as_str() {
                 "success" => return Ok(Progress::Done),

@@ -191,16 +191,14 @@ impl Directory {
     /// Ends the process and removes everything. Renamed first, so that a crash in between leaves no half machine.
     pub(super) async fn remove(&self, trash: &Path) -> Result<()> {
         hypervisor::end(&self.0).await?;
-        if self.0.exists() {
-            let name = self.0.file_name().unwrap_or_default();
-            let grave = trash.join(name);
-            remove_if_there(&grave).await?;
-            match std::fs::rename(&self.0, &grave) {
-                Ok(()) => remove_if_there(&grave).await?,
-                // The wrapper of the process was quicker.
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                Err(error) => return Err(CloudError::io("remove a machine", &error)),
-            }
+        let grave = trash.join(self.0.file_name().unwrap_or_default());
+        // A call before this one may have ended between the rename and the removal.
+        remove_if_there(&grave).await?;
+        match std::fs::rename(&self.0, &grave) {
+            Ok(()) => remove_if_there(&grave).await?,
+            // There is none, or the wrapper of the process was quicker.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(CloudError::io("remove a machine", &error)),
         }
         let _ = std::fs::remove_file(self.lock_file());
         Ok(())

@@ -65,7 +65,21 @@ impl Qemu {
             std::fs::create_dir_all(config.state_dir.join(directory))
                 .map_err(|error| CloudError::io("make the state directory", &error))?;
         }
-        Ok(Self { config, clock, preparing: Mutex::new(()) })
+        let qemu = Self { config, clock, preparing: Mutex::new(()) };
+        qemu.empty_trash();
+        Ok(qemu)
+    }
+
+    /// Removes what a process that was killed had begun to remove. Another one may be at the same.
+    fn empty_trash(&self) {
+        let entries = std::fs::read_dir(self.config.state_dir.join("trash"));
+        for grave in entries.into_iter().flatten().flatten() {
+            if let Err(error) = std::fs::remove_dir_all(grave.path())
+                && error.kind() != std::io::ErrorKind::NotFound
+            {
+                tracing::warn!(%error, "a removed machine's directory is left in the trash");
+            }
+        }
     }
 
     /// Whether machines of this size are copies of a template by now.

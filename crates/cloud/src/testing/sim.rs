@@ -154,6 +154,23 @@ impl SimCloud {
         }
     }
 
+    /// A person stops a machine that runs.
+    pub fn stop(&self, machine: MachineId) {
+        self.settled()
+            .records
+            .iter_mut()
+            .filter(|record| record.is(machine) && record.is_awake())
+            .for_each(Record::stop);
+    }
+
+    /// A person starts one that has stopped: its address is another.
+    pub fn start(&self, machine: MachineId) {
+        let mut inside = self.settled();
+        let address = inside.address();
+        let stopped = |record: &&mut Record| record.is(machine) && record.is_alive() && record.address.is_none();
+        inside.records.iter_mut().filter(stopped).for_each(|record| record.start(address.clone()));
+    }
+
     /// No machine that there is by now ends itself any more.
     pub fn keep_all(&self) {
         self.settled().records.iter_mut().for_each(|record| record.ends_itself_at = None);

@@ -273,6 +273,29 @@ async fn a_wake_that_meets_a_droplet_that_is_going_keeps_the_snapshot_until_some
 }
 
 #[tokio::test]
+async fn a_machine_that_is_woken_while_its_snapshot_is_taken_loses_nothing() {
+    let rig = Rig::start().await;
+    let (request, created) = rig.running("work").await;
+    rig.double.world().knobs.looks = 300;
+    let is_taken = || rig.double.world().teams[0].images.values().any(|image| image.shown["status"] == "pending");
+    let mut calls = 0;
+    while !is_taken() {
+        assert_eq!(rig.cloud.hibernate(&created.id).await.unwrap(), SleepProgress::InProgress);
+        calls += 1;
+        assert!(calls < 1000);
+    }
+    assert_eq!(rig.cloud.find(request.machine).await.unwrap()[0].state, VmState::Stopped);
+    let mut refused = 0;
+    while let Err(error) = rig.cloud.wake(&created.id).await {
+        assert_eq!(error.kind, ErrorKind::Conflict, "{error}");
+        refused += 1;
+        assert!(refused < 1000);
+    }
+    assert!(refused > 0);
+    assert_eq!((rig.bill(), &*rig.disk()), (ONE_AWAKE, "work"));
+}
+
+#[tokio::test]
 async fn a_droplet_stays_until_its_snapshot_is_whole() {
     let rig = Rig::start().await;
     let (_, created) = half_asleep(&rig).await;

@@ -28,6 +28,15 @@ async fn a_create_does_not_wait_for_the_boot_and_is_known_at_once() {
 }
 
 #[tokio::test]
+async fn a_machine_that_is_made_first_and_started_then_is_not_shown_as_stopped() {
+    let rig = Rig::start().await;
+    let request = rig.request().await;
+    rig.double.world().knobs.looks = 3;
+    rig.cloud.create(&request).await.unwrap();
+    assert_eq!(rig.cloud.find(request.machine).await.unwrap()[0].state, VmState::Running);
+}
+
+#[tokio::test]
 async fn a_foreign_machine_with_our_name_is_neither_adopted_nor_deleted_nor_called_gone() {
     let rig = Rig::start().await;
     let (request, created) = rig.running("").await;

@@ -142,6 +142,8 @@ pub trait Changes: Send + Sync {
 
     async fn set_machine_state(&self, id: MachineId, from: State, to: State) -> Stored<Outcome>;
 
+    async fn note_machine_sleep(&self, id: MachineId, asked: bool) -> Stored<()>;
+
     async fn drop_machine(&self, id: MachineId, failure: Option<&RunFailure>) -> Stored<Outcome>;
 
     async fn wake(&self, kind: &'static str, key: Uuid) -> Stored<()>;
@@ -310,6 +312,10 @@ impl Changes for Tx {
 
     async fn set_machine_state(&self, id: MachineId, from: State, to: State) -> Stored<Outcome> {
         self.set_machine_state(id, from, to).await
+    }
+
+    async fn note_machine_sleep(&self, id: MachineId, asked: bool) -> Stored<()> {
+        self.note_machine_sleep(id, asked).await
     }
 
     async fn drop_machine(&self, id: MachineId, failure: Option<&RunFailure>) -> Stored<Outcome> {

@@ -2,17 +2,18 @@
 //! create there is a look; nothing is called gone before the provider shows it. Key: the machine's id.
 
 mod create;
+mod sleep;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use chrono::TimeDelta;
-use stagely_cloud::{Cloud, DeleteProgress, ErrorKind, ProviderId, SleepProgress, Vm, VmState};
+use stagely_cloud::{Cloud, DeleteProgress, ProviderId, Vm, VmState};
 use stagely_domain::failure::{Code, Failure as RunFailure};
 use stagely_domain::id::MachineId;
 use stagely_domain::machine::{Role, State};
-use stagely_reconcile::{Claim, ErrorClass, Failure, Fence, Reconciler, Step};
+use stagely_reconcile::{Claim, Failure, Fence, Reconciler, Step};
 use stagely_store::images::Image;
 use stagely_store::machines::Machine;
 use stagely_store::work::kind;
@@ -31,9 +32,6 @@ const BOOT_LIMIT: TimeDelta = TimeDelta::minutes(10);
 /// client remembers is gone with its process.
 const YOUTH: TimeDelta = TimeDelta::minutes(5);
 const LOOK: Duration = Duration::from_secs(20);
-/// After how long one is woken again for which there was no room. Such tries are not counted: it has nowhere else to go, and
-/// one day there is room.
-const NO_ROOM: Duration = Duration::from_secs(60);
 /// How often one that sleeps is looked at.
 const REST: Duration = Duration::from_secs(300);
 
@@ -114,7 +112,8 @@ impl Work<'_> {
             return self.give_up(failure).await;
         }
         let vms = self.find().await?;
-        if has_ended(&vms) && !(vms.is_empty() && age < YOUTH) {
+        // A server may be off for a moment between its making and its start.
+        if has_ended(&vms) && age >= YOUTH {
             return self
                 .give_up(failure(Code::MachineLost, "boot", "the machine ended before its agent enrolled"))
                 .await;
@@ -133,13 +132,17 @@ impl Work<'_> {
         Ok(Step::Again(LOOK))
     }
 
-    /// Some providers know the address only some seconds after the create. And the machine that was meant may not run any
-    /// more, and a twin of it may be what does.
+    /// Some providers know the address only some seconds after the create, and it is another one when a person has
+    /// stopped and started the machine. And the machine that was meant may not run any more, and a twin may be what
+    /// does.
     async fn learn_address(&self, vms: &[Vm]) -> Result<(), Failure> {
-        let id = self.machine.id;
-        let mut running = vms.iter().filter(|vm| runs(vm));
-        let is_news = self.machine.address.is_none() || !running.clone().any(|vm| self.is_meant(vm));
-        let known = running.find(|vm| vm.address.is_some()).filter(|_| is_news);
+        let (id, address) = (self.machine.id, self.machine.address.as_ref());
+        let addressed = vms.iter().filter(|vm| runs(vm) && vm.address.is_some());
+        let is_news = |vm: &&Vm| match self.is_meant(vm) {
+            true => vm.address.as_ref() != address,
+            false => address.is_none() || !self.shows_meant(vms),
+        };
+        let known = addressed.min_by_key(|vm| !self.is_meant(vm)).filter(is_news);
         let Some(vm) = known else { return Ok(()) };
         self.write_and_tell("record a machine's address", async |tx| {
             tx.machine_placed(id, &vm.id.0, vm.address.as_deref()).await.map(drop)
@@ -150,6 +153,16 @@ impl Work<'_> {
     /// Whether its row names this one.
     fn is_meant(&self, vm: &Vm) -> bool {
         self.machine.provider_id.as_ref() == Some(&vm.id.0)
+    }
+
+    /// Whether the one that its row names is there, and runs or was being put to sleep: no twin takes its place.
+    fn shows_meant(&self, vms: &[Vm]) -> bool {
+        let was_asked = self.machine.sleep_asked_at.is_some();
+        vms.iter().any(|vm| self.is_meant(vm) && (was_asked || runs(vm)))
+    }
+
+    fn is_up(&self, vms: &[Vm]) -> bool {
+        vms.iter().any(|vm| runs(vm) && (self.is_meant(vm) || !self.shows_meant(vms)))
     }
 
     /// Whether its enrolment token turned up twice.
@@ -163,99 +176,31 @@ impl Work<'_> {
         let (machine, doing) = (self.machine, "look at a machine");
         let is_awake = (machine.power, machine.state) == (Power::Awake, State::Enrolled);
         let is_asleep = (machine.power, machine.state) == (Power::Asleep, State::Hibernated);
-        let vms = if is_awake || is_asleep {
+        let was_asked = machine.sleep_asked_at.is_some();
+        // What may be on its way to sleep changes sooner than lists do.
+        let vms = if is_asleep || (is_awake && !was_asked) {
             let shown = self.account.look(self.context.installation(), machine.id, machine.power).await;
             shown.map_err(clouded(doing))?
         } else {
             self.find().await?
         };
-        // What is being put to sleep may be stopped for that.
-        let is_lost = if is_awake { has_ended(&vms) } else { vms.is_empty() };
+        // What is being put to sleep may be stopped for that, also when it is to be awake again by now.
+        let is_lost = if is_awake && !was_asked { has_ended(&vms) } else { vms.is_empty() };
         if is_lost {
             return self.give_up(lost()).await;
         }
         self.learn_address(&vms).await?;
         match (machine.power, machine.state) {
             // The wish for sleep may have been taken back when it slept already.
-            (Power::Awake, State::Enrolled) if !vms.iter().any(runs) => self.wake_up(&vms).await,
+            (Power::Awake, State::Enrolled) if !self.is_up(&vms) => self.wake_up(&vms).await,
             (Power::Awake, State::Hibernated) => self.wake_up(&vms).await,
             (Power::Asleep, State::Hibernated) if self.sleeps(&vms).await => Ok(Step::Again(REST)),
             (Power::Asleep, _) => self.fall_asleep(&vms).await,
-            (Power::Awake, _) => Ok(Step::Again(LOOK)),
-        }
-    }
-
-    /// Whether all that is shown of it sleeps, and has said so itself: by an earlier version it may be recorded as asleep
-    /// although it is only half-way there.
-    async fn sleeps(&self, vms: &[Vm]) -> bool {
-        vms.iter().all(|vm| vm.state == VmState::Hibernated) && self.account.is_known_asleep(self.machine.id).await
-    }
-
-    /// Until each that is shown says that it sleeps. Providers show as asleep what is only half-way there, so that nobody
-    /// takes it for lost; it costs as if it ran.
-    async fn fall_asleep(&self, vms: &[Vm]) -> Result<Step, Failure> {
-        let (doing, id) = ("hibernate a machine", self.machine.id);
-        self.account.outdate(id).await;
-        let mut sleeps = true;
-        for vm in vms {
-            sleeps &= match self.cloud.hibernate(&vm.id).await {
-                Ok(progress) => progress == SleepProgress::Asleep,
-                // It was found a moment ago, and may sleep under another id: what is found next decides.
-                Err(error) if error.kind == ErrorKind::NotFound => false,
-                Err(error) => return Err(clouded(doing)(error)),
-            };
-        }
-        if !sleeps {
-            // It was woken, which was not recorded, or there is a second one, or it never slept: it is billed.
-            self.becomes(State::Hibernated, State::Enrolled).await?;
-            return Ok(Step::Again(Duration::from_secs(5)));
-        }
-        self.account.note_asleep(id).await;
-        self.becomes(State::Enrolled, State::Hibernated).await?;
-        Ok(Step::Again(REST))
-    }
-
-    /// Records whether it sleeps, if that is news.
-    async fn becomes(&self, from: State, to: State) -> Result<(), Failure> {
-        let id = self.machine.id;
-        if self.machine.state != from {
-            return Ok(());
-        }
-        self.write_and_tell("record whether a machine sleeps", async |tx| {
-            tx.set_machine_state(id, from, to).await.map(drop)
-        })
-        .await?;
-        tracing::info!(machine.id = %id, "{id} {}", if to == State::Hibernated { "sleeps" } else { "does not sleep yet" });
-        Ok(())
-    }
-
-    async fn wake_up(&self, vms: &[Vm]) -> Result<Step, Failure> {
-        let (doing, id) = ("wake a machine", self.machine.id);
-        // Of two the one that is meant: what was done was done on it, and the other goes.
-        let asleep = vms.iter().filter(|vm| vm.state == VmState::Hibernated).min_by_key(|vm| !self.is_meant(vm));
-        let Some(asleep) = asleep.or(vms.first()) else {
-            return self.give_up(lost()).await;
-        };
-        self.account.outdate(id).await;
-        // Its credential may have run out while it slept: for some minutes it may come back all the same.
-        self.context.prepare_enrolment(id, doing).await?;
-        let vm = match self.cloud.wake(&asleep.id).await {
-            Ok(vm) => vm,
-            Err(error) if error.kind == ErrorKind::NotFound => return Ok(Step::Again(Duration::from_secs(5))),
-            Err(error) if matches!(error.kind, ErrorKind::Capacity | ErrorKind::Quota) => {
-                return Err(Failure::new(ErrorClass::RateLimited { retry_after: NO_ROOM }, doing, error));
+            (Power::Awake, _) => {
+                self.forget_sleep().await?;
+                Ok(Step::Again(LOOK))
             }
-            Err(error) => return Err(clouded(doing)(error)),
-        };
-        self.write_and_tell("record a woken machine", async |tx| {
-            let _ = tx.machine_placed(id, &vm.id.0, vm.address.as_deref()).await?;
-            // It slept, though that may not be recorded: each waking is billed by itself.
-            let _ = tx.set_machine_state(id, State::Enrolled, State::Hibernated).await?;
-            tx.set_machine_state(id, State::Hibernated, State::Enrolled).await.map(drop)
-        })
-        .await?;
-        tracing::info!(machine.id = %id, "{id} is awake");
-        Ok(Step::Again(LOOK))
+        }
     }
 
     /// Removes it, and calls it gone only when the provider shows that it is.

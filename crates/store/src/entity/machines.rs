@@ -39,6 +39,7 @@ pub struct Model {
     pub locations: Json,
     pub image_id: Option<Uuid>,
     pub image: Option<String>,
+    pub sleep_asked_at: Option<DateTime<Utc>>,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

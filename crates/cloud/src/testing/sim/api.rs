@@ -120,7 +120,12 @@ impl Cloud for SimCloud {
         self.call("hibernate a machine", |inside, now| {
             let takes = inside.chance.span(inside.habits.sleeps_in);
             let index = inside.index(id, "hibernate a machine")?;
+            let stops_first = inside.habits.stops_first;
             let record = &mut inside.records[index];
+            if stops_first && record.is_awake() {
+                record.stop();
+                return Ok(SleepProgress::InProgress);
+            }
             if record.can_fall_asleep() {
                 record.asleep_at = record.asleep_at.or(Some(now + takes));
             } else if record.state != VmState::Hibernated {
@@ -140,6 +145,7 @@ impl Cloud for SimCloud {
             match record.state {
                 _ if record.asleep_at.is_some() => return Err(conflict("wake a machine", record)),
                 VmState::Hibernated => record.wake_up(now, address),
+                VmState::Stopped => record.start(address),
                 VmState::Running => {}
                 _ => return Err(conflict("wake a machine", record)),
             }

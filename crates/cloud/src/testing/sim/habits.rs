@@ -50,6 +50,9 @@ pub struct Habits {
     pub makes_twins: bool,
     /// Whether falling asleep has two halves, of which only a call begins the second: in between it is shown asleep, and costs.
     pub sleeps_by_halves: bool,
+    /// Whether falling asleep begins with a stop, and only another call goes on from there: until it sleeps it is shown
+    /// stopped, and costs.
+    pub stops_first: bool,
     /// Whether what sleeps is under another id.
     pub moves_in_sleep: bool,
     /// How time becomes money.
@@ -81,6 +84,7 @@ impl Default for Habits {
             power_off_deletes: true,
             makes_twins: false,
             sleeps_by_halves: false,
+            stops_first: false,
             moves_in_sleep: false,
             billing: Billing::Seconds { least: 0 },
         }

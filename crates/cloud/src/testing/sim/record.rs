@@ -155,7 +155,7 @@ impl Record {
             } else if self.baked_at.take_if(|baked_at| *baked_at == at).is_some() {
                 if self.is_awake() {
                     // Also where others are gone then: it is to be read from.
-                    (self.state, self.address) = (VmState::Stopped, None);
+                    self.stop();
                 }
             } else {
                 self.ends_itself_at = None;
@@ -163,7 +163,7 @@ impl Record {
                 match habits.power_off_deletes {
                     _ if !self.is_awake() => {}
                     true => self.end(at),
-                    false => (self.state, self.address) = (VmState::Stopped, None),
+                    false => self.stop(),
                 }
             }
         }
@@ -174,6 +174,16 @@ impl Record {
             self.ended = Some(at);
             self.stop_meter(at);
         }
+    }
+
+    /// It costs as before.
+    pub(super) fn stop(&mut self) {
+        (self.state, self.address) = (VmState::Stopped, None);
+    }
+
+    /// From having stopped.
+    pub(super) fn start(&mut self, address: String) {
+        (self.state, self.address) = (VmState::Running, Some(address));
     }
 
     pub(super) fn wake_up(&mut self, now: DateTime<Utc>, address: String) {

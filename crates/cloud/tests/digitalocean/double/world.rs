@@ -216,8 +216,9 @@ impl Team {
             (0, false) => "completed",
             _ => "in-progress",
         };
+        let kind = if action.kind == "create_and_stay" { "create" } else { action.kind };
         Ok(json!({
-            "id": id, "status": status, "type": action.kind, "started_at": now(),
+            "id": id, "status": status, "type": kind, "started_at": now(),
             "completed_at": (action.left == 0).then(now), "resource_id": action.droplet, "resource_type": "droplet",
             "region": catalog::region(&action.region), "region_slug": action.region,
         }))

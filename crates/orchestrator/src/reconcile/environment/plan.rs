@@ -244,6 +244,9 @@ fn keep(snapshot: &Snapshot, settled: State, now: DateTime<Utc>) -> Plan {
             let heard = snapshot.agent.as_ref().and_then(|agent| agent.last_seen_at);
             if heard.is_some_and(|heard| now - heard < SILENCE) {
                 wait(settled, Duration::from_secs(60))
+            } else if machine.sleep_asked_at.is_some() {
+                // It was woken on its way to sleep: first it gets there, or comes back from there.
+                wait(State::Waking, SOON)
             } else if settled == State::Live && is_lost(snapshot, now) {
                 step(State::Unreachable, Op::DropMachines)
             } else {

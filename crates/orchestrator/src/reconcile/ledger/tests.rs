@@ -24,10 +24,10 @@ const CHANGES: usize = 25;
 /// Everything of a row but its owner and the times themselves.
 fn facts(row: &Machine) -> String {
     let Machine { state, desired, power, offering, tried, refusals, image, provider_id, address, failure, .. } = row;
-    let times = [row.create_deadline, row.absent_seen_at, row.placed_at, row.enrolled_at, row.drop_at, row.gone_at]
-        .map(|at| at.is_some());
+    let placed = [row.create_deadline, row.absent_seen_at, row.placed_at, row.enrolled_at].map(|at| at.is_some());
+    let ended = [row.sleep_asked_at, row.drop_at, row.gone_at].map(|at| at.is_some());
     let chosen = format!("{offering:?} {tried:?} {refusals} {image:?}");
-    format!("{state:?} {desired:?} {power:?} {chosen} {provider_id:?} {address:?} {failure:?} {times:?}")
+    format!("{state:?} {desired:?} {power:?} {chosen} {provider_id:?} {address:?} {failure:?} {placed:?} {ended:?}")
 }
 
 /// One change that `chance` decides, of a row that is in `state`.
@@ -38,7 +38,7 @@ async fn change(tx: &Writing, id: MachineId, state: State, image: &BootImage, ch
     let from = if chance.happens(100) { *chance.pick(&State::ALL) } else { state };
     let to = *chance.pick(&State::ALL);
     let reason = failure(Code::MachineLost, "run", "it is gone");
-    match chance.below(15) {
+    match chance.below(16) {
         0 => tx.machine_creating(id, TimeDelta::minutes(3), Some(&offering), None).await,
         1 => tx.machine_creating(id, TimeDelta::minutes(3), None, None).await,
         12 => tx.machine_creating(id, TimeDelta::minutes(3), Some(&offering), Some(image)).await,
@@ -47,6 +47,7 @@ async fn change(tx: &Writing, id: MachineId, state: State, image: &BootImage, ch
         3 | 4 => tx.machine_placed(id, if chance.happens(500) { "i-1" } else { "i-2" }, address).await,
         5 => tx.machine_shown(id).await,
         7 => tx.machine_not_made(id).await,
+        14 => tx.note_machine_sleep(id, chance.happens(500)).await.map(|()| Outcome::Written),
         6 => tx.drop_machine(id, chance.happens(500).then_some(&reason)).await,
         _ => tx.set_machine_state(id, from, to).await,
     }

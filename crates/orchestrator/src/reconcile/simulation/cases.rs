@@ -6,6 +6,7 @@ use chrono::TimeDelta;
 use stagely_cloud::VmState;
 use stagely_cloud::testing::Chance;
 use stagely_cloud::testing::sim::{Habits, Record};
+use stagely_domain::clock::Clock;
 use stagely_domain::id::MachineId;
 use stagely_domain::machine::State;
 use stagely_store::Presence;
@@ -52,7 +53,7 @@ async fn a_process_that_dies_at_any_point_leaves_one_machine_or_none_and_none_un
         let mut point = 0;
         loop {
             let (life, id) = quiet();
-            life.rows.cloud.change(|habits| habits.sleeps_by_halves = true);
+            life.rows.cloud.change(|habits| (habits.stops_first, habits.sleeps_by_halves) = (true, true));
             life.rows.doom.strike_after(point);
             life.happen(&insert(id, DAY));
             pass(&life, 2).await;
@@ -98,6 +99,74 @@ async fn a_machine_that_is_half_asleep_is_put_to_sleep_whatever_its_row_says() {
         assert!(asleep.state == VmState::Hibernated && !costs(&asleep), "{asleep:?}");
         assert_eq!(life.rows.inside().machines[&id].state, State::Hibernated);
     }
+}
+
+/// A visit comes when it was just shut down, and while what is on its disk is being kept.
+#[tokio::test(start_paused = true)]
+async fn a_machine_that_is_woken_on_its_way_to_sleep_lives_on_with_its_data() {
+    for seconds in [1, 6, 30] {
+        let (life, id) = quiet();
+        let sleeps_in = TimeDelta::minutes(30);
+        life.rows.cloud.change(|habits| (habits.stops_first, habits.sleeps_in) = (true, sleeps_in));
+        life.happen(&insert(id, DAY));
+        pass(&life, 2).await;
+        let before = alive(&life, id).remove(0);
+        life.rows.wish(id, Intent::Asleep);
+        life.processes(Instant::now() + Duration::from_secs(seconds)).await;
+        assert_eq!(alive(&life, id)[0].state, VmState::Stopped, "this seed falls asleep too soon");
+        life.rows.wish(id, Intent::Awake);
+        pass(&life, 35).await;
+        let (after, row) = (alive(&life, id), life.rows.inside().machines[&id].clone());
+        assert_eq!(after.iter().map(|record| &record.id).collect::<Vec<_>>(), [&before.id], "{seconds}: {row:?}");
+        assert_eq!((row.desired, row.state, &row.failure), (Presence::Present, State::Enrolled, &None), "{seconds}");
+        assert_eq!((&row.address, row.sleep_asked_at), (&after[0].address, None), "{seconds}");
+        assert!(after[0].state == VmState::Running && costs(&after[0]), "{seconds}: {after:?}");
+    }
+}
+
+/// Later it is lost like any other when it stops.
+#[tokio::test(start_paused = true)]
+async fn that_a_machine_was_asked_to_sleep_is_forgotten_when_it_ran_on() {
+    let (life, id) = quiet();
+    life.rows.cloud.change(|habits| habits.power_off_deletes = false);
+    life.happen(&insert(id, TimeDelta::hours(1)));
+    pass(&life, 2).await;
+    let asked = life.clock.now();
+    life.rows.inside().machines.get_mut(&id).unwrap().sleep_asked_at = Some(asked);
+    pass(&life, 5).await;
+    assert_eq!(life.rows.inside().machines[&id].sleep_asked_at, Some(asked), "it may still shut down");
+    pass(&life, 15).await;
+    assert_eq!(life.rows.inside().machines[&id].sleep_asked_at, None);
+    pass(&life, 45).await;
+    let row = life.rows.inside().machines[&id].clone();
+    assert!(row.state == State::Gone && row.failure.is_some() && alive(&life, id).is_empty(), "{row:?}");
+}
+
+/// Where a machine is made first and then started, it is off for a moment.
+#[tokio::test(start_paused = true)]
+async fn a_new_machine_that_is_off_for_a_moment_is_not_lost() {
+    let (life, id) = quiet();
+    life.happen(&insert(id, DAY));
+    life.processes(Instant::now() + Duration::from_secs(1)).await;
+    life.rows.cloud.stop(id);
+    life.processes(Instant::now() + Duration::from_secs(11)).await;
+    life.rows.cloud.start(id);
+    pass(&life, 2).await;
+    let (row, record) = (life.rows.inside().machines[&id].clone(), alive(&life, id).remove(0));
+    assert_eq!((row.state, &row.address, &row.failure), (State::Enrolled, &record.address, &None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_address_of_the_same_machine_is_learned() {
+    let (life, id) = quiet();
+    life.happen(&insert(id, DAY));
+    pass(&life, 2).await;
+    let before = life.rows.inside().machines[&id].address.clone();
+    life.rows.cloud.stop(id);
+    life.rows.cloud.start(id);
+    pass(&life, 3).await;
+    let (row, record) = (life.rows.inside().machines[&id].clone(), alive(&life, id).remove(0));
+    assert!(row.address != before && row.address == record.address, "{before:?}, then {row:?}");
 }
 
 /// The same for a golden image, wished away soon, late or never.

@@ -129,6 +129,7 @@ impl Life {
                 power_off_deletes: habits.power_off_deletes,
                 makes_twins: habits.makes_twins,
                 sleeps_by_halves: habits.sleeps_by_halves,
+                stops_first: habits.stops_first,
                 moves_in_sleep: habits.moves_in_sleep,
                 ..Habits::default()
             };

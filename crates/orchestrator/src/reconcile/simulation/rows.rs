@@ -309,6 +309,7 @@ pub fn intended(id: MachineId, ids: [Uuid; 4], expires_at: DateTime<Utc>, now: D
         intended_at: now,
         placed_at: None,
         enrolled_at: None,
+        sleep_asked_at: None,
         drop_at: None,
         gone_at: None,
     }

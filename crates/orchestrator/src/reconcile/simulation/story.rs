@@ -113,6 +113,7 @@ pub fn habits(chance: &mut Chance) -> Habits {
         // Where that is how machines sleep, names are unique.
         sleeps_by_halves: !makes_twins && chance.happens(300),
         moves_in_sleep: chance.happens(300),
+        stops_first: !makes_twins && chance.happens(300),
         ..habits
     }
 }

@@ -230,6 +230,11 @@ impl Changes for Transaction {
         ))
     }
 
+    async fn note_machine_sleep(&self, id: MachineId, asked: bool) -> Stored<()> {
+        let _ = self.update(id, |_| true, |machine, now| machine.sleep_asked_at = asked.then_some(now));
+        Ok(())
+    }
+
     async fn drop_machine(&self, id: MachineId, failure: Option<&RunFailure>) -> Stored<Outcome> {
         let outcome = self.update(
             id,

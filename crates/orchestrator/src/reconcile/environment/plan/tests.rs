@@ -128,6 +128,7 @@ fn machine(snapshot: &Snapshot, state: machine::State) -> Machine {
         intended_at: now(),
         placed_at: None,
         enrolled_at: None,
+        sleep_asked_at: None,
         drop_at: None,
         gone_at: None,
     }
@@ -383,4 +384,8 @@ fn a_silent_agent_is_given_up_after_a_while_in_which_others_were_heard() {
     assert_eq!(after(9, State::Unreachable, true), None);
     assert_eq!(after(11, State::Unreachable, false), None, "it may be the hub that is away");
     assert_eq!(after(11, State::Waking, true), None, "it was asleep, and nobody expected to hear it");
+    silent.machines[0].sleep_asked_at = Some(now());
+    (silent.env.state, silent.hears_others) = (State::Unreachable, true);
+    let plan = plan(&silent, now() + TimeDelta::minutes(11));
+    assert_eq!((plan.op, plan.state), (None, State::Waking), "it was woken before it slept");
 }

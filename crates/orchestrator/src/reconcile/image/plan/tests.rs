@@ -79,6 +79,7 @@ fn machine(desired: Presence, state: machine::State, minutes: i64) -> Machine {
         intended_at: at,
         placed_at: placed.then_some(at),
         enrolled_at: None,
+        sleep_asked_at: None,
         drop_at: None,
         gone_at: (state == machine::State::Gone).then_some(at),
     }

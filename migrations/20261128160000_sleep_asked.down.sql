@@ -1,0 +1,1 @@
+ALTER TABLE machines DROP COLUMN sleep_asked_at;
