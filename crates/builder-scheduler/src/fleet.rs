@@ -15,7 +15,7 @@ use stagely_domain::machine::{self, Arch};
 use stagely_proto::hub::hub_client::HubClient;
 use stagely_proto::orchestrator::orchestrator_client::OrchestratorClient;
 use stagely_proto::orchestrator::{AcquireMachineRequest, ReleaseMachineRequest};
-use stagely_reconcile::{Claim, ErrorClass, Failure, Reconciler, Step};
+use stagely_reconcile::{Claim, ErrorClass, Reconciler, Step, StepError};
 use stagely_runtime::grpc::Channel;
 use stagely_store::builds::{BuildJob, LeftImages};
 use stagely_store::machines::Machine;
@@ -77,10 +77,11 @@ pub struct Memory {
 impl Reconciler for Fleet {
     const KIND: &'static str = kind::FLEET;
 
-    async fn reconcile(&self, claim: &Claim) -> Result<Step, Failure> {
+    async fn reconcile(&self, claim: &Claim) -> Result<Step, StepError> {
         let project = ProjectId::from_uuid(claim.fence.key);
-        let rows = self.store.list_open_builds(project).await.map_err(|error| error.into_failure("read build jobs"))?;
-        let snapshot = self.snapshot(project, &rows).await.map_err(|error| error.into_failure("read the fleet"))?;
+        let rows =
+            self.store.list_open_builds(project).await.map_err(|error| error.into_step_error("read build jobs"))?;
+        let snapshot = self.snapshot(project, &rows).await.map_err(|error| error.into_step_error("read the fleet"))?;
         let now = self.clock.now();
         let ops = plan::plan(&snapshot, now);
         for op in &ops {
@@ -156,10 +157,10 @@ impl Fleet {
         snapshot: &Snapshot,
         rows: &[BuildJob],
         op: &Op,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), StepError> {
         match op {
             Op::Move { .. } | Op::Requeue(_) | Op::Assign { .. } => {
-                self.write(claim, snapshot, op).await.map_err(|error| error.into_failure("write a build job"))
+                self.write(claim, snapshot, op).await.map_err(|error| error.into_step_error("write a build job"))
             }
             Op::Acquire { machine, arch, size } => {
                 let request = AcquireMachineRequest {
@@ -215,7 +216,7 @@ impl Fleet {
     }
 
     /// No builder can be had as things are: the jobs that wait for one say so.
-    async fn refuse(&self, claim: &Claim, snapshot: &Snapshot, arch: Arch, why: &str) -> Result<(), Failure> {
+    async fn refuse(&self, claim: &Claim, snapshot: &Snapshot, arch: Arch, why: &str) -> Result<(), StepError> {
         for job in snapshot.jobs.iter().filter(|job| job.state == State::Queued && job.arch == arch) {
             let message = format!("no builder can be had: {why}");
             let op = Op::Move {
@@ -225,7 +226,7 @@ impl Fleet {
                 digest: None,
                 failure: Some(plan::failure(job, Code::MachineFailed, &message)),
             };
-            self.write(claim, snapshot, &op).await.map_err(|error| error.into_failure("write a build job"))?;
+            self.write(claim, snapshot, &op).await.map_err(|error| error.into_step_error("write a build job"))?;
         }
         Ok(())
     }
@@ -236,8 +237,8 @@ impl Fleet {
         machine: MachineId,
         jobs: &BTreeSet<BuildJobId>,
         rows: &[BuildJob],
-    ) -> Result<(), Failure> {
-        let agent = self.store.find_agent(machine).await.map_err(|error| error.into_failure("read an agent"))?;
+    ) -> Result<(), StepError> {
+        let agent = self.store.find_agent(machine).await.map_err(|error| error.into_step_error("read an agent"))?;
         let Some(agent) = agent else { return Ok(()) };
         let generation = agent.desired_generation + 1;
         let builds: Vec<_> = rows.iter().filter(|row| jobs.contains(&row.id)).collect();
@@ -252,10 +253,10 @@ impl Fleet {
 
     /// Deletes tags of one environment that is gone; the next look takes the next. It counts as cleaned once there was
     /// nothing to delete and nothing can come any more.
-    async fn drop_left_tags(&self, project: ProjectId) -> Result<(), Failure> {
+    async fn drop_left_tags(&self, project: ProjectId) -> Result<(), StepError> {
         let Some(registry) = &self.registry else { return Ok(()) };
         let left = self.store.list_left_images(Some(project)).await;
-        let left = left.map_err(|error| error.into_failure("list images left behind"))?;
+        let left = left.map_err(|error| error.into_step_error("list images left behind"))?;
         let Some(next) = self.memory.next_to_clean(&left) else { return Ok(()) };
         let now = self.clock.now();
         match registry.drop_images(project, &next.hash, &next.images, now).await {
@@ -312,6 +313,6 @@ const fn is_refusal(code: GrpcCode) -> bool {
 }
 
 /// Peers come back, and jobs must not wait for a person meanwhile: nothing that a peer says parks a fleet.
-pub(crate) fn refused(doing: &'static str, status: tonic::Status) -> Failure {
-    Failure::new(ErrorClass::Transient, doing, status).never_parks()
+pub(crate) fn refused(doing: &'static str, status: tonic::Status) -> StepError {
+    StepError::new(ErrorClass::Transient, doing, status).never_parks()
 }

@@ -7,7 +7,7 @@ use stagely_proto::agent::{Build, Builder, Checkout, Desired, RegistryAccess};
 use stagely_proto::hub::SetDesiredRequest;
 use stagely_proto::orchestrator::CloneAccessRequest;
 use stagely_proto::orchestrator::orchestrator_client::OrchestratorClient;
-use stagely_reconcile::Failure;
+use stagely_reconcile::StepError;
 use stagely_runtime::grpc::Channel;
 use stagely_runtime::registry_credential::{Access, Claims, Minter};
 use stagely_store::builds::BuildJob;
@@ -35,7 +35,7 @@ impl Wishes {
         generation: u64,
         jobs: &[&BuildJob],
         now: DateTime<Utc>,
-    ) -> Result<SetDesiredRequest, Failure> {
+    ) -> Result<SetDesiredRequest, StepError> {
         let access = if jobs.is_empty() {
             Checkout::default()
         } else {

@@ -2,10 +2,10 @@
 
 use stagely_cloud::{CloudError, ErrorKind};
 use stagely_domain::machine::Provider;
-use stagely_reconcile::Failure;
+use stagely_reconcile::StepError;
 
 /// One sentence or two.
-pub fn problem(kind: Provider, failure: &Failure) -> String {
+pub fn problem(kind: Provider, failure: &StepError) -> String {
     let cause = failure.source.as_deref();
     let Some(error) = cause.and_then(|source| source.downcast_ref::<CloudError>()) else { return failure.chain() };
     let (name, word) = match kind {
@@ -38,7 +38,7 @@ pub fn problem(kind: Provider, failure: &Failure) -> String {
 mod tests {
     use stagely_cloud::{CloudError, ErrorKind};
     use stagely_domain::machine::Provider;
-    use stagely_reconcile::{ErrorClass, Failure};
+    use stagely_reconcile::{ErrorClass, StepError};
 
     use super::problem;
 
@@ -56,7 +56,7 @@ mod tests {
             (ErrorKind::NotFound, "no such subnet", "AWS refuses what the settings say: no such subnet"),
         ] {
             let error = CloudError::new(kind, "check the access", message);
-            let said = problem(Provider::Aws, &Failure::new(ErrorClass::Transient, "verify", error));
+            let said = problem(Provider::Aws, &StepError::new(ErrorClass::Transient, "verify", error));
             assert!(said.contains(expected), "{said}");
             assert!(!said.contains("check the access"), "our own words for the step are no help: {said}");
         }

@@ -13,7 +13,7 @@ use stagely_domain::account::Credentials;
 use stagely_domain::clock::Clock;
 use stagely_domain::id::{CloudAccountId, ImageId, InstallationId, MachineId};
 use stagely_domain::machine::{Arch, Provider};
-use stagely_reconcile::{ErrorClass, Failure};
+use stagely_reconcile::{ErrorClass, StepError};
 use stagely_store::machines::Machine;
 use stagely_store::seal::KeyRing;
 use stagely_store::tenants::CloudAccount;
@@ -21,7 +21,7 @@ use stagely_store::{Power, Scope, Store};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use crate::context::{clouded, stored};
+use crate::context::{cloud_error, store_error};
 use listing::Listings;
 
 /// How long a provider's word on types, prices and room is believed.
@@ -110,8 +110,8 @@ impl Clouds {
 
     /// An account, by the settings and credentials that its row has now: the row is read each time, and the client is
     /// another one when it was changed since.
-    pub async fn of(&self, account: CloudAccountId) -> Result<Arc<Account>, Failure> {
-        let row = self.store.get_cloud_account(&Scope::system(OPEN), account).await.map_err(stored(OPEN))?;
+    pub async fn of(&self, account: CloudAccountId) -> Result<Arc<Account>, StepError> {
+        let row = self.store.get_cloud_account(&Scope::system(OPEN), account).await.map_err(store_error(OPEN))?;
         let mut open = self.open.lock().await;
         if let Some(account) = open.get(&account).filter(|account| account.generation == row.generation) {
             return Ok(Arc::clone(account));
@@ -128,28 +128,28 @@ impl Clouds {
     }
 
     /// Asks the provider whether the account works; the failure is for the account's owner.
-    pub async fn verify(&self, row: &CloudAccount, known: &Known) -> Result<Seen, Failure> {
+    pub async fn verify(&self, row: &CloudAccount, known: &Known) -> Result<Seen, StepError> {
         let doing = "verify a cloud account";
         let account = self.open(row)?;
-        account.cloud.check_access().await.map_err(clouded(doing))?;
-        look_for(&*account.cloud, known).await.map_err(clouded(doing))
+        account.cloud.check_access().await.map_err(cloud_error(doing))?;
+        look_for(&*account.cloud, known).await.map_err(cloud_error(doing))
     }
 
-    fn open(&self, row: &CloudAccount) -> Result<Account, Failure> {
+    fn open(&self, row: &CloudAccount) -> Result<Account, StepError> {
         let cloud = match row.kind {
             Provider::Qemu => Arc::clone(&self.qemu),
             kind => {
                 let (credentials, clock) = (self.credentials(row)?, Arc::clone(&self.clock));
-                account::open(kind, &row.settings, &credentials, &self.apis, clock).map_err(clouded(OPEN))?
+                account::open(kind, &row.settings, &credentials, &self.apis, clock).map_err(cloud_error(OPEN))?
             }
         };
         Ok(Account { generation: row.generation, ..Account::new(cloud, row.settings.places().to_vec()) })
     }
 
-    fn credentials(&self, row: &CloudAccount) -> Result<Credentials, Failure> {
+    fn credentials(&self, row: &CloudAccount) -> Result<Credentials, StepError> {
         let sealed = row.credentials_sealed.as_deref().unwrap_or_default();
-        let text = self.keys.open_text(&CloudAccount::place(row.id, row.team), sealed).map_err(stored(OPEN))?;
-        Credentials::from_text(row.kind, &text).map_err(|message| Failure::new(ErrorClass::Permanent, OPEN, message))
+        let text = self.keys.open_text(&CloudAccount::place(row.id, row.team), sealed).map_err(store_error(OPEN))?;
+        Credentials::from_text(row.kind, &text).map_err(|message| StepError::new(ErrorClass::Permanent, OPEN, message))
     }
 }
 

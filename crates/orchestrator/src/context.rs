@@ -9,7 +9,7 @@ use stagely_domain::id::{InstallationId, ProjectId};
 use stagely_domain::secret::Secret;
 use stagely_forge::{Forge, Repo};
 use stagely_proto::hub::hub_client::HubClient;
-use stagely_reconcile::{ErrorClass, Failure};
+use stagely_reconcile::{ErrorClass, StepError};
 use stagely_runtime::config::PreviewUrl;
 use stagely_runtime::grpc::Channel;
 use stagely_runtime::registry_credential::{Access, Claims, Minter};
@@ -44,20 +44,23 @@ impl Context {
     }
 
     /// The repository of a project.
-    pub async fn repo(&self, project: ProjectId) -> Result<Repo, Failure> {
-        let project =
-            self.store.get_project(&Scope::system("reconcile"), project).await.map_err(stored("read a project"))?;
-        project.repo.parse().map_err(|error| Failure::new(ErrorClass::Permanent, "read a project", error))
+    pub async fn repo(&self, project: ProjectId) -> Result<Repo, StepError> {
+        let project = self
+            .store
+            .get_project(&Scope::system("reconcile"), project)
+            .await
+            .map_err(store_error("read a project"))?;
+        project.repo.parse().map_err(|error| StepError::new(ErrorClass::Permanent, "read a project", error))
     }
 }
 
 /// What a failure of the store means for a step.
-pub fn stored(doing: &'static str) -> impl FnOnce(StoreError) -> Failure {
-    move |error| error.into_failure(doing)
+pub fn store_error(doing: &'static str) -> impl FnOnce(StoreError) -> StepError {
+    move |error| error.into_step_error(doing)
 }
 
 /// What a refusal of the git host means for a step.
-pub fn hosted(doing: &'static str) -> impl FnOnce(stagely_forge::ForgeError) -> Failure {
+pub fn forge_error(doing: &'static str) -> impl FnOnce(stagely_forge::ForgeError) -> StepError {
     use stagely_forge::ErrorKind;
     move |error| {
         let class = match error.kind {
@@ -70,7 +73,7 @@ pub fn hosted(doing: &'static str) -> impl FnOnce(stagely_forge::ForgeError) -> 
 }
 
 /// What a refusal of a cloud means for a step.
-pub fn clouded(doing: &'static str) -> impl FnOnce(stagely_cloud::CloudError) -> Failure {
+pub fn cloud_error(doing: &'static str) -> impl FnOnce(stagely_cloud::CloudError) -> StepError {
     use stagely_cloud::ErrorKind;
     move |error| {
         let class = match error.kind {
@@ -84,7 +87,7 @@ pub fn clouded(doing: &'static str) -> impl FnOnce(stagely_cloud::CloudError) ->
 }
 
 /// What a refusal of another service means for a step.
-pub fn called(doing: &'static str) -> impl FnOnce(tonic::Status) -> Failure {
+pub fn rpc_error(doing: &'static str) -> impl FnOnce(tonic::Status) -> StepError {
     move |status| of_others(ErrorClass::Transient, doing, format!("{:?}: {}", status.code(), status.message()))
 }
 
@@ -93,8 +96,8 @@ fn of_others(
     class: ErrorClass,
     doing: &'static str,
     error: impl Into<Box<dyn std::error::Error + Send + Sync>>,
-) -> Failure {
-    let failure = Failure::new(class, doing, error);
+) -> StepError {
+    let failure = StepError::new(class, doing, error);
     if class == ErrorClass::Transient { failure.never_parks() } else { failure }
 }
 
@@ -103,15 +106,15 @@ mod tests {
     use stagely_cloud::{CloudError, ErrorKind as Cloud};
     use stagely_forge::{ErrorKind as Forge, ForgeError};
 
-    use super::{called, clouded, hosted};
+    use super::{cloud_error, forge_error, rpc_error};
 
     #[test]
     fn an_outage_of_others_parks_nothing_and_what_is_wrong_for_good_does() {
-        let told = |kind| hosted("test")(ForgeError { kind, doing: "test", message: String::new() }).may_park;
+        let told = |kind| forge_error("test")(ForgeError { kind, doing: "test", message: String::new() }).may_park;
         assert!(!told(Forge::Unavailable) && !told(Forge::Auth) && told(Forge::Invalid));
         for kind in [Cloud::Auth, Cloud::Unavailable, Cloud::Capacity] {
-            assert!(!clouded("test")(CloudError::new(kind, "test", "no")).may_park, "{kind:?}");
+            assert!(!cloud_error("test")(CloudError::new(kind, "test", "no")).may_park, "{kind:?}");
         }
-        assert!(!called("test")(tonic::Status::unavailable("no")).may_park);
+        assert!(!rpc_error("test")(tonic::Status::unavailable("no")).may_park);
     }
 }

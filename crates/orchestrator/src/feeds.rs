@@ -9,14 +9,14 @@ use chrono::TimeDelta;
 use stagely_domain::error_chain::chain;
 use stagely_domain::id::ProjectId;
 use stagely_forge::{ErrorKind, FailedDelivery, PullRequest, Repo};
-use stagely_reconcile::{ErrorClass, Failure};
+use stagely_reconcile::{ErrorClass, StepError};
 use stagely_store::tenants::{Page, Project};
 use stagely_store::work::kind;
 use stagely_store::{Outcome, Power, Scope};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::context::{Context, hosted, stored};
+use crate::context::{Context, forge_error, store_error};
 use crate::pulls::{self, Decision};
 
 const EDGE: Duration = Duration::from_millis(250);
@@ -28,20 +28,20 @@ const REMEMBERED: TimeDelta = TimeDelta::days(3);
 const ATTEMPTS: u32 = 5;
 
 /// Makes due what must always be: the whole copy of the routes, every account's sweep, every live environment.
-pub async fn wake_all(context: &Context) -> Result<(), Failure> {
+pub async fn wake_all(context: &Context) -> Result<(), StepError> {
     let doing = "wake what must be due";
     let scope = Scope::system(doing);
-    let accounts = context.store.list_cloud_accounts(&scope).await.map_err(stored(doing))?;
-    let environments = context.store.list_live_environments(&scope).await.map_err(stored(doing))?;
-    let tx = context.store.begin().await.map_err(stored(doing))?;
-    tx.wake(kind::ROUTE, Uuid::nil()).await.map_err(stored(doing))?;
+    let accounts = context.store.list_cloud_accounts(&scope).await.map_err(store_error(doing))?;
+    let environments = context.store.list_live_environments(&scope).await.map_err(store_error(doing))?;
+    let tx = context.store.begin().await.map_err(store_error(doing))?;
+    tx.wake(kind::ROUTE, Uuid::nil()).await.map_err(store_error(doing))?;
     for account in accounts {
-        tx.wake(kind::SWEEP, account.id.uuid()).await.map_err(stored(doing))?;
+        tx.wake(kind::SWEEP, account.id.uuid()).await.map_err(store_error(doing))?;
     }
     for env in environments {
-        tx.wake(kind::ENVIRONMENT, env.id.uuid()).await.map_err(stored(doing))?;
+        tx.wake(kind::ENVIRONMENT, env.id.uuid()).await.map_err(store_error(doing))?;
     }
-    tx.commit().await.map_err(stored(doing))
+    tx.commit().await.map_err(store_error(doing))
 }
 
 /// Makes every account's sweep due, every hour until shutdown: an account whose sweep nobody woke would never be swept.
@@ -165,14 +165,14 @@ impl Scan {
     }
 
     /// Makes an environment for every pull request that is to have one. What cannot be read hides nothing else.
-    pub async fn look(&mut self) -> Result<(), Failure> {
+    pub async fn look(&mut self) -> Result<(), StepError> {
         let doing = "scan pull requests";
         let before = std::mem::take(&mut self.unwanted);
         let mut after = None;
         loop {
             let page = Page { limit: 100, after };
             let scope = Scope::system(doing);
-            let projects = self.context.store.list_projects(&scope, page).await.map_err(stored(doing))?;
+            let projects = self.context.store.list_projects(&scope, page).await.map_err(store_error(doing))?;
             let Some(last) = projects.last() else { return Ok(()) };
             after = Some(last.id.uuid());
             for project in &projects {
@@ -187,11 +187,11 @@ impl Scan {
         &mut self,
         project: &Project,
         before: &HashMap<(ProjectId, i64), PullRequest>,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), StepError> {
         let doing = "scan a repository";
         let Ok(repo) = project.repo.parse() else { return Ok(()) };
         // A fork's needs approval, whatever its head says.
-        let open = self.context.forge.list_open_pull_requests(&repo).await.map_err(hosted(doing))?;
+        let open = self.context.forge.list_open_pull_requests(&repo).await.map_err(forge_error(doing))?;
         for pull in open.into_iter().filter(|pull| !pull.from_fork) {
             let key = (project.id, pull.number);
             if before.get(&key) == Some(&pull) {
@@ -213,15 +213,15 @@ impl Scan {
     }
 
     /// Whether the pull request has an environment now.
-    async fn take_up(&self, project: &Project, repo: &Repo, pull: PullRequest) -> Result<bool, Failure> {
+    async fn take_up(&self, project: &Project, repo: &Repo, pull: PullRequest) -> Result<bool, StepError> {
         let (doing, number, context) = ("take a pull request up", pull.number, &self.context);
-        if context.store.find_environment(project.id, number).await.map_err(stored(doing))?.is_some() {
+        if context.store.find_environment(project.id, number).await.map_err(store_error(doing))?.is_some() {
             return Ok(true);
         }
         let seen = pulls::look(context, repo, pull).await?;
-        let tx = context.store.begin().await.map_err(stored(doing))?;
+        let tx = context.store.begin().await.map_err(store_error(doing))?;
         let verdict = pulls::apply(context, &tx, project, number, seen).await?;
-        tx.commit().await.map_err(stored(doing))?;
+        tx.commit().await.map_err(store_error(doing))?;
         let is_applied = verdict.decision == Decision::Applied;
         if is_applied {
             tracing::info!(project.id = %project.id, "pull request {number} was not told of: {}", verdict.reason);

@@ -4,7 +4,7 @@ use stagely_cloud::Capabilities;
 use stagely_domain::id::{ImageId, TeamId};
 use stagely_domain::image::check_base_images;
 use stagely_domain::machine::{Arch, Provider};
-use stagely_reconcile::Failure;
+use stagely_reconcile::StepError;
 use stagely_store::images::NewImage;
 use stagely_store::work::kind;
 use stagely_store::{Scope, StoreError};
@@ -25,7 +25,7 @@ pub enum Refused {
     Invalid(String),
     /// The account could not be opened.
     #[error("open the account")]
-    Account(#[source] Failure),
+    Account(#[source] StepError),
     /// The database.
     #[error("use the database")]
     Store(#[source] StoreError),

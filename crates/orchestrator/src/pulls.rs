@@ -5,13 +5,13 @@ use ring::rand::{SecureRandom, SystemRandom};
 use stagely_domain::id::EnvironmentId;
 use stagely_domain::spec::{self, FILE, Facts, Triggers};
 use stagely_forge::{PullRequest as Found, PullRequestState, Repo};
-use stagely_reconcile::{ErrorClass, Failure};
+use stagely_reconcile::{ErrorClass, StepError};
 use stagely_store::environments::{Environment, NewEnvironment, PullRequest};
 use stagely_store::tenants::Project;
 use stagely_store::work::kind;
 use stagely_store::{Outcome, Presence, Tx};
 
-use crate::context::{Context, hosted, stored};
+use crate::context::{Context, forge_error, store_error};
 
 /// A week, until the commit's own `stagely.yaml` was read.
 const TTL_SECS: i64 = 7 * 24 * 3600;
@@ -43,19 +43,19 @@ pub struct Seen {
 }
 
 /// Reads the pull request, and its head commit's word on whether it gets a preview.
-pub async fn read(context: &Context, project: &Project, number: i64) -> Result<Seen, Failure> {
+pub async fn read(context: &Context, project: &Project, number: i64) -> Result<Seen, StepError> {
     let doing = "read a pull request";
-    let known = context.store.find_environment(project.id, number).await.map_err(stored(doing))?;
+    let known = context.store.find_environment(project.id, number).await.map_err(store_error(doing))?;
     let before = known.map(|env| (env.id, env.generation));
-    let repo: Repo = project.repo.parse().map_err(|error| Failure::new(ErrorClass::Permanent, doing, error))?;
-    match context.forge.pull_request(&repo, number).await.map_err(hosted(doing))? {
+    let repo: Repo = project.repo.parse().map_err(|error| StepError::new(ErrorClass::Permanent, doing, error))?;
+    match context.forge.pull_request(&repo, number).await.map_err(forge_error(doing))? {
         Some(pull) => Ok(Seen { before, ..look(context, &repo, pull).await? }),
         None => Ok(Seen { before, pull: None, refusal: None }),
     }
 }
 
 /// Asks the head commit of a pull request that was just read, and had no environment before that.
-pub async fn look(context: &Context, repo: &Repo, pull: Found) -> Result<Seen, Failure> {
+pub async fn look(context: &Context, repo: &Repo, pull: Found) -> Result<Seen, StepError> {
     let doing = "read when a pull request gets a preview";
     if pull.state == PullRequestState::Closed {
         return Ok(Seen { before: None, pull: Some(pull), refusal: None });
@@ -68,14 +68,14 @@ pub async fn look(context: &Context, repo: &Repo, pull: Found) -> Result<Seen, F
             spec.map(|spec| spec.triggers).unwrap_or_default()
         }
         Err(error) if error.kind == stagely_forge::ErrorKind::Invalid => Triggers::default(),
-        Err(error) => return Err(hosted(doing)(error)),
+        Err(error) => return Err(forge_error(doing)(error)),
     };
     let changed = if triggers.look_at_paths() {
         match context.forge.changed_paths(repo, pull.number).await {
             Ok(changed) => Some(changed),
             // A change that is too large to be listed touches what it likes.
             Err(error) if error.kind == stagely_forge::ErrorKind::Invalid => None,
-            Err(error) => return Err(hosted(doing)(error)),
+            Err(error) => return Err(forge_error(doing)(error)),
         }
     } else {
         None
@@ -92,9 +92,15 @@ pub async fn look(context: &Context, repo: &Repo, pull: Found) -> Result<Seen, F
 
 /// Brings the wish in line with the pull request that was just read, inside `tx`. The caller commits. Fails when the
 /// wish was changed since: two deliveries may be at work at the same time, and the later one may have read earlier.
-pub async fn apply(context: &Context, tx: &Tx, project: &Project, number: i64, seen: Seen) -> Result<Verdict, Failure> {
+pub async fn apply(
+    context: &Context,
+    tx: &Tx,
+    project: &Project,
+    number: i64,
+    seen: Seen,
+) -> Result<Verdict, StepError> {
     let doing = "apply a pull request";
-    let known = context.store.find_environment(project.id, number).await.map_err(stored(doing))?;
+    let known = context.store.find_environment(project.id, number).await.map_err(store_error(doing))?;
     let applied = |reason: &str| Verdict { decision: Decision::Applied, reason: reason.to_owned() };
     let ignored = |reason: &str| Verdict { decision: Decision::Ignored, reason: reason.to_owned() };
     if known.as_ref().map(|env| (env.id, env.generation)) != seen.before {
@@ -116,7 +122,7 @@ pub async fn apply(context: &Context, tx: &Tx, project: &Project, number: i64, s
         sha: pull.sha,
     };
     if pull.state == PullRequestState::Closed {
-        tx.forget_removal(project.id, number).await.map_err(stored(doing))?;
+        tx.forget_removal(project.id, number).await.map_err(store_error(doing))?;
     }
     match (pull.state, known) {
         (PullRequestState::Closed, Some(env)) => close(tx, &env, "the pull request was closed").await,
@@ -131,11 +137,11 @@ pub async fn apply(context: &Context, tx: &Tx, project: &Project, number: i64, s
             Ok(ignored("the environment is at this commit already"))
         }
         (PullRequestState::Open, Some(env)) => {
-            let outcome = tx.wish_commit(env.id, env.generation, &facts).await.map_err(stored(doing))?;
+            let outcome = tx.wish_commit(env.id, env.generation, &facts).await.map_err(store_error(doing))?;
             if outcome == Outcome::Stale {
                 return Err(changed_meanwhile(doing));
             }
-            tx.wake(kind::ENVIRONMENT, env.id.uuid()).await.map_err(stored(doing))?;
+            tx.wake(kind::ENVIRONMENT, env.id.uuid()).await.map_err(store_error(doing))?;
             Ok(applied("a new commit"))
         }
         (PullRequestState::Open, None) if pull.from_fork => {
@@ -143,7 +149,7 @@ pub async fn apply(context: &Context, tx: &Tx, project: &Project, number: i64, s
         }
         (PullRequestState::Open, None) if refusal.is_some() => Ok(ignored(refusal.as_deref().unwrap_or_default())),
         (PullRequestState::Open, None)
-            if context.store.stays_gone(project.id, number, &facts.sha).await.map_err(stored(doing))? =>
+            if context.store.stays_gone(project.id, number, &facts.sha).await.map_err(store_error(doing))? =>
         {
             Ok(ignored("its environment was removed at this commit: push another, or close it and open it again"))
         }
@@ -157,32 +163,32 @@ pub async fn apply(context: &Context, tx: &Tx, project: &Project, number: i64, s
                 hash: hash()?,
                 ttl_secs: TTL_SECS,
             };
-            tx.insert_environment(&new).await.map_err(stored(doing))?;
-            tx.wake(kind::ENVIRONMENT, id.uuid()).await.map_err(stored(doing))?;
+            tx.insert_environment(&new).await.map_err(store_error(doing))?;
+            tx.wake(kind::ENVIRONMENT, id.uuid()).await.map_err(store_error(doing))?;
             Ok(applied("a new environment"))
         }
     }
 }
 
-fn changed_meanwhile(doing: &'static str) -> Failure {
-    Failure::new(ErrorClass::Transient, doing, "the environment changed meanwhile")
+fn changed_meanwhile(doing: &'static str) -> StepError {
+    StepError::new(ErrorClass::Transient, doing, "the environment changed meanwhile")
 }
 
-async fn close(tx: &Tx, env: &Environment, reason: &str) -> Result<Verdict, Failure> {
+async fn close(tx: &Tx, env: &Environment, reason: &str) -> Result<Verdict, StepError> {
     let doing = "close an environment";
     if env.desired == Presence::Absent {
         let reason = "the environment is being removed already".to_owned();
         return Ok(Verdict { decision: Decision::Ignored, reason });
     }
-    if tx.wish_absent(env.id, env.generation, reason).await.map_err(stored(doing))? == Outcome::Stale {
+    if tx.wish_absent(env.id, env.generation, reason).await.map_err(store_error(doing))? == Outcome::Stale {
         return Err(changed_meanwhile(doing));
     }
-    tx.wake(kind::ENVIRONMENT, env.id.uuid()).await.map_err(stored(doing))?;
+    tx.wake(kind::ENVIRONMENT, env.id.uuid()).await.map_err(store_error(doing))?;
     Ok(Verdict { decision: Decision::Applied, reason: reason.to_owned() })
 }
 
 /// Twelve characters without look-alikes: 59 random bits, so that nobody guesses a preview's host.
-fn hash() -> Result<String, Failure> {
+fn hash() -> Result<String, StepError> {
     const ALPHABET: &[u8; 31] = b"23456789abcdefghjkmnpqrstuvwxyz";
     let random = SystemRandom::new();
     let mut hash = String::new();
@@ -190,7 +196,7 @@ fn hash() -> Result<String, Failure> {
         let mut byte = [0];
         random
             .fill(&mut byte)
-            .map_err(|_| Failure::new(ErrorClass::Transient, "name an environment", "no randomness"))?;
+            .map_err(|_| StepError::new(ErrorClass::Transient, "name an environment", "no randomness"))?;
         // 248 is the largest multiple of 31 below 256: what is above would favour some letters.
         if byte[0] < 248 {
             hash.push(char::from(ALPHABET[usize::from(byte[0] % 31)]));

@@ -5,13 +5,13 @@ mod posts;
 pub mod routes;
 
 use stagely_domain::environment::State;
-use stagely_domain::failure::Failure as RunFailure;
-use stagely_reconcile::{ErrorClass, Failure};
+use stagely_domain::failure::Failure;
+use stagely_reconcile::{ErrorClass, StepError};
 use stagely_store::environments::Environment;
 use stagely_store::work::kind;
 use stagely_store::{Presence, Tx};
 
-use crate::context::{Context, stored};
+use crate::context::{Context, store_error};
 use crate::reconcile::environment::plan::Snapshot;
 
 /// The root URL's host.
@@ -20,20 +20,20 @@ pub fn root_host(context: &Context, env: &Environment) -> String {
 }
 
 /// Writes routes and posts as they should be for `state`, and wakes who brings them out.
-pub async fn write(context: &Context, tx: &Tx, snapshot: &Snapshot, state: State) -> Result<(), Failure> {
+pub async fn write(context: &Context, tx: &Tx, snapshot: &Snapshot, state: State) -> Result<(), StepError> {
     let doing = "write what people see";
     let env = &snapshot.env;
     for entry in routes::changed(context, snapshot, state) {
-        tx.write_route(env.team, env.generation, &entry).await.map_err(stored(doing))?;
-        tx.wake(kind::ROUTE, env.id.uuid()).await.map_err(stored(doing))?;
+        tx.write_route(env.team, env.generation, &entry).await.map_err(store_error(doing))?;
+        tx.wake(kind::ROUTE, env.id.uuid()).await.map_err(store_error(doing))?;
     }
-    let earlier = context.store.list_posts(env.id).await.map_err(stored(doing))?;
+    let earlier = context.store.list_posts(env.id).await.map_err(store_error(doing))?;
     let posts = posts::wanted(context, snapshot, state, &earlier)
-        .map_err(|error| Failure::new(ErrorClass::Permanent, doing, error))?;
+        .map_err(|error| StepError::new(ErrorClass::Permanent, doing, error))?;
     for (kind_of_post, sha, wanted) in posts {
-        let changed = tx.want_post(env.team, env.id, kind_of_post, &sha, &wanted).await.map_err(stored(doing))?;
+        let changed = tx.want_post(env.team, env.id, kind_of_post, &sha, &wanted).await.map_err(store_error(doing))?;
         if let Some(post) = changed {
-            tx.wake(kind::POST, post.uuid()).await.map_err(stored(doing))?;
+            tx.wake(kind::POST, post.uuid()).await.map_err(store_error(doing))?;
         }
     }
     Ok(())
@@ -46,7 +46,7 @@ pub fn reason(snapshot: &Snapshot) -> Option<String> {
 }
 
 /// What went wrong: with the run, or after it with the machine that was live.
-fn failure(snapshot: &Snapshot) -> Option<&RunFailure> {
+fn failure(snapshot: &Snapshot) -> Option<&Failure> {
     let of_run = snapshot.run.as_ref().and_then(|run| run.failure.as_ref());
     let is_kept = snapshot.env.desired == Presence::Present;
     let lost = snapshot.newest.as_ref().filter(|_| is_kept && snapshot.machine().is_none());

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use stagely_cloud::Cloud;
 use stagely_domain::id::{ImageId, TeamId};
 use stagely_forge::Forge;
-use stagely_reconcile::Failure;
+use stagely_reconcile::StepError;
 use stagely_runtime::Kit;
 use stagely_store::Store;
 use stagely_store::images::NewImage;
@@ -55,7 +55,7 @@ impl Reconcilers {
     ///
     /// # Errors
     /// The database's error.
-    pub async fn wake_all(&self) -> Result<(), Failure> {
+    pub async fn wake_all(&self) -> Result<(), StepError> {
         feeds::wake_all(&self.0).await
     }
 
@@ -91,7 +91,7 @@ impl Reconcilers {
     ///
     /// # Errors
     /// As the command's.
-    pub async fn verify_account(&self, row: &CloudAccount, known: &Known) -> Result<Seen, Failure> {
+    pub async fn verify_account(&self, row: &CloudAccount, known: &Known) -> Result<Seen, StepError> {
         self.0.clouds.verify(row, known).await
     }
 

@@ -15,7 +15,7 @@ use stagely_forge::github::Auth;
 use stagely_forge::testing::{CLONE_TOKEN, TOKEN};
 use stagely_orchestrator::Config;
 use stagely_orchestrator::testing::Reconcilers;
-use stagely_reconcile::{Claim, ErrorClass, Failure, Options, Reconciler, Step, WorkStore, Worker};
+use stagely_reconcile::{Claim, ErrorClass, Options, Reconciler, Step, StepError, WorkStore, Worker};
 use stagely_runtime::config::Settings;
 use stagely_runtime::{Kit, Peer};
 use stagely_store::work::PgWork;
@@ -87,14 +87,14 @@ struct Breaking<R> {
 impl<R: Reconciler> Reconciler for Breaking<R> {
     const KIND: &'static str = R::KIND;
 
-    async fn reconcile(&self, claim: &Claim) -> Result<Step, Failure> {
+    async fn reconcile(&self, claim: &Claim) -> Result<Step, StepError> {
         let mut activation = pin!(self.inner.reconcile(claim));
         let until_dropped = poll_fn(|context| match activation.as_mut().poll(context) {
             Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
             Poll::Pending if self.breaks.is_due() => Poll::Ready(None),
             Poll::Pending => Poll::Pending,
         });
-        let dropped = || Err(Failure::new(ErrorClass::Transient, "reconcile", "dropped where it waited"));
+        let dropped = || Err(StepError::new(ErrorClass::Transient, "reconcile", "dropped where it waited"));
         until_dropped.await.unwrap_or_else(dropped)
     }
 }

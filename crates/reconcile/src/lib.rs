@@ -5,12 +5,12 @@
 //! no longer write. Storage is behind [`WorkStore`] (Postgres in `store`, memory in [`testing`]).
 
 mod claim;
-mod failure;
+mod step_error;
 mod worker;
 
 #[cfg(feature = "testing")]
 pub mod testing;
 
 pub use claim::{Claim, Fence, Next, WorkError, WorkStore};
-pub use failure::{ErrorClass, Failure};
+pub use step_error::{ErrorClass, StepError};
 pub use worker::{Options, Reconciler, Step, Worker};

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::claim::{Claim, Next, WorkStore};
-use crate::failure::{ErrorClass, Failure, chain};
+use crate::step_error::{ErrorClass, StepError, chain};
 
 /// How a step ended well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,7 +31,7 @@ pub trait Reconciler: Send + Sync + 'static {
     const KIND: &'static str;
 
     /// One activation.
-    async fn reconcile(&self, claim: &Claim) -> Result<Step, Failure>;
+    async fn reconcile(&self, claim: &Claim) -> Result<Step, StepError>;
 }
 
 /// The loop's numbers.
@@ -235,7 +235,7 @@ async fn stopped(shutdown: &CancellationToken, grace: Duration) {
     sleep(grace).await;
 }
 
-type Caught = Result<Result<Step, Failure>, Box<dyn std::any::Any + Send>>;
+type Caught = Result<Result<Step, StepError>, Box<dyn std::any::Any + Send>>;
 
 /// What the outcome of a step means for its row; `None` when the row is somebody else's.
 fn judge<R: Reconciler>(claim: &Claim, outcome: Caught, options: &Options) -> Option<Next> {
@@ -243,7 +243,7 @@ fn judge<R: Reconciler>(claim: &Claim, outcome: Caught, options: &Options) -> Op
         Ok(Ok(Step::Done)) => return Some(Next::Done { again_in: None }),
         Ok(Ok(Step::Again(after))) => return Some(Next::Done { again_in: Some(after) }),
         Ok(Err(failure)) => failure,
-        Err(panic) => Failure::new(ErrorClass::Transient, "the reconciler panicked", said(panic.as_ref())),
+        Err(panic) => StepError::new(ErrorClass::Transient, "the reconciler panicked", said(panic.as_ref())),
     };
     let (key, error) = (claim.fence.key, failure.chain());
     // Being told to come later is no failed try, however often.

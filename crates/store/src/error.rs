@@ -1,6 +1,6 @@
 //! What can go wrong with the database.
 
-use stagely_reconcile::{ErrorClass, Failure};
+use stagely_reconcile::{ErrorClass, StepError};
 
 /// A failure of a store operation.
 #[derive(Debug, thiserror::Error)]
@@ -80,11 +80,11 @@ impl StoreError {
     /// What it means for a reconciler's step. A database that is away parks nothing, however long it takes: the rows
     /// that it stopped are not woken when it is back.
     #[must_use]
-    pub fn into_failure(self, doing: &'static str) -> Failure {
+    pub fn into_step_error(self, doing: &'static str) -> StepError {
         match self {
-            error @ Self::Fenced { .. } => Failure::new(ErrorClass::Fenced, doing, error),
-            error if error.is_transient() => Failure::new(ErrorClass::Transient, doing, error).never_parks(),
-            error => Failure::new(ErrorClass::Permanent, doing, error),
+            error @ Self::Fenced { .. } => StepError::new(ErrorClass::Fenced, doing, error),
+            error if error.is_transient() => StepError::new(ErrorClass::Transient, doing, error).never_parks(),
+            error => StepError::new(ErrorClass::Permanent, doing, error),
         }
     }
 }
@@ -97,11 +97,11 @@ mod tests {
 
     #[test]
     fn a_database_that_is_away_parks_nothing_and_what_is_wrong_for_good_does() {
-        let away = StoreError::query("test", sea_orm::DbErr::Custom("away".to_owned())).into_failure("test");
+        let away = StoreError::query("test", sea_orm::DbErr::Custom("away".to_owned())).into_step_error("test");
         assert_eq!((away.class, away.may_park), (ErrorClass::Transient, false));
-        let wrong = StoreError::NotFound("machine").into_failure("test");
+        let wrong = StoreError::NotFound("machine").into_step_error("test");
         assert_eq!((wrong.class, wrong.may_park), (ErrorClass::Permanent, true));
-        let stale = StoreError::Fenced { kind: "machine", key: uuid::Uuid::nil(), epoch: 1 }.into_failure("test");
+        let stale = StoreError::Fenced { kind: "machine", key: uuid::Uuid::nil(), epoch: 1 }.into_step_error("test");
         assert_eq!(stale.class, ErrorClass::Fenced);
     }
 }

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use stagely_reconcile::{Claim, Failure, Options, Reconciler, Step, Worker};
+use stagely_reconcile::{Claim, Options, Reconciler, Step, StepError, Worker};
 use stagely_store::testing::TestDb;
 use stagely_store::work::{PgWork, kind};
 use stagely_store::{Store, StoreError};
@@ -81,7 +81,7 @@ struct Timed {
 impl Reconciler for Timed {
     const KIND: &'static str = kind::ENVIRONMENT;
 
-    async fn reconcile(&self, _: &Claim) -> Result<Step, Failure> {
+    async fn reconcile(&self, _: &Claim) -> Result<Step, StepError> {
         self.began.lock().unwrap().push(Instant::now());
         tokio::time::sleep(self.takes).await;
         Ok(Step::Done)

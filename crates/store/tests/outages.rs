@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use sqlx::postgres::PgConnection;
 use sqlx::{Connection, Executor};
-use stagely_reconcile::{Claim, ErrorClass, Failure, Options, Reconciler, Step, Worker};
+use stagely_reconcile::{Claim, ErrorClass, Options, Reconciler, Step, StepError, Worker};
 use stagely_store::work::{PgWork, kind};
 use stagely_store::{Store, StoreError};
 use tokio::time::Instant;
@@ -56,11 +56,11 @@ impl Fulfil {
 impl Reconciler for Fulfil {
     const KIND: &'static str = kind::ENVIRONMENT;
 
-    async fn reconcile(&self, claim: &Claim) -> Result<Step, Failure> {
+    async fn reconcile(&self, claim: &Claim) -> Result<Step, StepError> {
         let failed = |error| {
             self.failures.fetch_add(1, Ordering::Relaxed);
             let is_fenced = matches!(error, StoreError::Fenced { .. });
-            Failure::new(if is_fenced { ErrorClass::Fenced } else { ErrorClass::Transient }, "fulfil a wish", error)
+            StepError::new(if is_fenced { ErrorClass::Fenced } else { ErrorClass::Transient }, "fulfil a wish", error)
         };
         self.fulfil(claim).await.map(|()| Step::Done).map_err(failed)
     }

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use stagely_reconcile::{Claim, Failure, Next, Options, Reconciler, Step, WorkStore, Worker};
+use stagely_reconcile::{Claim, Next, Options, Reconciler, Step, StepError, WorkStore, Worker};
 use stagely_store::testing::TestDb;
 use stagely_store::work::{PgWork, kind};
 use stagely_store::{Notice, Store, StoreError};
@@ -113,7 +113,7 @@ struct Counting(Arc<AtomicU32>);
 impl Reconciler for Counting {
     const KIND: &'static str = kind::ENVIRONMENT;
 
-    async fn reconcile(&self, _: &Claim) -> Result<Step, Failure> {
+    async fn reconcile(&self, _: &Claim) -> Result<Step, StepError> {
         self.0.fetch_add(1, Ordering::SeqCst);
         Ok(Step::Done)
     }

@@ -91,10 +91,10 @@ const VARIANTS: [Variant; 8] = [
     },
 ];
 
-const LIST: &str = "let listing = opened.list(context.installation()).await.map_err(clouded(doing))?;";
-const ROWS: &str = "let rows = context.list_account_machines(account).await.map_err(stored(doing))?;";
-const ROWS_THEN_LIST: &str = "let rows = context.list_account_machines(account).await.map_err(stored(doing))?;
-        let listing = opened.list(context.installation()).await.map_err(clouded(doing))?;";
+const LIST: &str = "let listing = opened.list(context.installation()).await.map_err(cloud_error(doing))?;";
+const ROWS: &str = "let rows = context.list_account_machines(account).await.map_err(store_error(doing))?;";
+const ROWS_THEN_LIST: &str = "let rows = context.list_account_machines(account).await.map_err(store_error(doing))?;
+        let listing = opened.list(context.installation()).await.map_err(cloud_error(doing))?;";
 const ROW_BY_ID: &str = "self.context.get_machine(machine).await";
 const NO_ROW: &str = "Err::<Machine, _>(StoreError::NotFound(\"machine\"))";
 

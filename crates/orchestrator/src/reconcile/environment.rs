@@ -15,13 +15,13 @@ use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, Utc};
 use stagely_domain::environment::State;
 use stagely_domain::id::EnvironmentId;
-use stagely_reconcile::{Claim, ErrorClass, Failure, Fence, Reconciler, Step};
+use stagely_reconcile::{Claim, ErrorClass, Fence, Reconciler, Step, StepError};
 use stagely_store::environments::Environment;
 use stagely_store::work::kind;
 use stagely_store::{Presence, Scope, StoreError};
 use tokio::sync::Mutex;
 
-use crate::context::{Context, stored};
+use crate::context::{Context, store_error};
 use crate::pulls::{self, Decision};
 use crate::surface;
 use plan::{Plan, Snapshot};
@@ -42,7 +42,7 @@ const COMPARE: TimeDelta = TimeDelta::minutes(5);
 impl Reconciler for Environments {
     const KIND: &'static str = kind::ENVIRONMENT;
 
-    async fn reconcile(&self, claim: &Claim) -> Result<Step, Failure> {
+    async fn reconcile(&self, claim: &Claim) -> Result<Step, StepError> {
         let id = EnvironmentId::from_uuid(claim.fence.key);
         let outcome = self.bring(id, &claim.fence).await;
         match outcome {
@@ -57,7 +57,7 @@ impl Reconciler for Environments {
 }
 
 impl Environments {
-    async fn bring(&self, id: EnvironmentId, fence: &Fence) -> Result<Step, Failure> {
+    async fn bring(&self, id: EnvironmentId, fence: &Fence) -> Result<Step, StepError> {
         let context = &self.context;
         for _ in 0..MAX_OPS {
             let Some(snapshot) = look(context, id).await? else { return Ok(Step::Done) };
@@ -81,18 +81,18 @@ impl Environments {
     }
 
     /// Records the state, and what people see of it.
-    async fn settle(&self, fence: &Fence, snapshot: &Snapshot, plan: &Plan) -> Result<(), Failure> {
+    async fn settle(&self, fence: &Fence, snapshot: &Snapshot, plan: &Plan) -> Result<(), StepError> {
         let doing = "record where an environment stands";
-        let tx = self.context.store.fenced(fence).await.map_err(stored(doing))?;
+        let tx = self.context.store.fenced(fence).await.map_err(store_error(doing))?;
         let env = &snapshot.env;
         let reason = surface::reason(snapshot);
         // A newer wish will find the row due and do it again.
         let _ = tx
             .set_environment_state(env.id, env.generation, plan.state, reason.as_deref())
             .await
-            .map_err(stored(doing))?;
+            .map_err(store_error(doing))?;
         surface::write(&self.context, &tx, snapshot, plan.state).await?;
-        tx.commit().await.map_err(stored(doing))
+        tx.commit().await.map_err(store_error(doing))
     }
 
     /// A webhook may be lost, or come while another one is being looked at: an environment at rest asks the git host
@@ -108,54 +108,55 @@ impl Environments {
         }
     }
 
-    async fn compare(&self, env: &Environment) -> Result<(), Failure> {
+    async fn compare(&self, env: &Environment) -> Result<(), StepError> {
         let doing = "compare with the pull request";
         let context = &self.context;
-        let project = context.store.get_project(&Scope::system(doing), env.project).await.map_err(stored(doing))?;
+        let project =
+            context.store.get_project(&Scope::system(doing), env.project).await.map_err(store_error(doing))?;
         let seen = pulls::read(context, &project, env.pr.number).await?;
-        let tx = context.store.begin().await.map_err(stored(doing))?;
+        let tx = context.store.begin().await.map_err(store_error(doing))?;
         let verdict = pulls::apply(context, &tx, &project, env.pr.number, seen).await?;
         if verdict.decision == Decision::Applied {
             tracing::info!(env.id = %env.id, "{} was not told of: {}", env.id, verdict.reason);
         }
-        tx.commit().await.map_err(stored(doing))
+        tx.commit().await.map_err(store_error(doing))
     }
 }
 
 /// Everything that a decision is made on; `None` when there is no such environment or nothing is left of it.
-pub async fn look(context: &Context, id: EnvironmentId) -> Result<Option<Snapshot>, Failure> {
+pub async fn look(context: &Context, id: EnvironmentId) -> Result<Option<Snapshot>, StepError> {
     let doing = "look at an environment";
     let store = &context.store;
     let env = match store.get_environment(&Scope::system(doing), id).await {
         Ok(env) => env,
         Err(StoreError::NotFound(_)) => return Ok(None),
-        Err(error) => return Err(stored(doing)(error)),
+        Err(error) => return Err(store_error(doing)(error)),
     };
-    let run = store.find_run(id, env.generation).await.map_err(stored(doing))?;
+    let run = store.find_run(id, env.generation).await.map_err(store_error(doing))?;
     let builds = match &run {
-        Some(run) => store.list_run_builds(run.id).await.map_err(stored(doing))?,
+        Some(run) => store.list_run_builds(run.id).await.map_err(store_error(doing))?,
         None => Vec::new(),
     };
-    let machines = store.list_environment_machines(id).await.map_err(stored(doing))?;
-    let newest = store.newest_environment_machine(id).await.map_err(stored(doing))?;
-    let routes = store.list_environment_routes(id).await.map_err(stored(doing))?;
-    let live_at = store.last_live_at(id).await.map_err(stored(doing))?;
+    let machines = store.list_environment_machines(id).await.map_err(store_error(doing))?;
+    let newest = store.newest_environment_machine(id).await.map_err(store_error(doing))?;
+    let routes = store.list_environment_routes(id).await.map_err(store_error(doing))?;
+    let live_at = store.last_live_at(id).await.map_err(store_error(doing))?;
     let (agent, hears_others, costs) = (None, false, Vec::new());
     let mut snapshot = Snapshot { env, run, live_at, builds, machines, newest, agent, hears_others, routes, costs };
     if snapshot.env.desired == Presence::Absent && snapshot.machines.is_empty() {
-        let costs = store.list_environment_costs(&Scope::system(doing), &[id]).await.map_err(stored(doing))?;
+        let costs = store.list_environment_costs(&Scope::system(doing), &[id]).await.map_err(store_error(doing))?;
         snapshot.costs = costs.into_values().flatten().collect();
     }
     if let Some(machine) = snapshot.machine().map(|machine| machine.id) {
-        snapshot.agent = store.find_agent(machine).await.map_err(stored(doing))?;
+        snapshot.agent = store.find_agent(machine).await.map_err(store_error(doing))?;
         if snapshot.env.state == State::Unreachable {
-            snapshot.hears_others = store.hears_others(machine, plan::LOST).await.map_err(stored(doing))?;
+            snapshot.hears_others = store.hears_others(machine, plan::LOST).await.map_err(store_error(doing))?;
         }
     }
     Ok(Some(snapshot))
 }
 
 /// A failure that is a bug of ours.
-fn bug(doing: &'static str, message: &'static str) -> Failure {
-    Failure::new(ErrorClass::Transient, doing, message)
+fn bug(doing: &'static str, message: &'static str) -> StepError {
+    StepError::new(ErrorClass::Transient, doing, message)
 }

@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use stagely_domain::id::ImageId;
-use stagely_reconcile::{Claim, Failure, Fence, Reconciler, Step};
+use stagely_reconcile::{Claim, Fence, Reconciler, Step, StepError};
 use stagely_store::images::Image;
 use stagely_store::work::kind;
 
-use crate::context::stored;
+use crate::context::store_error;
 use crate::reconcile::ledger::Ledger;
 use execute::{Next, execute};
 use plan::{Bootable, Plan, Snapshot, plan};
@@ -29,14 +29,14 @@ impl Reconciler for Images {
     const KIND: &'static str = kind::IMAGE;
 
     /// A bake has a deadline of its own and a removal is tried for ever, so neither is ever parked.
-    async fn reconcile(&self, claim: &Claim) -> Result<Step, Failure> {
+    async fn reconcile(&self, claim: &Claim) -> Result<Step, StepError> {
         let id = ImageId::from_uuid(claim.fence.key);
-        self.bring(id, &claim.fence).await.map_err(Failure::never_parks)
+        self.bring(id, &claim.fence).await.map_err(StepError::never_parks)
     }
 }
 
 impl Images {
-    async fn bring(&self, id: ImageId, fence: &Fence) -> Result<Step, Failure> {
+    async fn bring(&self, id: ImageId, fence: &Fence) -> Result<Step, StepError> {
         for _ in 0..MAX_OPS {
             let Some(snapshot) = self.look(id).await? else { return Ok(Step::Done) };
             let op = match plan(&snapshot, self.0.now()) {
@@ -53,15 +53,15 @@ impl Images {
     }
 
     /// Everything that a decision is made on; nothing when there is no such image.
-    async fn look(&self, id: ImageId) -> Result<Option<Snapshot>, Failure> {
+    async fn look(&self, id: ImageId) -> Result<Option<Snapshot>, StepError> {
         let (doing, rows) = ("read an image", &self.0);
-        let Some(image) = rows.find_image(id).await.map_err(stored(doing))? else { return Ok(None) };
+        let Some(image) = rows.find_image(id).await.map_err(store_error(doing))? else { return Ok(None) };
         let machine = match image.machine {
-            Some(machine) => Some(rows.get_machine(machine).await.map_err(stored(doing))?),
+            Some(machine) => Some(rows.get_machine(machine).await.map_err(store_error(doing))?),
             None => None,
         };
-        let bootable = rows.list_bootable_images(image.account, image.arch).await.map_err(stored(doing))?;
-        let is_asked_for = rows.is_image_asked_for(id).await.map_err(stored(doing))?;
+        let bootable = rows.list_bootable_images(image.account, image.arch).await.map_err(store_error(doing))?;
+        let is_asked_for = rows.is_image_asked_for(id).await.map_err(store_error(doing))?;
         let bootable = bootable.into_iter().map(|Image { id, locations, .. }| Bootable { id, locations }).collect();
         Ok(Some(Snapshot { image, machine, bootable, is_asked_for }))
     }

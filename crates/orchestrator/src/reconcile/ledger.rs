@@ -7,12 +7,12 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, Utc};
 use stagely_cloud::AgentDownload;
-use stagely_domain::failure::Failure as RunFailure;
+use stagely_domain::failure::Failure;
 use stagely_domain::id::{CloudAccountId, ImageId, InstallationId, MachineId};
 use stagely_domain::machine::{Arch, State};
 use stagely_domain::offering::Offering;
 use stagely_proto::hub::{PrepareEnrolmentRequest, PrepareEnrolmentResponse, RevokeRequest};
-use stagely_reconcile::{ErrorClass, Failure, Fence};
+use stagely_reconcile::{ErrorClass, Fence, StepError};
 use stagely_store::agents::Agent;
 use stagely_store::images::Image;
 use stagely_store::machines::{BootImage, Machine, NewMachine};
@@ -21,7 +21,7 @@ use stagely_store::{Outcome, Result as Stored, Scope, StoreError, Tx};
 use uuid::Uuid;
 
 use crate::clouds::Account;
-use crate::context::{Context, called};
+use crate::context::{Context, rpc_error};
 use crate::reconcile::sweep::cost;
 
 /// Rows, credentials and the time.
@@ -31,7 +31,7 @@ pub trait Ledger: Send + Sync + 'static {
 
     fn now(&self) -> DateTime<Utc>;
 
-    async fn account(&self, id: CloudAccountId) -> Result<Arc<Account>, Failure>;
+    async fn account(&self, id: CloudAccountId) -> Result<Arc<Account>, StepError>;
 
     /// Whether the account is not deleted.
     async fn has_account(&self, _: CloudAccountId) -> Stored<bool> {
@@ -66,13 +66,13 @@ pub trait Ledger: Send + Sync + 'static {
         &self,
         machine: MachineId,
         doing: &'static str,
-    ) -> Result<PrepareEnrolmentResponse, Failure>;
+    ) -> Result<PrepareEnrolmentResponse, StepError>;
 
     /// Ends the credential. A machine that was never prepared has none.
-    async fn revoke(&self, machine: MachineId, reason: &'static str) -> Result<(), Failure>;
+    async fn revoke(&self, machine: MachineId, reason: &'static str) -> Result<(), StepError>;
 
     /// The agent's program for such machines, or why there is none.
-    async fn agent(&self, arch: Arch) -> Result<Result<AgentDownload, String>, Failure>;
+    async fn agent(&self, arch: Arch) -> Result<Result<AgentDownload, String>, StepError>;
 
     /// A sweep begins. The time of which the rows know nothing, if there is one.
     async fn note_sweep(&self, account: CloudAccountId, gap: TimeDelta) -> Stored<Option<Blind>>;
@@ -81,7 +81,7 @@ pub trait Ledger: Send + Sync + 'static {
     async fn forget_blind(&self, account: CloudAccountId) -> Stored<()>;
 
     /// Notes what an account's machines that go on running have cost so far.
-    async fn note_costs(&self, fence: &Fence, account: CloudAccountId) -> Result<(), Failure>;
+    async fn note_costs(&self, fence: &Fence, account: CloudAccountId) -> Result<(), StepError>;
 }
 
 /// A transaction that is open. A struct, since a trait object's lifetime would be one too many for closures that wait.
@@ -130,7 +130,7 @@ pub trait Changes: Send + Sync {
 
     async fn image_ready(&self, id: ImageId, reference: &str, locations: &[String]) -> Stored<Outcome>;
 
-    async fn fail_image(&self, id: ImageId, failure: &RunFailure) -> Stored<Outcome>;
+    async fn fail_image(&self, id: ImageId, failure: &Failure) -> Stored<Outcome>;
 
     async fn wish_image_absent(&self, id: ImageId) -> Stored<Outcome>;
 
@@ -144,7 +144,7 @@ pub trait Changes: Send + Sync {
 
     async fn note_machine_sleep(&self, id: MachineId, asked: bool) -> Stored<()>;
 
-    async fn drop_machine(&self, id: MachineId, failure: Option<&RunFailure>) -> Stored<Outcome>;
+    async fn drop_machine(&self, id: MachineId, failure: Option<&Failure>) -> Stored<Outcome>;
 
     async fn wake(&self, kind: &'static str, key: Uuid) -> Stored<()>;
 
@@ -161,7 +161,7 @@ impl Ledger for Context {
         self.clock.now()
     }
 
-    async fn account(&self, id: CloudAccountId) -> Result<Arc<Account>, Failure> {
+    async fn account(&self, id: CloudAccountId) -> Result<Arc<Account>, StepError> {
         self.clouds.of(id).await
     }
 
@@ -213,27 +213,29 @@ impl Ledger for Context {
         &self,
         machine: MachineId,
         doing: &'static str,
-    ) -> Result<PrepareEnrolmentResponse, Failure> {
+    ) -> Result<PrepareEnrolmentResponse, StepError> {
         let request = PrepareEnrolmentRequest { machine_id: machine.to_string() };
-        Ok(self.hub.clone().prepare_enrolment(request).await.map_err(called(doing))?.into_inner())
+        Ok(self.hub.clone().prepare_enrolment(request).await.map_err(rpc_error(doing))?.into_inner())
     }
 
-    async fn revoke(&self, machine: MachineId, reason: &'static str) -> Result<(), Failure> {
+    async fn revoke(&self, machine: MachineId, reason: &'static str) -> Result<(), StepError> {
         let request = RevokeRequest { machine_id: machine.to_string(), reason: reason.to_owned() };
         match self.hub.clone().revoke(request).await {
-            Err(status) if status.code() != tonic::Code::NotFound => Err(called("end a machine's credential")(status)),
+            Err(status) if status.code() != tonic::Code::NotFound => {
+                Err(rpc_error("end a machine's credential")(status))
+            }
             _ => Ok(()),
         }
     }
 
-    async fn agent(&self, arch: Arch) -> Result<Result<AgentDownload, String>, Failure> {
+    async fn agent(&self, arch: Arch) -> Result<Result<AgentDownload, String>, StepError> {
         let program = match self.config.agent_binaries.of(arch) {
             Ok(program) => program,
             Err(lacks) => return Ok(Err(lacks)),
         };
         let read = tokio::fs::read(program).await;
         let doing = "read the agent's program";
-        let bytes = read.map_err(|error| Failure::new(ErrorClass::Transient, doing, error))?;
+        let bytes = read.map_err(|error| StepError::new(ErrorClass::Transient, doing, error))?;
         let digest = ring::digest::digest(&ring::digest::SHA256, &bytes);
         Ok(Ok(AgentDownload {
             url: self.config.agent_url.replace("{arch}", &arch.to_string()),
@@ -249,7 +251,7 @@ impl Ledger for Context {
         self.store.forget_blind(account).await
     }
 
-    async fn note_costs(&self, fence: &Fence, account: CloudAccountId) -> Result<(), Failure> {
+    async fn note_costs(&self, fence: &Fence, account: CloudAccountId) -> Result<(), StepError> {
         cost::note(self, fence, account).await
     }
 }
@@ -290,7 +292,7 @@ impl Changes for Tx {
         self.image_ready(id, reference, locations).await
     }
 
-    async fn fail_image(&self, id: ImageId, failure: &RunFailure) -> Stored<Outcome> {
+    async fn fail_image(&self, id: ImageId, failure: &Failure) -> Stored<Outcome> {
         self.fail_image(id, failure).await
     }
 
@@ -318,7 +320,7 @@ impl Changes for Tx {
         self.note_machine_sleep(id, asked).await
     }
 
-    async fn drop_machine(&self, id: MachineId, failure: Option<&RunFailure>) -> Stored<Outcome> {
+    async fn drop_machine(&self, id: MachineId, failure: Option<&Failure>) -> Stored<Outcome> {
         self.drop_machine(id, failure).await
     }
 

@@ -10,17 +10,17 @@ use std::time::Duration;
 use async_trait::async_trait;
 use chrono::TimeDelta;
 use stagely_cloud::{Cloud, DeleteProgress, ProviderId, Vm, VmState};
-use stagely_domain::failure::{Code, Failure as RunFailure};
+use stagely_domain::failure::{Code, Failure};
 use stagely_domain::id::MachineId;
 use stagely_domain::machine::{Role, State};
-use stagely_reconcile::{Claim, Failure, Fence, Reconciler, Step};
+use stagely_reconcile::{Claim, Fence, Reconciler, Step, StepError};
 use stagely_store::images::Image;
 use stagely_store::machines::Machine;
 use stagely_store::work::kind;
 use stagely_store::{Outcome, Power, Presence, StoreError};
 
 use crate::clouds::{Account, own};
-use crate::context::{clouded, stored};
+use crate::context::{cloud_error, store_error};
 use crate::failures::failure;
 use crate::reconcile::ledger::{Ledger, Writing};
 
@@ -41,26 +41,26 @@ pub struct Machines(pub Arc<dyn Ledger>);
 impl Reconciler for Machines {
     const KIND: &'static str = kind::MACHINE;
 
-    async fn reconcile(&self, claim: &Claim) -> Result<Step, Failure> {
+    async fn reconcile(&self, claim: &Claim) -> Result<Step, StepError> {
         let (context, id) = (&*self.0, MachineId::from_uuid(claim.fence.key));
         let machine = match context.get_machine(id).await {
             Ok(machine) => machine,
             Err(StoreError::NotFound(_)) => return Ok(Step::Done),
-            Err(error) => return Err(stored("read a machine")(error)),
+            Err(error) => return Err(store_error("read a machine")(error)),
         };
         let account = context.account(machine.account).await.map_err(|failure| match machine.desired {
             Presence::Absent => failure.never_parks(),
             Presence::Present => failure,
         })?;
         let bake = match machine.role {
-            Role::Bake => context.find_bake(id).await.map_err(stored("read what is baked"))?,
+            Role::Bake => context.find_bake(id).await.map_err(store_error("read what is baked"))?,
             Role::Preview | Role::Builder => None,
         };
         let (cloud, fence) = (&*account.cloud, &claim.fence);
         let work = Work { context, fence, machine: &machine, account: &account, cloud, bake: bake.as_ref() };
         match (machine.desired, machine.state) {
             (_, State::Gone) => Ok(Step::Done),
-            (Presence::Absent, _) => work.remove().await.map_err(Failure::never_parks),
+            (Presence::Absent, _) => work.remove().await.map_err(StepError::never_parks),
             (Presence::Present, State::Intended | State::Creating) => work.create().await,
             (Presence::Present, State::Booting | State::Enrolled | State::Hibernated) if work.is_suspect().await? => {
                 let message = "the machine's one-time enrolment token was used a second time, with another key: \
@@ -87,10 +87,10 @@ struct Work<'w> {
 }
 
 impl Work<'_> {
-    async fn boot(&self) -> Result<Step, Failure> {
+    async fn boot(&self) -> Result<Step, StepError> {
         let doing = "wait for a machine's agent";
         let id = self.machine.id;
-        let agent = self.context.find_agent(id).await.map_err(stored(doing))?;
+        let agent = self.context.find_agent(id).await.map_err(store_error(doing))?;
         if agent.is_some_and(|agent| agent.enrolled_at.is_some()) {
             self.write_and_tell(doing, async |tx| {
                 tx.set_machine_state(id, State::Booting, State::Enrolled).await.map(drop)
@@ -108,7 +108,7 @@ impl Work<'_> {
             };
             let message = format!("the machine's agent did not enrol within {} minutes", BOOT_LIMIT.num_minutes());
             let failure =
-                RunFailure { log_tail: console.unwrap_or_default(), ..failure(Code::MachineLost, "boot", message) };
+                Failure { log_tail: console.unwrap_or_default(), ..failure(Code::MachineLost, "boot", message) };
             return self.give_up(failure).await;
         }
         let vms = self.find().await?;
@@ -124,7 +124,7 @@ impl Work<'_> {
 
     /// A machine that an image is made of: no agent enrols, and it stops by itself. It goes when the image's reconciler
     /// wishes it away.
-    async fn watch(&self) -> Result<Step, Failure> {
+    async fn watch(&self) -> Result<Step, StepError> {
         let age = self.context.now() - self.machine.placed_at.unwrap_or(self.machine.intended_at);
         if self.find().await?.is_empty() && age >= YOUTH {
             return self.give_up(failure(Code::MachineLost, "bake", "the machine is not there any more")).await;
@@ -135,7 +135,7 @@ impl Work<'_> {
     /// Some providers know the address only some seconds after the create, and it is another one when a person has
     /// stopped and started the machine. And the machine that was meant may not run any more, and a twin may be what
     /// does.
-    async fn learn_address(&self, vms: &[Vm]) -> Result<(), Failure> {
+    async fn learn_address(&self, vms: &[Vm]) -> Result<(), StepError> {
         let (id, address) = (self.machine.id, self.machine.address.as_ref());
         let addressed = vms.iter().filter(|vm| runs(vm) && vm.address.is_some());
         let is_news = |vm: &&Vm| match self.is_meant(vm) {
@@ -166,13 +166,13 @@ impl Work<'_> {
     }
 
     /// Whether its enrolment token turned up twice.
-    async fn is_suspect(&self) -> Result<bool, Failure> {
-        let agent = self.context.find_agent(self.machine.id).await.map_err(stored("look at a machine's agent"))?;
+    async fn is_suspect(&self) -> Result<bool, StepError> {
+        let agent = self.context.find_agent(self.machine.id).await.map_err(store_error("look at a machine's agent"))?;
         Ok(agent.is_some_and(|agent| agent.suspect_at.is_some()))
     }
 
     /// Awake or asleep as wished, at its address, and still there.
-    async fn keep(&self) -> Result<Step, Failure> {
+    async fn keep(&self) -> Result<Step, StepError> {
         let (machine, doing) = (self.machine, "look at a machine");
         let is_awake = (machine.power, machine.state) == (Power::Awake, State::Enrolled);
         let is_asleep = (machine.power, machine.state) == (Power::Asleep, State::Hibernated);
@@ -180,7 +180,7 @@ impl Work<'_> {
         // What may be on its way to sleep changes sooner than lists do.
         let vms = if is_asleep || (is_awake && !was_asked) {
             let shown = self.account.look(self.context.installation(), machine.id, machine.power).await;
-            shown.map_err(clouded(doing))?
+            shown.map_err(cloud_error(doing))?
         } else {
             self.find().await?
         };
@@ -204,7 +204,7 @@ impl Work<'_> {
     }
 
     /// Removes it, and calls it gone only when the provider shows that it is.
-    async fn remove(&self) -> Result<Step, Failure> {
+    async fn remove(&self) -> Result<Step, StepError> {
         let (doing, id, machine) = ("remove a machine", self.machine.id, self.machine);
         if machine.state == State::Intended {
             return self.gone(State::Intended).await;
@@ -217,7 +217,7 @@ impl Work<'_> {
             let _ = self.write(doing, async |tx| tx.set_machine_state(id, from, State::Deleting).await).await?;
         }
         self.account.outdate(id).await;
-        let found = self.cloud.find_to_remove(id).await.map_err(clouded(doing))?;
+        let found = self.cloud.find_to_remove(id).await.map_err(cloud_error(doing))?;
         let count = found.len();
         let shown = own(self.context.installation(), found);
         let is_of_others = shown.len() < count;
@@ -231,7 +231,7 @@ impl Work<'_> {
         let ids: Vec<ProviderId> = left.into_iter().map(|vm| vm.id).chain(known).collect();
         let mut is_held = !held.is_empty();
         for provider in &ids {
-            match self.cloud.delete(provider).await.map_err(clouded(doing))? {
+            match self.cloud.delete(provider).await.map_err(cloud_error(doing))? {
                 DeleteProgress::InProgress => return Ok(Step::Again(Duration::from_secs(2))),
                 // Since it was found, or in a part of it at which nobody looked.
                 DeleteProgress::Held => is_held = true,
@@ -248,14 +248,14 @@ impl Work<'_> {
         {
             return Ok(Step::Again(Duration::from_secs(5)));
         }
-        let left = self.cloud.find_removed(id).await.map_err(clouded(doing))?;
+        let left = self.cloud.find_removed(id).await.map_err(cloud_error(doing))?;
         if !own(self.context.installation(), left).is_empty() {
             return Ok(Step::Again(Duration::from_secs(2)));
         }
         self.gone(State::Deleting).await
     }
 
-    async fn gone(&self, from: State) -> Result<Step, Failure> {
+    async fn gone(&self, from: State) -> Result<Step, StepError> {
         let id = self.machine.id;
         self.write_and_tell("record that a machine is gone", async |tx| {
             tx.set_machine_state(id, from, State::Gone).await.map(drop)
@@ -265,7 +265,7 @@ impl Work<'_> {
         Ok(Step::Done)
     }
 
-    async fn give_up(&self, failure: RunFailure) -> Result<Step, Failure> {
+    async fn give_up(&self, failure: Failure) -> Result<Step, StepError> {
         let id = self.machine.id;
         tracing::warn!(machine.id = %id, code = failure.code.as_str(), "{id}: {}", failure.message);
         self.write_and_tell("give a machine up", async |tx| tx.drop_machine(id, Some(&failure)).await.map(drop))
@@ -274,8 +274,8 @@ impl Work<'_> {
     }
 
     /// What the provider shows of it. An error is no answer.
-    async fn find(&self) -> Result<Vec<Vm>, Failure> {
-        let found = self.cloud.find(self.machine.id).await.map_err(clouded("look for a machine"))?;
+    async fn find(&self) -> Result<Vec<Vm>, StepError> {
+        let found = self.cloud.find(self.machine.id).await.map_err(cloud_error("look for a machine"))?;
         Ok(own(self.context.installation(), found))
     }
 
@@ -283,10 +283,10 @@ impl Work<'_> {
         &self,
         doing: &'static str,
         change: impl AsyncFnOnce(&Writing) -> stagely_store::Result<Outcome>,
-    ) -> Result<Outcome, Failure> {
-        let tx = self.context.fenced(self.fence).await.map_err(stored(doing))?;
-        let outcome = change(&tx).await.map_err(stored(doing))?;
-        tx.commit().await.map_err(stored(doing))?;
+    ) -> Result<Outcome, StepError> {
+        let tx = self.context.fenced(self.fence).await.map_err(store_error(doing))?;
+        let outcome = change(&tx).await.map_err(store_error(doing))?;
+        tx.commit().await.map_err(store_error(doing))?;
         Ok(outcome)
     }
 
@@ -295,7 +295,7 @@ impl Work<'_> {
         &self,
         doing: &'static str,
         change: impl AsyncFnOnce(&Writing) -> stagely_store::Result<()>,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), StepError> {
         let machine = self.machine;
         self.write(doing, async |tx| {
             change(tx).await?;
@@ -322,6 +322,6 @@ fn runs(vm: &Vm) -> bool {
     !matches!(vm.state, VmState::Hibernated | VmState::Stopped)
 }
 
-fn lost() -> RunFailure {
+fn lost() -> Failure {
     failure(Code::MachineLost, "run", "the machine is not there any more")
 }

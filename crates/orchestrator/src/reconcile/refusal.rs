@@ -1,7 +1,7 @@
 //! What follows when a provider does not make a machine. Each kind of refusal has one consequence; [`of`] is the table.
 
 use stagely_cloud::{CloudError, ErrorKind};
-use stagely_domain::failure::{Code, Failure as RunFailure};
+use stagely_domain::failure::{Code, Failure};
 use stagely_domain::offering;
 use stagely_store::machines::Machine;
 
@@ -51,14 +51,14 @@ pub fn may_be_the_images(error: &CloudError) -> bool {
 }
 
 /// What the run is told: the provider's sentence and what to do.
-pub fn told(error: &CloudError) -> RunFailure {
+pub fn told(error: &CloudError) -> Failure {
     let sentence = error.message.trim_end_matches(['.', ' ']);
     let message = format!("the cloud gave no machine: {sentence}. {}", advice(error.kind));
     failure(Code::MachineFailed, "boot", message)
 }
 
 /// What the run is told when no type in no place had room.
-pub fn no_room(machine: &Machine) -> RunFailure {
+pub fn no_room(machine: &Machine) -> Failure {
     let (size, arch) = (machine.size, machine.arch);
     let message = match offering::full(&machine.tried).as_slice() {
         [] if machine.locations.is_empty() => {
@@ -71,7 +71,7 @@ pub fn no_room(machine: &Machine) -> RunFailure {
 }
 
 /// What the run is told when a place of `preview.region` is none of the account's.
-pub fn nowhere(wish: &str, places: &[String]) -> RunFailure {
+pub fn nowhere(wish: &str, places: &[String]) -> Failure {
     let message = match places {
         [] => format!("`preview.region` says `{wish}`, and this cloud account knows no regions: leave it out"),
         places => format!(

@@ -14,7 +14,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use stagely_cloud::{Cloud, CloudError, DeleteProgress, ProviderId, Residue, ResidueKind, Vm, VmState};
 use stagely_domain::id::{CloudAccountId, ImageId, MachineId};
 use stagely_domain::machine::State;
-use stagely_reconcile::{Claim as WorkClaim, Failure, Reconciler, Step};
+use stagely_reconcile::{Claim as WorkClaim, Reconciler, Step, StepError};
 use stagely_store::images::Image;
 use stagely_store::machines::Machine;
 use stagely_store::sweeps::Blind;
@@ -24,7 +24,7 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::context::{clouded, stored};
+use crate::context::{cloud_error, store_error};
 use crate::reconcile::ledger::Ledger;
 use decide::{Before, Claim, Thing, Verdict, decide};
 
@@ -90,32 +90,32 @@ pub struct Findings {
 impl Reconciler for Sweeps {
     const KIND: &'static str = kind::SWEEP;
 
-    async fn reconcile(&self, claim: &WorkClaim) -> Result<Step, Failure> {
+    async fn reconcile(&self, claim: &WorkClaim) -> Result<Step, StepError> {
         let account = CloudAccountId::from_uuid(claim.fence.key);
         // Nothing of it is left but its name, which what is gone still bears.
         let is_there = self.context.has_account(account).await;
-        if !is_there.map_err(stored("sweep a cloud account")).map_err(Failure::never_parks)? {
+        if !is_there.map_err(store_error("sweep a cloud account")).map_err(StepError::never_parks)? {
             return Ok(Step::Done);
         }
         // First, since it needs only the rows: what runs costs while its provider does not answer, too.
-        self.context.note_costs(&claim.fence, account).await.map_err(Failure::never_parks)?;
-        self.sweep(account).await.map_err(Failure::never_parks)?;
+        self.context.note_costs(&claim.fence, account).await.map_err(StepError::never_parks)?;
+        self.sweep(account).await.map_err(StepError::never_parks)?;
         Ok(Step::Again(EVERY))
     }
 }
 
 impl Sweeps {
     /// One sweep of one account.
-    pub async fn sweep(&self, account: CloudAccountId) -> Result<Findings, Failure> {
+    pub async fn sweep(&self, account: CloudAccountId) -> Result<Findings, StepError> {
         let doing = "sweep a cloud account";
         let context = &self.context;
-        let opened = context.account(account).await.map_err(Failure::never_parks)?;
+        let opened = context.account(account).await.map_err(StepError::never_parks)?;
         let cloud = &*opened.cloud;
-        let blind = context.note_sweep(account, GAP).await.map_err(stored(doing))?;
+        let blind = context.note_sweep(account, GAP).await.map_err(store_error(doing))?;
         protect::protect(&self.memory, context.installation(), account, &opened).await;
         // The cloud first: a row is committed before its machine is made, so whatever is listed has its row by now.
-        let listing = opened.list(context.installation()).await.map_err(clouded(doing))?;
-        let rows = context.list_account_machines(account).await.map_err(stored(doing))?;
+        let listing = opened.list(context.installation()).await.map_err(cloud_error(doing))?;
+        let rows = context.list_account_machines(account).await.map_err(store_error(doing))?;
         let known: HashMap<MachineId, &Machine> = rows.iter().map(|row| (row.id, row)).collect();
         let mut findings = Findings { complete: listing.complete, ..Findings::default() };
         findings.seen = u32::try_from(listing.vms.len()).unwrap_or(u32::MAX);
@@ -142,16 +142,16 @@ impl Sweeps {
                 findings.forgotten
             );
         } else if blind.is_some() && listing.complete && looked {
-            context.forget_blind(account).await.map_err(stored(doing))?;
+            context.forget_blind(account).await.map_err(store_error(doing))?;
         }
         let removing = rows.iter().filter(|row| row.desired == Presence::Absent).map(|row| row.id);
-        let tx = context.begin().await.map_err(stored(doing))?;
+        let tx = context.begin().await.map_err(store_error(doing))?;
         for machine in removing.collect::<HashSet<_>>() {
-            tx.wake(kind::MACHINE, machine.uuid()).await.map_err(stored(doing))?;
+            tx.wake(kind::MACHINE, machine.uuid()).await.map_err(store_error(doing))?;
         }
-        tx.commit().await.map_err(stored(doing))?;
+        tx.commit().await.map_err(store_error(doing))?;
         match refused {
-            Some(error) => Err(clouded(doing)(error)),
+            Some(error) => Err(cloud_error(doing)(error)),
             None => residue.map(|_| findings),
         }
     }
@@ -165,13 +165,13 @@ impl Sweeps {
         known: &HashMap<MachineId, &Machine>,
         blind: Option<Blind>,
         findings: &mut Findings,
-    ) -> Result<bool, Failure> {
+    ) -> Result<bool, StepError> {
         let doing = "sweep what machines left behind";
         let last = self.memory.lock().await.residue.get(&account).copied();
         if last.is_some_and(|last| last.elapsed() < RESIDUE_EVERY) {
             return Ok(false);
         }
-        let residues = cloud.list_residue(self.context.installation()).await.map_err(clouded(doing))?;
+        let residues = cloud.list_residue(self.context.installation()).await.map_err(cloud_error(doing))?;
         let residues = residues.with_whole_images_held();
         let (mut things, mut by_id) = (Vec::new(), HashMap::<String, &Residue>::new());
         for residue in &residues.items {
@@ -194,7 +194,7 @@ impl Sweeps {
             self.memory.lock().await.residue.insert(account, Instant::now());
         }
         match refused {
-            Some(error) => Err(clouded(doing)(error)),
+            Some(error) => Err(cloud_error(doing)(error)),
             None => Ok(residues.complete),
         }
     }
@@ -205,7 +205,7 @@ impl Sweeps {
         known: &HashMap<MachineId, &Machine>,
         blind: Option<Blind>,
         machine: MachineId,
-    ) -> Result<Claim, Failure> {
+    ) -> Result<Claim, StepError> {
         if known.contains_key(&machine) {
             return Ok(Claim::Open);
         }
@@ -216,7 +216,7 @@ impl Sweeps {
                 Ok(Claim::Forgotten)
             }
             Err(StoreError::NotFound(_)) => Ok(Claim::Unknown),
-            Err(error) => Err(stored("look for a machine's row")(error)),
+            Err(error) => Err(store_error("look for a machine's row")(error)),
         }
     }
 
@@ -227,8 +227,8 @@ impl Sweeps {
         id: ImageId,
         residue: &Residue,
         listed: &[Residue],
-    ) -> Result<Claim, Failure> {
-        Ok(match self.context.find_image(id).await.map_err(stored("look for an image's row"))? {
+    ) -> Result<Claim, StepError> {
+        Ok(match self.context.find_image(id).await.map_err(store_error("look for an image's row"))? {
             Some(row) if row.deleted_at.is_some() => Claim::Closed,
             Some(row) if is_twin_image(&row, residue, listed) => Claim::Twin,
             Some(_) => Claim::Open,

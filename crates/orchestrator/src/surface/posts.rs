@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use stagely_domain::cost::Money;
 use stagely_domain::environment::State;
-use stagely_domain::failure::Failure as RunFailure;
+use stagely_domain::failure::Failure;
 use stagely_domain::offering;
 use stagely_domain::run;
 use stagely_forge::{Check, CheckStatus, Conclusion, Deployment, DeploymentState, markdown};
@@ -93,7 +93,7 @@ fn comment(context: &Context, snapshot: &Snapshot, state: State) -> String {
     body
 }
 
-fn failed(failure: &RunFailure) -> String {
+fn failed(failure: &Failure) -> String {
     let mut text = format!("Phase {}", markdown::code(&failure.phase, 40));
     if let Some(service) = &failure.service {
         text.push_str(&format!(", service {}", markdown::code(service, 60)));

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::{Options, Reconciler, Step, Worker, backoff};
 use crate::claim::{Claim, Fence, Next, WorkError, WorkStore};
-use crate::failure::{ErrorClass, Failure};
+use crate::step_error::{ErrorClass, StepError};
 use crate::testing::MemoryWork;
 
 const KIND: &str = "thing";
@@ -50,14 +50,14 @@ enum Script {
 impl Reconciler for Scripted {
     const KIND: &'static str = KIND;
 
-    async fn reconcile(&self, claim: &Claim) -> Result<Step, Failure> {
+    async fn reconcile(&self, claim: &Claim) -> Result<Step, StepError> {
         let key = claim.fence.key;
         let _lifetime = Lifetime(Instant::now(), Arc::clone(&self.longest));
         *self.runs.lock().unwrap().entry(key).or_default() += 1;
         match self.scripts[&key] {
             Script::Panic => panic!("poison"),
-            Script::Fail(class) => Err(Failure::new(class, "try", "no")),
-            Script::Teardown => Err(Failure::new(ErrorClass::Permanent, "drop", "no").never_parks()),
+            Script::Fail(class) => Err(StepError::new(class, "try", "no")),
+            Script::Teardown => Err(StepError::new(ErrorClass::Permanent, "drop", "no").never_parks()),
             Script::AgainTwice(after) if self.runs(key) <= 2 => Ok(Step::Again(after)),
             Script::AgainTwice(_) => Ok(Step::Done),
             Script::Take(time) => {

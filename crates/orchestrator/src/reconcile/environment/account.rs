@@ -1,14 +1,14 @@
 //! In which of the team's accounts an environment's machine is made.
 
-use stagely_domain::failure::{Code, Failure as RunFailure};
+use stagely_domain::failure::{Code, Failure};
 use stagely_domain::id::{CloudAccountId, TeamId};
 use stagely_domain::machine::Arch;
 use stagely_domain::spec::Preview;
-use stagely_reconcile::Failure;
+use stagely_reconcile::StepError;
 use stagely_store::Scope;
 use stagely_store::environments::Environment;
 
-use crate::context::{Context, stored};
+use crate::context::{Context, store_error};
 use crate::failures::failure;
 
 const DOING: &str = "choose a cloud account";
@@ -18,9 +18,9 @@ pub async fn of(
     context: &Context,
     env: &Environment,
     preview: &Preview,
-) -> Result<Result<CloudAccountId, RunFailure>, Failure> {
-    let project = context.store.get_project(&Scope::system(DOING), env.project).await.map_err(stored(DOING))?;
-    let accounts = context.store.list_cloud_accounts(&Scope::system(DOING)).await.map_err(stored(DOING))?;
+) -> Result<Result<CloudAccountId, Failure>, StepError> {
+    let project = context.store.get_project(&Scope::system(DOING), env.project).await.map_err(store_error(DOING))?;
+    let accounts = context.store.list_cloud_accounts(&Scope::system(DOING)).await.map_err(store_error(DOING))?;
     let account = match &preview.provider {
         Some(name) => accounts.iter().find(|account| account.team == env.team && account.name == *name),
         None => accounts.iter().find(|account| Some(account.id) == project.account),
@@ -45,11 +45,11 @@ pub async fn lacks(
     team: TeamId,
     account: CloudAccountId,
     arch: Arch,
-) -> Result<Option<String>, Failure> {
+) -> Result<Option<String>, StepError> {
     if context.clouds.makes(account, arch).await != Some(false) {
         return Ok(context.config.agent_binaries.of(arch).err());
     }
-    let accounts = context.store.list_cloud_accounts(&Scope::system(DOING)).await.map_err(stored(DOING))?;
+    let accounts = context.store.list_cloud_accounts(&Scope::system(DOING)).await.map_err(store_error(DOING))?;
     let (mut name, mut others) = (String::new(), Vec::new());
     for other in accounts.into_iter().filter(|other| other.team == team) {
         if other.id == account {

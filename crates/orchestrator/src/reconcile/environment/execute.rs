@@ -4,13 +4,13 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Map, json};
 use stagely_domain::build::Job;
 use stagely_domain::environment::State;
-use stagely_domain::failure::Failure as RunFailure;
+use stagely_domain::failure::Failure;
 use stagely_domain::id::{BuildJobId, MachineId, RunId};
 use stagely_domain::machine::Role;
 use stagely_domain::run::{self, Cause};
 use stagely_domain::spec::Resolved;
 use stagely_proto::{agent, hub};
-use stagely_reconcile::{ErrorClass, Failure, Fence};
+use stagely_reconcile::{ErrorClass, Fence, StepError};
 use stagely_store::agents::Step;
 use stagely_store::builds::NewBuildJob;
 use stagely_store::environments::Environment;
@@ -21,11 +21,11 @@ use stagely_store::{Outcome, Presence, Tx};
 
 use super::plan::{Op, Snapshot};
 use super::{account, bug, deploy, prove, read, sources};
-use crate::context::{Context, called, hosted, stored};
+use crate::context::{Context, forge_error, rpc_error, store_error};
 use crate::reconcile::route;
 use crate::surface::{self, routes};
 
-pub async fn execute(context: &Context, fence: &Fence, snapshot: &Snapshot, op: &Op) -> Result<(), Failure> {
+pub async fn execute(context: &Context, fence: &Fence, snapshot: &Snapshot, op: &Op) -> Result<(), StepError> {
     match op {
         Op::BeginRun => begin_run(context, fence, snapshot).await,
         Op::ReadCommit => read_commit(context, fence, snapshot).await,
@@ -57,16 +57,16 @@ async fn write(
     fence: &Fence,
     doing: &'static str,
     change: impl AsyncFnOnce(&Tx) -> stagely_store::Result<()>,
-) -> Result<(), Failure> {
-    let tx = context.store.fenced(fence).await.map_err(stored(doing))?;
-    change(&tx).await.map_err(stored(doing))?;
-    tx.commit().await.map_err(stored(doing))
+) -> Result<(), StepError> {
+    let tx = context.store.fenced(fence).await.map_err(store_error(doing))?;
+    change(&tx).await.map_err(store_error(doing))?;
+    tx.commit().await.map_err(store_error(doing))
 }
 
-async fn begin_run(context: &Context, fence: &Fence, snapshot: &Snapshot) -> Result<(), Failure> {
+async fn begin_run(context: &Context, fence: &Fence, snapshot: &Snapshot) -> Result<(), StepError> {
     let env = &snapshot.env;
     let doing = "begin a run";
-    let before = context.store.find_run::<Resolved>(env.id, env.generation - 1).await.map_err(stored(doing))?;
+    let before = context.store.find_run::<Resolved>(env.id, env.generation - 1).await.map_err(store_error(doing))?;
     let cause = match before {
         _ if env.generation == 1 => Cause::Opened,
         Some(before) if before.sha == env.pr.sha => Cause::Redeploy,
@@ -85,7 +85,7 @@ async fn begin_run(context: &Context, fence: &Fence, snapshot: &Snapshot) -> Res
 }
 
 /// Another run of the same commit, on another machine.
-async fn replace(context: &Context, fence: &Fence, snapshot: &Snapshot) -> Result<(), Failure> {
+async fn replace(context: &Context, fence: &Fence, snapshot: &Snapshot) -> Result<(), StepError> {
     let env = &snapshot.env;
     tracing::warn!(env.id = %env.id, "{} lost its machine and gets another", env.id);
     let run = new_run(env, env.generation + 1, Cause::MachineLost);
@@ -104,14 +104,14 @@ fn new_run(env: &Environment, generation: i64, cause: Cause) -> NewRun {
 }
 
 /// What people see, before a step that takes its time.
-async fn show(context: &Context, fence: &Fence, snapshot: &Snapshot, state: State) -> Result<(), Failure> {
+async fn show(context: &Context, fence: &Fence, snapshot: &Snapshot, state: State) -> Result<(), StepError> {
     let doing = "show where an environment stands";
-    let tx = context.store.fenced(fence).await.map_err(stored(doing))?;
+    let tx = context.store.fenced(fence).await.map_err(store_error(doing))?;
     surface::write(context, &tx, snapshot, state).await?;
-    tx.commit().await.map_err(stored(doing))
+    tx.commit().await.map_err(store_error(doing))
 }
 
-async fn read_commit(context: &Context, fence: &Fence, snapshot: &Snapshot) -> Result<(), Failure> {
+async fn read_commit(context: &Context, fence: &Fence, snapshot: &Snapshot) -> Result<(), StepError> {
     let run = the_run(snapshot)?;
     let repo = context.repo(snapshot.env.project).await?;
     match read::commit(context, &repo, &run.sha).await? {
@@ -123,7 +123,7 @@ async fn read_commit(context: &Context, fence: &Fence, snapshot: &Snapshot) -> R
     }
 }
 
-async fn ensure_machine(context: &Context, fence: &Fence, snapshot: &Snapshot) -> Result<(), Failure> {
+async fn ensure_machine(context: &Context, fence: &Fence, snapshot: &Snapshot) -> Result<(), StepError> {
     let doing = "wish for a machine";
     let (env, spec) = (&snapshot.env, the_spec(snapshot)?);
     let account = match account::of(context, env, &spec.spec.preview).await? {
@@ -149,13 +149,13 @@ async fn ensure_machine(context: &Context, fence: &Fence, snapshot: &Snapshot) -
     .await
 }
 
-async fn ask_builds(context: &Context, fence: &Fence, snapshot: &Snapshot) -> Result<(), Failure> {
+async fn ask_builds(context: &Context, fence: &Fence, snapshot: &Snapshot) -> Result<(), StepError> {
     let (env, run, spec) = (&snapshot.env, the_run(snapshot)?, the_spec(snapshot)?);
     let doing = "ask for builds";
     let short = run.sha.get(..12).unwrap_or(&run.sha);
     let repo = context.repo(env.project).await?;
     let sources = sources::of_targets(context, &repo, &run.sha, &spec.targets).await;
-    let earlier = context.store.list_newest_images(env.id).await.map_err(stored(doing))?;
+    let earlier = context.store.list_newest_images(env.id).await.map_err(store_error(doing))?;
     let mut jobs = Vec::new();
     for (target, source) in spec.targets.iter().zip(sources) {
         for platform in &target.platforms {
@@ -200,11 +200,11 @@ async fn ask_builds(context: &Context, fence: &Fence, snapshot: &Snapshot) -> Re
     .await
 }
 
-async fn deploy(context: &Context, fence: &Fence, snapshot: &Snapshot) -> Result<(), Failure> {
+async fn deploy(context: &Context, fence: &Fence, snapshot: &Snapshot) -> Result<(), StepError> {
     let doing = "give the agent its wish";
     let (env, run, spec) = (&snapshot.env, the_run(snapshot)?, the_spec(snapshot)?);
     let repo = context.repo(env.project).await?;
-    let clone = context.forge.clone_access(&repo).await.map_err(hosted(doing))?;
+    let clone = context.forge.clone_access(&repo).await.map_err(forge_error(doing))?;
     let preview = deploy::running(context, env, spec, &snapshot.builds, &clone);
     set_desired(context, snapshot, preview).await?;
     write(context, fence, doing, async |tx| {
@@ -215,23 +215,23 @@ async fn deploy(context: &Context, fence: &Fence, snapshot: &Snapshot) -> Result
     .await
 }
 
-async fn stop(context: &Context, snapshot: &Snapshot) -> Result<(), Failure> {
-    let last = context.store.last_live_run::<Resolved>(snapshot.env.id).await.map_err(stored("stop a preview"))?;
+async fn stop(context: &Context, snapshot: &Snapshot) -> Result<(), StepError> {
+    let last = context.store.last_live_run::<Resolved>(snapshot.env.id).await.map_err(store_error("stop a preview"))?;
     let spec = last.and_then(|run| run.spec);
     set_desired(context, snapshot, deploy::stopped(context, &snapshot.env, spec.as_ref())).await
 }
 
-async fn set_desired(context: &Context, snapshot: &Snapshot, preview: agent::Preview) -> Result<(), Failure> {
+async fn set_desired(context: &Context, snapshot: &Snapshot, preview: agent::Preview) -> Result<(), StepError> {
     let doing = "give the agent its wish";
     let machine = snapshot.machine().ok_or_else(|| bug(doing, "there is no machine"))?;
     let desired =
         agent::Desired { generation: snapshot.generation(), spec: Some(agent::desired::Spec::Preview(preview)) };
     let request = hub::SetDesiredRequest { machine_id: machine.id.to_string(), desired: Some(desired) };
-    context.hub.clone().set_desired(request).await.map_err(called(doing)).map(drop)
+    context.hub.clone().set_desired(request).await.map_err(rpc_error(doing)).map(drop)
 }
 
 /// Writes the routes, copies them at once, and asks for the URL as a visitor would.
-async fn open_and_prove(context: &Context, fence: &Fence, snapshot: &Snapshot) -> Result<(), Failure> {
+async fn open_and_prove(context: &Context, fence: &Fence, snapshot: &Snapshot) -> Result<(), StepError> {
     let doing = "open the routes";
     let (env, run, spec) = (&snapshot.env, the_run(snapshot)?, the_spec(snapshot)?);
     let entries = routes::open(context, snapshot, spec).ok_or_else(|| bug(doing, "the machine has no address"))?;
@@ -275,7 +275,7 @@ async fn succeed(
     snapshot: &Snapshot,
     run: &Run<Resolved>,
     spec: &Resolved,
-) -> Result<(), Failure> {
+) -> Result<(), StepError> {
     let env = &snapshot.env;
     let span = |secs: u64| TimeDelta::seconds(i64::try_from(secs).unwrap_or(i64::MAX / 1000));
     let (ttl, sleep_after) = (spec.spec.preview.ttl, spec.spec.preview.sleep_after);
@@ -293,7 +293,7 @@ async fn succeed(
     Ok(())
 }
 
-async fn fail(context: &Context, fence: &Fence, snapshot: &Snapshot, failure: &RunFailure) -> Result<(), Failure> {
+async fn fail(context: &Context, fence: &Fence, snapshot: &Snapshot, failure: &Failure) -> Result<(), StepError> {
     let (env, run) = (&snapshot.env, the_run(snapshot)?);
     tracing::info!(env.id = %env.id, run.id = %run.id, code = failure.code.as_str(), "{} failed: {}", env.id, failure.message);
     write(context, fence, "record a failure", async |tx| {
@@ -311,7 +311,7 @@ async fn fail(context: &Context, fence: &Fence, snapshot: &Snapshot, failure: &R
     .await
 }
 
-async fn cancel_runs(context: &Context, fence: &Fence, snapshot: &Snapshot) -> Result<(), Failure> {
+async fn cancel_runs(context: &Context, fence: &Fence, snapshot: &Snapshot) -> Result<(), StepError> {
     let env = &snapshot.env;
     write(context, fence, "end the runs", async |tx| {
         tx.end_older_runs(env.id, env.generation + 1, run::State::Cancelled).await?;
@@ -322,7 +322,7 @@ async fn cancel_runs(context: &Context, fence: &Fence, snapshot: &Snapshot) -> R
     .await
 }
 
-async fn close_routes(context: &Context, fence: &Fence, snapshot: &Snapshot) -> Result<(), Failure> {
+async fn close_routes(context: &Context, fence: &Fence, snapshot: &Snapshot) -> Result<(), StepError> {
     let (env, entries) = (&snapshot.env, routes::closed(snapshot));
     write(context, fence, "close the routes", async |tx| {
         for entry in &entries {
@@ -335,7 +335,7 @@ async fn close_routes(context: &Context, fence: &Fence, snapshot: &Snapshot) -> 
     route::publish(context, env.id).await
 }
 
-async fn drop_machines(context: &Context, fence: &Fence, snapshot: &Snapshot) -> Result<(), Failure> {
+async fn drop_machines(context: &Context, fence: &Fence, snapshot: &Snapshot) -> Result<(), StepError> {
     write(context, fence, "drop the machines", async |tx| {
         for machine in &snapshot.machines {
             wish_away(tx, machine.id).await?;
@@ -351,16 +351,17 @@ async fn wish_away(tx: &Tx, machine: MachineId) -> stagely_store::Result<()> {
     tx.wake(kind::MACHINE, machine.uuid()).await
 }
 
-async fn finish(context: &Context, fence: &Fence, snapshot: &Snapshot) -> Result<(), Failure> {
+async fn finish(context: &Context, fence: &Fence, snapshot: &Snapshot) -> Result<(), StepError> {
     let doing = "finish an environment";
     let env = &snapshot.env;
-    let tx = context.store.fenced(fence).await.map_err(stored(doing))?;
+    let tx = context.store.fenced(fence).await.map_err(store_error(doing))?;
     let reason = env.reason.as_deref();
-    let _ = tx.set_environment_state(env.id, env.generation, State::Destroyed, reason).await.map_err(stored(doing))?;
+    let _ =
+        tx.set_environment_state(env.id, env.generation, State::Destroyed, reason).await.map_err(store_error(doing))?;
     surface::write(context, &tx, snapshot, State::Destroyed).await?;
-    tx.wake(kind::FLEET, env.project.uuid()).await.map_err(stored(doing))?;
-    tx.wake_deliveries(env).await.map_err(stored(doing))?;
-    tx.commit().await.map_err(stored(doing))?;
+    tx.wake(kind::FLEET, env.project.uuid()).await.map_err(store_error(doing))?;
+    tx.wake_deliveries(env).await.map_err(store_error(doing))?;
+    tx.commit().await.map_err(store_error(doing))?;
     tracing::info!(env.id = %env.id, "{} is gone", env.id);
     Ok(())
 }
@@ -381,10 +382,10 @@ fn agent_phases(snapshot: &Snapshot, now: DateTime<Utc>) -> serde_json::Value {
     phases.into()
 }
 
-fn the_run(snapshot: &Snapshot) -> Result<&Run<Resolved>, Failure> {
-    snapshot.run.as_ref().ok_or_else(|| Failure::new(ErrorClass::Transient, "go on with a run", "there is none"))
+fn the_run(snapshot: &Snapshot) -> Result<&Run<Resolved>, StepError> {
+    snapshot.run.as_ref().ok_or_else(|| StepError::new(ErrorClass::Transient, "go on with a run", "there is none"))
 }
 
-fn the_spec(snapshot: &Snapshot) -> Result<&Resolved, Failure> {
+fn the_spec(snapshot: &Snapshot) -> Result<&Resolved, StepError> {
     the_run(snapshot)?.spec.as_ref().ok_or_else(|| bug("go on with a run", "its commit was not read"))
 }

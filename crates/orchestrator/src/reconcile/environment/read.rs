@@ -4,13 +4,13 @@ use stagely_domain::compose;
 use stagely_domain::failure::{Code, Failure};
 use stagely_domain::spec::{self, FILE, Resolved};
 use stagely_forge::{ErrorKind, Repo};
-use stagely_reconcile::Failure as StepFailure;
+use stagely_reconcile::StepError;
 
-use crate::context::{Context, hosted};
+use crate::context::{Context, forge_error};
 use crate::failures::{failure, mistakes};
 
 /// What the commit asks for; the inner error is the author's to mend.
-pub async fn commit(context: &Context, repo: &Repo, sha: &str) -> Result<Result<Resolved, Failure>, StepFailure> {
+pub async fn commit(context: &Context, repo: &Repo, sha: &str) -> Result<Result<Resolved, Failure>, StepError> {
     let file = match read(context, repo, sha, FILE, Code::ConfigInvalid).await? {
         Ok(file) => file,
         Err(failure) => return Ok(Err(failure)),
@@ -40,12 +40,12 @@ async fn read(
     sha: &str,
     path: &str,
     code: Code,
-) -> Result<Result<Option<Vec<u8>>, Failure>, StepFailure> {
+) -> Result<Result<Option<Vec<u8>>, Failure>, StepError> {
     match context.forge.file_at(repo, sha, path).await {
         Ok(file) => Ok(Ok(file)),
         Err(error) if error.kind == ErrorKind::Invalid => {
             Ok(Err(failure(code, "read", format!("{path}: {}", error.message))))
         }
-        Err(error) => Err(hosted("read the commit")(error)),
+        Err(error) => Err(forge_error("read the commit")(error)),
     }
 }

@@ -7,16 +7,16 @@ use chrono::TimeDelta;
 use stagely_cloud::{
     CaptureProgress, CaptureRequest, CloudError, DeleteProgress, ErrorKind, Image as Captured, ProviderId, Residue,
 };
-use stagely_domain::failure::{Code, Failure as RunFailure};
+use stagely_domain::failure::{Code, Failure};
 use stagely_domain::id::{ImageId, MachineId};
 use stagely_domain::machine::{Role, Size};
-use stagely_reconcile::{Failure, Fence};
+use stagely_reconcile::{Fence, StepError};
 use stagely_store::Outcome;
 use stagely_store::machines::NewMachine;
 use stagely_store::work::kind;
 
 use super::plan::{Op, Snapshot};
-use crate::context::{clouded, stored};
+use crate::context::{cloud_error, store_error};
 use crate::failures::failure;
 use crate::reconcile::ledger::{Ledger, Writing};
 
@@ -31,7 +31,7 @@ pub enum Next {
     Wait(Duration),
 }
 
-pub async fn execute(context: &dyn Ledger, fence: &Fence, snapshot: &Snapshot, op: &Op) -> Result<Next, Failure> {
+pub async fn execute(context: &dyn Ledger, fence: &Fence, snapshot: &Snapshot, op: &Op) -> Result<Next, StepError> {
     match op {
         Op::EnsureMachine => ensure_machine(context, fence, snapshot).await,
         Op::Capture(machine) => capture(context, fence, snapshot, machine).await,
@@ -63,17 +63,17 @@ async fn write(
     fence: &Fence,
     doing: &'static str,
     change: impl AsyncFnOnce(&Writing) -> stagely_store::Result<Outcome>,
-) -> Result<Next, Failure> {
-    let tx = context.fenced(fence).await.map_err(stored(doing))?;
-    if change(&tx).await.map_err(stored(doing))? == Outcome::Stale {
+) -> Result<Next, StepError> {
+    let tx = context.fenced(fence).await.map_err(store_error(doing))?;
+    if change(&tx).await.map_err(store_error(doing))? == Outcome::Stale {
         return Ok(Next::Wait(Duration::ZERO));
     }
-    tx.commit().await.map_err(stored(doing))?;
+    tx.commit().await.map_err(store_error(doing))?;
     Ok(Next::Plan)
 }
 
 /// The smallest machine: its disk is the least, so that the image fits on all others.
-async fn ensure_machine(context: &dyn Ledger, fence: &Fence, snapshot: &Snapshot) -> Result<Next, Failure> {
+async fn ensure_machine(context: &dyn Ledger, fence: &Fence, snapshot: &Snapshot) -> Result<Next, StepError> {
     let image = &snapshot.image;
     let agent = match context.agent(image.arch).await? {
         Ok(agent) => agent,
@@ -104,7 +104,7 @@ async fn capture(
     fence: &Fence,
     snapshot: &Snapshot,
     machine: &ProviderId,
-) -> Result<Next, Failure> {
+) -> Result<Next, StepError> {
     let (doing, id) = ("make an image of a machine", snapshot.image.id);
     let account = context.account(snapshot.image.account).await?;
     let request = CaptureRequest { image: id, installation: context.installation(), machine: machine.clone() };
@@ -126,7 +126,7 @@ async fn capture(
             let message = format!("the cloud made no image: {}", error.message);
             fail(context, fence, snapshot, &failure(Code::MachineFailed, "bake", message)).await
         }
-        Err(error) => Err(clouded(doing)(error)),
+        Err(error) => Err(cloud_error(doing)(error)),
     }
 }
 
@@ -137,7 +137,7 @@ fn is_final(error: &CloudError) -> bool {
 }
 
 /// With the end of the machine's console, as long as there is one.
-async fn fail(context: &dyn Ledger, fence: &Fence, snapshot: &Snapshot, why: &RunFailure) -> Result<Next, Failure> {
+async fn fail(context: &dyn Ledger, fence: &Fence, snapshot: &Snapshot, why: &Failure) -> Result<Next, StepError> {
     let (id, mut why) = (snapshot.image.id, why.clone());
     let provider = snapshot.machine.as_ref().and_then(|machine| machine.provider_id.clone());
     if let Some(provider) = provider
@@ -164,10 +164,10 @@ async fn drop_machine(tx: &Writing, snapshot: &Snapshot) -> stagely_store::Resul
 
 /// Everything with the image's tag: its parts, and what a lost answer made twice. It is gone when a complete list shows
 /// nothing more of it.
-async fn remove(context: &dyn Ledger, fence: &Fence, snapshot: &Snapshot) -> Result<Next, Failure> {
+async fn remove(context: &dyn Ledger, fence: &Fence, snapshot: &Snapshot) -> Result<Next, StepError> {
     let (doing, id) = ("remove an image", snapshot.image.id);
     let account = context.account(snapshot.image.account).await?;
-    let residues = account.cloud.list_residue(context.installation()).await.map_err(clouded(doing))?;
+    let residues = account.cloud.list_residue(context.installation()).await.map_err(cloud_error(doing))?;
     let residues = residues.with_whole_images_held();
     if !residues.complete {
         return Ok(Next::Wait(Duration::from_secs(30)));
@@ -186,7 +186,7 @@ async fn remove(context: &dyn Ledger, fence: &Fence, snapshot: &Snapshot) -> Res
         }
     }
     match refused {
-        Some(error) => Err(clouded(doing)(error)),
+        Some(error) => Err(cloud_error(doing)(error)),
         None if left.is_empty() => {
             tracing::warn!(image.id = %id, "{id} is not wanted any more, and held at the provider: it stays");
             Ok(Next::Wait(Duration::from_secs(300)))
@@ -195,7 +195,7 @@ async fn remove(context: &dyn Ledger, fence: &Fence, snapshot: &Snapshot) -> Res
     }
 }
 
-async fn close(context: &dyn Ledger, fence: &Fence, id: ImageId) -> Result<Next, Failure> {
+async fn close(context: &dyn Ledger, fence: &Fence, id: ImageId) -> Result<Next, StepError> {
     let next = write(context, fence, "record that an image is gone", async |tx| tx.image_cleared(id).await).await?;
     tracing::info!(image.id = %id, "{id} is gone");
     Ok(next)

@@ -11,14 +11,14 @@ use stagely_domain::machine::{Role, State};
 use stagely_domain::offering::Offering;
 use stagely_domain::secret::Secret;
 use stagely_proto::hub::PrepareEnrolmentResponse;
-use stagely_reconcile::{Failure, Step};
+use stagely_reconcile::{Step, StepError};
 use stagely_store::Outcome;
 use stagely_store::machines::BootImage;
 use stagely_store::work::kind;
 
 use super::Work;
 use crate::clouds::Choice;
-use crate::context::{clouded, stored};
+use crate::context::{cloud_error, store_error};
 use crate::failures::failure;
 use crate::reconcile::refusal::{self, Consequence};
 
@@ -27,7 +27,7 @@ const CREATE_LIMIT: TimeDelta = TimeDelta::seconds(180);
 pub(in crate::reconcile) const INGRESS_PORT: u16 = 7443;
 
 impl Work<'_> {
-    pub(super) async fn create(&self) -> Result<Step, Failure> {
+    pub(super) async fn create(&self) -> Result<Step, StepError> {
         let (doing, id) = ("create a machine", self.machine.id);
         let agent = match self.agent().await? {
             Ok(agent) => agent,
@@ -74,7 +74,7 @@ impl Work<'_> {
     }
 
     /// The agent's program, or why there can be no such machine.
-    async fn agent(&self) -> Result<Result<AgentDownload, String>, Failure> {
+    async fn agent(&self) -> Result<Result<AgentDownload, String>, StepError> {
         let arch = self.machine.arch;
         if !self.cloud.capabilities().arches.contains(&arch) {
             return Ok(Err(format!("this cloud account has no {arch} machines")));
@@ -88,7 +88,7 @@ impl Work<'_> {
         error: CloudError,
         chosen: Option<&Offering>,
         boots: Option<&BootImage>,
-    ) -> Result<Step, Failure> {
+    ) -> Result<Step, StepError> {
         let (doing, id) = ("create a machine", self.machine.id);
         if let Some(image) = boots.filter(|_| refusal::may_be_the_images(&error)) {
             return self.boot_without(image, &error).await;
@@ -99,11 +99,11 @@ impl Work<'_> {
                 let _ = self.write(doing, async |tx| tx.machine_refused(id, offering).await).await?;
                 Ok(Step::Again(Duration::ZERO))
             }
-            (Consequence::Later, _) => Err(clouded(doing)(error)),
+            (Consequence::Later, _) => Err(cloud_error(doing)(error)),
             // Counted in the row, which lives through crashes, and which no other failure touches.
             (Consequence::Again, _) if self.machine.refusals + 1 < refusal::TRIES => {
                 let _ = self.write(doing, async |tx| tx.machine_not_made(id).await).await?;
-                Err(clouded(doing)(error))
+                Err(cloud_error(doing)(error))
             }
             _ => self.give_up(refusal::told(&error)).await,
         }
@@ -111,7 +111,7 @@ impl Work<'_> {
 
     /// The image to boot: what was chosen before, until the provider refused something, or else the newest that can be booted
     /// there and was not refused yet.
-    async fn image(&self, offering: Option<&Offering>) -> Result<Option<BootImage>, Failure> {
+    async fn image(&self, offering: Option<&Offering>) -> Result<Option<BootImage>, StepError> {
         let machine = self.machine;
         if machine.role == Role::Bake {
             return Ok(None);
@@ -121,7 +121,7 @@ impl Work<'_> {
             return Ok(machine.image.clone());
         }
         let images = self.context.list_bootable_images(machine.account, machine.arch).await;
-        let images = images.map_err(stored("look for an image to boot"))?;
+        let images = images.map_err(store_error("look for an image to boot"))?;
         let serves = |locations: &[String]| {
             let reaches = |offering: &Offering| locations.iter().any(|place| is_in(&offering.location, place));
             locations.is_empty() || offering.is_none_or(reaches)
@@ -165,10 +165,10 @@ impl Work<'_> {
 
     /// The provider refused a machine that was to boot a golden image. That may be the image's fault: somebody removed it, or
     /// it does not fit this type. The machine is asked for without it, and an image that is not there any more is given up.
-    async fn boot_without(&self, image: &BootImage, error: &CloudError) -> Result<Step, Failure> {
+    async fn boot_without(&self, image: &BootImage, error: &CloudError) -> Result<Step, StepError> {
         let (doing, id) = ("look for an image that a machine could not boot", self.machine.id);
         tracing::warn!(machine.id = %id, image.id = %image.id, %error, "{id} could not be created with {}", image.id);
-        let residues = self.cloud.list_residue(self.context.installation()).await.map_err(clouded(doing))?;
+        let residues = self.cloud.list_residue(self.context.installation()).await.map_err(cloud_error(doing))?;
         let is_it = |residue: &Residue| residue.image == Some(image.id) && residue.is_image(&image.reference);
         let is_there = residues.items.iter().any(is_it);
         let _ = self

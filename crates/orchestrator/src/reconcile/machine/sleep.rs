@@ -7,11 +7,11 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use stagely_cloud::{ErrorKind, SleepProgress, Vm, VmState};
 use stagely_domain::machine::State;
-use stagely_reconcile::{ErrorClass, Failure, Step};
+use stagely_reconcile::{ErrorClass, Step, StepError};
 use stagely_store::Outcome;
 
 use super::{LOOK, REST, Work, lost, runs};
-use crate::context::clouded;
+use crate::context::cloud_error;
 use crate::reconcile::ledger::Writing;
 
 /// After how long one is woken again for which there was no room. Such tries are not counted: it has nowhere else to go,
@@ -29,7 +29,7 @@ impl Work<'_> {
 
     /// Until each that is shown says that it sleeps. Providers show as asleep what is only half-way there, so that
     /// nobody takes it for lost; it costs as if it ran.
-    pub(super) async fn fall_asleep(&self, vms: &[Vm]) -> Result<Step, Failure> {
+    pub(super) async fn fall_asleep(&self, vms: &[Vm]) -> Result<Step, StepError> {
         let (doing, id) = ("hibernate a machine", self.machine.id);
         self.account.outdate(id).await;
         // Before the first call: from then on it may stop, and is not lost for that.
@@ -41,7 +41,7 @@ impl Work<'_> {
                 Ok(progress) => progress == SleepProgress::Asleep,
                 // It was found a moment ago, and may sleep under another id: what is found next decides.
                 Err(error) if error.kind == ErrorKind::NotFound => false,
-                Err(error) => return Err(clouded(doing)(error)),
+                Err(error) => return Err(cloud_error(doing)(error)),
             };
         }
         if !sleeps {
@@ -55,7 +55,7 @@ impl Work<'_> {
     }
 
     /// Records whether it sleeps, if that is news.
-    async fn becomes(&self, from: State, to: State) -> Result<(), Failure> {
+    async fn becomes(&self, from: State, to: State) -> Result<(), StepError> {
         let id = self.machine.id;
         if self.machine.state != from {
             return Ok(());
@@ -69,7 +69,7 @@ impl Work<'_> {
         Ok(())
     }
 
-    pub(super) async fn wake_up(&self, vms: &[Vm]) -> Result<Step, Failure> {
+    pub(super) async fn wake_up(&self, vms: &[Vm]) -> Result<Step, StepError> {
         let (doing, id) = ("wake a machine", self.machine.id);
         // Of two the one that is meant: what was done was done on it, and the other goes.
         let was_asked = self.machine.sleep_asked_at.is_some();
@@ -88,9 +88,9 @@ impl Work<'_> {
                 return if has_ended { self.give_up(lost()).await } else { Ok(Step::Again(Duration::from_secs(5))) };
             }
             Err(error) if matches!(error.kind, ErrorKind::Capacity | ErrorKind::Quota) => {
-                return Err(Failure::new(ErrorClass::RateLimited { retry_after: NO_ROOM }, doing, error));
+                return Err(StepError::new(ErrorClass::RateLimited { retry_after: NO_ROOM }, doing, error));
             }
-            Err(error) => return Err(clouded(doing)(error)),
+            Err(error) => return Err(cloud_error(doing)(error)),
         };
         let is_the_same = vm.created_at.is_some() && vm.created_at == asleep.created_at;
         self.write_and_tell("record a woken machine", async |tx| {
@@ -112,7 +112,7 @@ impl Work<'_> {
     }
 
     /// It runs. When it was asked long enough ago to sleep, it does not shut down because of that any more.
-    pub(super) async fn forget_sleep(&self) -> Result<(), Failure> {
+    pub(super) async fn forget_sleep(&self) -> Result<(), StepError> {
         let (doing, id) = ("record that a machine stays awake", self.machine.id);
         if self.was_asked_long_ago() {
             self.write_and_tell(doing, async |tx| tx.note_machine_sleep(id, false).await).await?;

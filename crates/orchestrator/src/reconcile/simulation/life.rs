@@ -9,7 +9,7 @@ use stagely_cloud::testing::sim::{Habits, SimCloud};
 use stagely_cloud::testing::{Chance, Doom};
 use stagely_domain::clock::Clock;
 use stagely_domain::id::InstallationId;
-use stagely_reconcile::{Claim, Failure, Step};
+use stagely_reconcile::{Claim, Step, StepError};
 use stagely_store::work::kind;
 use tokio::sync::Notify;
 use tokio::time::{Duration, Instant, sleep, sleep_until};
@@ -184,7 +184,7 @@ impl Life {
     }
 
     /// Ends a claim as the worker's loop does.
-    pub fn finish(&self, claim: &Claim, outcome: Result<Step, Failure>) {
+    pub fn finish(&self, claim: &Claim, outcome: Result<Step, StepError>) {
         if let Err(failure) = &outcome {
             self.say(&format!("{}: {}", claim.fence.key, failure.chain()));
         }

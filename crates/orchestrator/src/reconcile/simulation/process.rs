@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use stagely_domain::id::CloudAccountId;
-use stagely_reconcile::{Claim, Failure, Reconciler, Step};
+use stagely_reconcile::{Claim, Reconciler, Step, StepError};
 use stagely_store::work::kind;
 use tokio::time::{Instant, sleep_until};
 
@@ -68,9 +68,9 @@ impl<'l> Process<'l> {
     }
 
     /// One sweep beside the queue.
-    pub async fn sweep(&self) -> Result<Findings, Failure> {
+    pub async fn sweep(&self) -> Result<Findings, StepError> {
         let account = CloudAccountId::from_uuid(self.life.account);
-        let findings = self.sweeps.sweep(account).await.map_err(Failure::never_parks)?;
+        let findings = self.sweeps.sweep(account).await.map_err(StepError::never_parks)?;
         self.removed.fetch_add(findings.removed.into(), Ordering::Relaxed);
         if !findings.complete || findings.paused {
             self.life.rows.inside().queue.trouble((kind::SWEEP, self.life.account), Instant::now());
@@ -78,7 +78,7 @@ impl<'l> Process<'l> {
         Ok(findings)
     }
 
-    async fn activate(&self, claim: &Claim) -> Result<Step, Failure> {
+    async fn activate(&self, claim: &Claim) -> Result<Step, StepError> {
         let activations = self.life.activations.fetch_add(1, Ordering::Relaxed);
         assert!(activations < MOST_ACTIVATIONS, "it never comes to rest: {claim:?}");
         match claim.fence.kind {

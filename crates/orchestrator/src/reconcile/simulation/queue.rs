@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use stagely_cloud::testing::Chance;
-use stagely_reconcile::{Claim, ErrorClass, Failure, Fence, Step};
+use stagely_reconcile::{Claim, ErrorClass, Fence, Step, StepError};
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -63,7 +63,7 @@ impl Queue {
     }
 
     /// As the worker's own loop ends a claim.
-    pub fn finish(&mut self, claim: &Claim, outcome: Result<Step, Failure>, chance: &mut Chance) {
+    pub fn finish(&mut self, claim: &Claim, outcome: Result<Step, StepError>, chance: &mut Chance) {
         let (now, key) = (Instant::now(), (claim.fence.kind, claim.fence.key));
         let Some(row) = self.rows.get_mut(&key).filter(|row| row.epoch == claim.fence.epoch) else { return };
         row.at_work = false;

@@ -13,7 +13,7 @@ use stagely_domain::id::{CloudAccountId, ImageId, InstallationId, MachineId};
 use stagely_domain::image;
 use stagely_domain::machine::{Arch, Role, State};
 use stagely_proto::hub::PrepareEnrolmentResponse;
-use stagely_reconcile::{Failure, Fence};
+use stagely_reconcile::{Fence, StepError};
 use stagely_store::agents::Agent;
 use stagely_store::images::Image;
 use stagely_store::machines::Machine;
@@ -147,7 +147,7 @@ impl Ledger for Connection {
         self.rows.clock.now()
     }
 
-    async fn account(&self, _: CloudAccountId) -> Result<Arc<Account>, Failure> {
+    async fn account(&self, _: CloudAccountId) -> Result<Arc<Account>, StepError> {
         Ok(Arc::clone(&self.account))
     }
 
@@ -246,20 +246,20 @@ impl Ledger for Connection {
         self.begin().await
     }
 
-    async fn prepare_enrolment(&self, id: MachineId, _: &'static str) -> Result<PrepareEnrolmentResponse, Failure> {
+    async fn prepare_enrolment(&self, id: MachineId, _: &'static str) -> Result<PrepareEnrolmentResponse, StepError> {
         self.rows.doom.point().await;
         self.rows.inside().prepared.insert(id);
         self.rows.doom.point().await;
         Ok(PrepareEnrolmentResponse::default())
     }
 
-    async fn revoke(&self, id: MachineId, _: &'static str) -> Result<(), Failure> {
+    async fn revoke(&self, id: MachineId, _: &'static str) -> Result<(), StepError> {
         self.rows.doom.point().await;
         self.rows.inside().revoked.insert(id);
         Ok(())
     }
 
-    async fn agent(&self, _: Arch) -> Result<Result<AgentDownload, String>, Failure> {
+    async fn agent(&self, _: Arch) -> Result<Result<AgentDownload, String>, StepError> {
         Ok(Ok(AgentDownload { url: String::new(), sha256: String::new() }))
     }
 
@@ -274,7 +274,7 @@ impl Ledger for Connection {
     }
 
     /// What was spent is the cloud's to say here.
-    async fn note_costs(&self, _: &Fence, _: CloudAccountId) -> Result<(), Failure> {
+    async fn note_costs(&self, _: &Fence, _: CloudAccountId) -> Result<(), StepError> {
         Ok(())
     }
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, Utc};
-use stagely_domain::failure::Failure as RunFailure;
+use stagely_domain::failure::Failure;
 use stagely_domain::id::{CloudAccountId, ImageId, MachineId};
 use stagely_domain::image;
 use stagely_domain::machine::State;
@@ -164,7 +164,7 @@ impl Changes for Transaction {
         }))
     }
 
-    async fn fail_image(&self, id: ImageId, failure: &RunFailure) -> Stored<Outcome> {
+    async fn fail_image(&self, id: ImageId, failure: &Failure) -> Stored<Outcome> {
         let is_meant = |image: &Image| matches!(image.state, image::State::Baking | image::State::Ready);
         Ok(self.update_image(id, is_meant, |image, _| {
             (image.state, image.failure) = (image::State::Failed, Some(failure.clone()));
@@ -235,7 +235,7 @@ impl Changes for Transaction {
         Ok(())
     }
 
-    async fn drop_machine(&self, id: MachineId, failure: Option<&RunFailure>) -> Stored<Outcome> {
+    async fn drop_machine(&self, id: MachineId, failure: Option<&Failure>) -> Stored<Outcome> {
         let outcome = self.update(
             id,
             |machine| machine.desired == Presence::Present,

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::{Break, break_every_await};
 use crate::testing::MemoryWork;
-use crate::{Claim, ErrorClass, Failure, Next, Reconciler, Step, WorkStore};
+use crate::{Claim, ErrorClass, Next, Reconciler, Step, StepError, WorkStore};
 
 const KIND: &str = "thing";
 const LEASE: Duration = Duration::from_secs(15);
@@ -39,10 +39,10 @@ enum Order {
 struct Maker<'w>(&'w World, Order);
 
 impl Maker<'_> {
-    async fn write(&self, claim: &Claim, change: impl FnOnce(&mut Row)) -> Result<(), Failure> {
+    async fn write(&self, claim: &Claim, change: impl FnOnce(&mut Row)) -> Result<(), StepError> {
         yield_now().await;
         if !self.0.work.holds(&claim.fence) {
-            return Err(Failure::new(ErrorClass::Fenced, "write", "fenced out"));
+            return Err(StepError::new(ErrorClass::Fenced, "write", "fenced out"));
         }
         change(&mut self.0.row.lock().unwrap());
         yield_now().await;
@@ -60,7 +60,7 @@ impl Maker<'_> {
         self.0.cloud.lock().unwrap().contains(&id)
     }
 
-    async fn step(&self, claim: &Claim) -> Result<Step, Failure> {
+    async fn step(&self, claim: &Claim) -> Result<Step, StepError> {
         let row = *self.0.row.lock().unwrap();
         if row.made {
             return Ok(Step::Done);
@@ -139,7 +139,7 @@ struct Endless;
 impl Reconciler for Endless {
     const KIND: &'static str = KIND;
 
-    async fn reconcile(&self, _: &Claim) -> Result<Step, Failure> {
+    async fn reconcile(&self, _: &Claim) -> Result<Step, StepError> {
         loop {
             yield_now().await;
         }

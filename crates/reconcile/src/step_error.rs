@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// What a failure means for the next try.
+/// What an error means for the next try.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErrorClass {
     /// It may work next time: exponential back-off.
@@ -18,10 +18,10 @@ pub enum ErrorClass {
     Fenced,
 }
 
-/// A failed step.
+/// Why a step failed, and what follows from that.
 #[derive(Debug, thiserror::Error)]
 #[error("{doing}")]
-pub struct Failure {
+pub struct StepError {
     /// What follows from it.
     pub class: ErrorClass,
     /// What was being done.
@@ -33,8 +33,8 @@ pub struct Failure {
     pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
-impl Failure {
-    /// A failure of `class` while `doing`.
+impl StepError {
+    /// An error of `class` while `doing`.
     pub fn new(
         class: ErrorClass,
         doing: impl Into<String>,
@@ -43,7 +43,7 @@ impl Failure {
         Self { class, doing: doing.into(), may_park: true, source: Some(source.into()) }
     }
 
-    /// The same failure of a step that must be tried for ever.
+    /// The same, of a step that must be tried for ever.
     #[must_use]
     pub fn never_parks(mut self) -> Self {
         self.may_park = false;
