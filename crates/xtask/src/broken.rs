@@ -77,7 +77,7 @@ const VARIANTS: [Variant; 8] = [
     Variant {
         what: "a sweep leaves what landed after its row was closed",
         file: "crates/orchestrator/src/reconcile/sweep/decide.rs",
-        changes: &[("Claim::Closed => Verdict::Remove", "Claim::Closed => Verdict::Keep")],
+        changes: &[("RowStatus::Closed => Verdict::Remove", "RowStatus::Closed => Verdict::Keep")],
         suite: ORCHESTRATOR,
         test: SIMULATION,
     },

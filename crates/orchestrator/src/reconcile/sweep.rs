@@ -14,7 +14,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use stagely_cloud::{Cloud, CloudError, DeleteProgress, ProviderId, Residue, ResidueKind, Vm, VmState};
 use stagely_domain::id::{CloudAccountId, ImageId, MachineId};
 use stagely_domain::machine::State;
-use stagely_reconcile::{Claim as WorkClaim, Reconciler, Step, StepError};
+use stagely_reconcile::{Claim, Reconciler, Step, StepError};
 use stagely_store::images::Image;
 use stagely_store::machines::Machine;
 use stagely_store::sweeps::Blind;
@@ -26,7 +26,7 @@ use uuid::Uuid;
 
 use crate::context::{cloud_error, store_error};
 use crate::reconcile::ledger::Ledger;
-use decide::{Before, Claim, Thing, Verdict, decide};
+use decide::{Before, Resource, RowStatus, Verdict, decide};
 
 pub const EVERY: Duration = Duration::from_secs(60);
 /// How often what machines left behind is looked for: it takes a request for each class of it.
@@ -90,7 +90,7 @@ pub struct Findings {
 impl Reconciler for Sweeps {
     const KIND: &'static str = kind::SWEEP;
 
-    async fn reconcile(&self, claim: &WorkClaim) -> Result<Step, StepError> {
+    async fn reconcile(&self, claim: &Claim) -> Result<Step, StepError> {
         let account = CloudAccountId::from_uuid(claim.fence.key);
         // Nothing of it is left but its name, which what is gone still bears.
         let is_there = self.context.has_account(account).await;
@@ -119,17 +119,17 @@ impl Sweeps {
         let known: HashMap<MachineId, &Machine> = rows.iter().map(|row| (row.id, row)).collect();
         let mut findings = Findings { complete: listing.complete, ..Findings::default() };
         findings.seen = u32::try_from(listing.vms.len()).unwrap_or(u32::MAX);
-        let mut things = Vec::new();
+        let mut found = Vec::new();
         for vm in &listing.vms {
-            let row = known.get(&vm.machine);
-            let claim = match row {
-                Some(row) if is_twin(row, vm, &listing.vms) => Claim::Twin,
-                _ => self.claim(&known, blind, vm.machine).await?,
+            let row = match known.get(&vm.machine) {
+                Some(row) if is_twin(row, vm, &listing.vms) => RowStatus::Twin,
+                _ => self.row_status(&known, blind, vm.machine).await?,
             };
-            things.push((vm.id.0.clone(), claim, vm.hold, vm.created_at));
+            let resource = Resource { row, hold: vm.hold, created_at: vm.created_at, marked_at: None };
+            found.push((vm.id.0.clone(), resource));
         }
         let mut refused = None;
-        for mark in self.judge(account, MACHINES, &things, listing.complete, &mut findings).await {
+        for mark in self.judge(account, MACHINES, &found, listing.complete, &mut findings).await {
             let outcome = cloud.delete(&ProviderId(mark.id.clone())).await;
             refused = refused.or(self.note(&mark, outcome, &mut findings).await);
         }
@@ -173,18 +173,19 @@ impl Sweeps {
         }
         let residues = cloud.list_residue(self.context.installation()).await.map_err(cloud_error(doing))?;
         let residues = residues.with_whole_images_held();
-        let (mut things, mut by_id) = (Vec::new(), HashMap::<String, &Residue>::new());
+        let (mut found, mut by_id) = (Vec::new(), HashMap::<String, &Residue>::new());
         for residue in &residues.items {
-            let claim = match (residue.image, residue.machine) {
-                (Some(image), _) => self.claim_of_image(blind, image, residue, &residues.items).await?,
-                (None, Some(machine)) => self.claim(known, blind, machine).await?,
+            let row = match (residue.image, residue.machine) {
+                (Some(image), _) => self.image_row_status(blind, image, residue, &residues.items).await?,
+                (None, Some(machine)) => self.row_status(known, blind, machine).await?,
                 (None, None) => continue,
             };
-            things.push((residue.id.clone(), claim, residue.hold, residue.created_at));
+            let resource = Resource { row, hold: residue.hold, created_at: residue.created_at, marked_at: None };
+            found.push((residue.id.clone(), resource));
             by_id.insert(residue.id.clone(), residue);
         }
         let mut refused = None;
-        for mark in self.judge(account, RESIDUES, &things, residues.complete, findings).await {
+        for mark in self.judge(account, RESIDUES, &found, residues.complete, findings).await {
             let Some(residue) = by_id.get(&mark.id) else { continue };
             let outcome = cloud.delete_residue(residue).await;
             refused = refused.or(self.note(&mark, outcome, findings).await);
@@ -200,40 +201,40 @@ impl Sweeps {
     }
 
     /// What the rows say of a machine. Only no row at all makes an orphan: it may be of another account, or gone by now.
-    async fn claim(
+    async fn row_status(
         &self,
         known: &HashMap<MachineId, &Machine>,
         blind: Option<Blind>,
         machine: MachineId,
-    ) -> Result<Claim, StepError> {
+    ) -> Result<RowStatus, StepError> {
         if known.contains_key(&machine) {
-            return Ok(Claim::Open);
+            return Ok(RowStatus::Open);
         }
         match self.context.get_machine(machine).await {
-            Ok(row) if row.gone_at.is_none() => Ok(Claim::Open),
-            Ok(_) => Ok(Claim::Closed),
+            Ok(row) if row.gone_at.is_none() => Ok(RowStatus::Open),
+            Ok(_) => Ok(RowStatus::Closed),
             Err(StoreError::NotFound(_)) if blind.is_some_and(|blind| is_of(blind, machine.uuid())) => {
-                Ok(Claim::Forgotten)
+                Ok(RowStatus::Forgotten)
             }
-            Err(StoreError::NotFound(_)) => Ok(Claim::Unknown),
+            Err(StoreError::NotFound(_)) => Ok(RowStatus::Unknown),
             Err(error) => Err(store_error("look for a machine's row")(error)),
         }
     }
 
     /// What the rows say of an image, or of a part of one. The machine that it was made of has nothing to say any more.
-    async fn claim_of_image(
+    async fn image_row_status(
         &self,
         blind: Option<Blind>,
         id: ImageId,
         residue: &Residue,
         listed: &[Residue],
-    ) -> Result<Claim, StepError> {
+    ) -> Result<RowStatus, StepError> {
         Ok(match self.context.find_image(id).await.map_err(store_error("look for an image's row"))? {
-            Some(row) if row.deleted_at.is_some() => Claim::Closed,
-            Some(row) if is_twin_image(&row, residue, listed) => Claim::Twin,
-            Some(_) => Claim::Open,
-            None if blind.is_some_and(|blind| is_of(blind, id.uuid())) => Claim::Forgotten,
-            None => Claim::Unknown,
+            Some(row) if row.deleted_at.is_some() => RowStatus::Closed,
+            Some(row) if is_twin_image(&row, residue, listed) => RowStatus::Twin,
+            Some(_) => RowStatus::Open,
+            None if blind.is_some_and(|blind| is_of(blind, id.uuid())) => RowStatus::Forgotten,
+            None => RowStatus::Unknown,
         })
     }
 
@@ -242,7 +243,7 @@ impl Sweeps {
         &self,
         account: CloudAccountId,
         list: &'static str,
-        found: &[(String, Claim, bool, Option<DateTime<Utc>>)],
+        found: &[(String, Resource)],
         whole: bool,
         findings: &mut Findings,
     ) -> Vec<Mark> {
@@ -252,16 +253,14 @@ impl Sweeps {
             let shown: HashSet<&String> = found.iter().map(|(id, ..)| id).collect();
             memory.marks.retain(|of, _| of.account != account || of.list != list || shown.contains(&of.id));
         }
-        let thing = |(id, claim, hold, created_at): &(String, Claim, bool, Option<DateTime<Utc>>)| Thing {
-            claim: *claim,
-            hold: *hold,
-            created_at: *created_at,
-            marked_at: memory.marks.get(&mark(id)).copied(),
+        let with_mark = |(id, resource): &(String, Resource)| {
+            let marked_at = memory.marks.get(&mark(id)).copied();
+            Resource { marked_at, ..*resource }
         };
-        let things: Vec<Thing> = found.iter().map(thing).collect();
+        let resources: Vec<Resource> = found.iter().map(with_mark).collect();
         let pauses = memory.paused.get(&account).is_some_and(|since| since.elapsed() < PAUSE);
-        let (verdicts, beyond) = decide(&things, findings.judged, whole, pauses, now);
-        findings.judged.shown += things.len();
+        let (verdicts, beyond) = decide(&resources, findings.judged, whole, pauses, now);
+        findings.judged.shown += resources.len();
         if beyond > 0 {
             memory.paused.insert(account, Instant::now());
             tracing::error!(
@@ -272,19 +271,19 @@ impl Sweeps {
         }
         findings.paused |= pauses || beyond > 0;
         let mut remove = Vec::new();
-        for ((id, claim, ..), verdict) in found.iter().zip(verdicts) {
+        for ((id, Resource { row, .. }), verdict) in found.iter().zip(verdicts) {
             match verdict {
-                Verdict::Keep if *claim == Claim::Forgotten => findings.forgotten += 1,
+                Verdict::Keep if *row == RowStatus::Forgotten => findings.forgotten += 1,
                 Verdict::Keep => drop(memory.marks.remove(&mark(id))),
                 Verdict::Mark => {
                     findings.orphans += 1;
                     memory.marks.entry(mark(id)).or_insert_with(|| {
-                        tracing::warn!(account.id = %account, ?claim, "{id} ({list}) is at the cloud and nothing wants it");
+                        tracing::warn!(account.id = %account, ?row, "{id} ({list}) is at the cloud and nothing wants it");
                         now
                     });
                 }
                 Verdict::Remove => {
-                    tracing::warn!(account.id = %account, ?claim, "removing {id} ({list})");
+                    tracing::warn!(account.id = %account, ?row, "removing {id} ({list})");
                     findings.judged.removals += 1;
                     remove.push(mark(id));
                 }

@@ -1,13 +1,13 @@
-//! What a sweep does with each thing that the provider shows: a pure function of what is known of it.
+//! What a sweep does with each resource that the provider shows: a pure function of what is known of it.
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-/// How old a thing that no row knows must be, and for how long it must have been seen.
+/// How old a resource that no row knows must be, and for how long it must have been seen.
 pub const GRACE: TimeDelta = TimeDelta::minutes(10);
 
-/// What the rows say of a thing's machine.
+/// What the rows say of a resource's machine or image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Claim {
+pub enum RowStatus {
     /// It is to exist, or its row's reconciler is still removing it.
     Open,
     /// Its row was closed: it was intended to be gone.
@@ -20,10 +20,10 @@ pub enum Claim {
     Forgotten,
 }
 
-/// One machine, or one thing that a machine left behind.
+/// One machine, or one resource that a machine left behind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Thing {
-    pub claim: Claim,
+pub struct Resource {
+    pub row: RowStatus,
     /// A person has said at the provider that it must stay.
     pub hold: bool,
     /// When it was made; unknown counts as just now.
@@ -47,46 +47,46 @@ pub struct Before {
     pub removals: usize,
 }
 
-/// The verdict on each of `things`, in their order, and how many more would go if so many at once were not suspicious: more
-/// than five and than a fifth of all that the sweep was shown so far. `may_remove` says whether anything may go, which
-/// nothing does on a partial list. While `paused`, so that a person can look, what has no row stays.
+/// The verdict on each of `resources`, in their order, and how many more would go if so many at once were not
+/// suspicious: more than five and than a fifth of all that the sweep was shown so far. `may_remove` says whether anything
+/// may go, which nothing does on a partial list. While `paused`, so that a person can look, what has no row stays.
 pub fn decide(
-    things: &[Thing],
+    resources: &[Resource],
     before: Before,
     may_remove: bool,
     paused: bool,
     now: DateTime<Utc>,
 ) -> (Vec<Verdict>, usize) {
-    let limit = ((before.shown + things.len()) / 5).max(5).saturating_sub(before.removals);
+    let limit = ((before.shown + resources.len()) / 5).max(5).saturating_sub(before.removals);
     let mut removals = 0;
-    let mut one = |thing: &Thing| match verdict(thing, now) {
-        Verdict::Remove if !may_remove || (paused && thing.claim == Claim::Unknown) => Verdict::Mark,
+    let mut one = |resource: &Resource| match verdict(resource, now) {
+        Verdict::Remove if !may_remove || (paused && resource.row == RowStatus::Unknown) => Verdict::Mark,
         Verdict::Remove => {
             removals += 1;
             if removals > limit { Verdict::Mark } else { Verdict::Remove }
         }
         other => other,
     };
-    let verdicts = things.iter().map(&mut one).collect();
+    let verdicts = resources.iter().map(&mut one).collect();
     (verdicts, removals.saturating_sub(limit))
 }
 
-fn verdict(thing: &Thing, now: DateTime<Utc>) -> Verdict {
-    if is_kept(thing) {
+fn verdict(resource: &Resource, now: DateTime<Utc>) -> Verdict {
+    if is_kept(resource) {
         return Verdict::Keep;
     }
-    let Some(marked_at) = thing.marked_at else { return Verdict::Mark };
-    let is_old = now - marked_at > GRACE && thing.created_at.is_some_and(|made| now - made > GRACE);
-    match thing.claim {
-        Claim::Closed => Verdict::Remove,
+    let Some(marked_at) = resource.marked_at else { return Verdict::Mark };
+    let is_old = now - marked_at > GRACE && resource.created_at.is_some_and(|made| now - made > GRACE);
+    match resource.row {
+        RowStatus::Closed => Verdict::Remove,
         _ if is_old => Verdict::Remove,
         _ => Verdict::Mark,
     }
 }
 
 /// Whether it stays, whatever else is true of it.
-fn is_kept(thing: &Thing) -> bool {
-    thing.hold || matches!(thing.claim, Claim::Open | Claim::Forgotten)
+fn is_kept(resource: &Resource) -> bool {
+    resource.hold || matches!(resource.row, RowStatus::Open | RowStatus::Forgotten)
 }
 
 #[cfg(test)]
@@ -94,18 +94,23 @@ mod tests {
     use chrono::{DateTime, TimeDelta, Utc};
     use proptest::prelude::{Strategy, any, prop, proptest};
 
-    use super::{Before, Claim, GRACE, Thing, Verdict, decide, is_kept};
+    use super::{Before, GRACE, Resource, RowStatus, Verdict, decide, is_kept};
 
     fn now() -> DateTime<Utc> {
         DateTime::from_timestamp(1_800_000_000, 0).unwrap()
     }
 
-    fn any_thing() -> impl Strategy<Value = Thing> {
-        let claims =
-            prop::sample::select(vec![Claim::Open, Claim::Closed, Claim::Twin, Claim::Unknown, Claim::Forgotten]);
+    fn any_resource() -> impl Strategy<Value = Resource> {
+        let rows = prop::sample::select(vec![
+            RowStatus::Open,
+            RowStatus::Closed,
+            RowStatus::Twin,
+            RowStatus::Unknown,
+            RowStatus::Forgotten,
+        ]);
         let past = || prop::option::of((0..40_i64).prop_map(|age| now() - TimeDelta::minutes(age)));
-        (claims, any::<bool>(), past(), past()).prop_map(|(claim, hold, created_at, marked_at)| Thing {
-            claim,
+        (rows, any::<bool>(), past(), past()).prop_map(|(row, hold, created_at, marked_at)| Resource {
+            row,
             hold,
             created_at,
             marked_at,
@@ -115,34 +120,34 @@ mod tests {
     proptest! {
         #[test]
         fn nothing_goes_that_is_wanted_held_new_or_seen_for_the_first_time(
-            things in prop::collection::vec(any_thing(), 0..60),
+            resources in prop::collection::vec(any_resource(), 0..60),
             may_remove in any::<bool>(),
             paused in any::<bool>(),
         ) {
-            let (verdicts, beyond) = decide(&things, Before::default(), may_remove, paused, now());
-            assert_eq!(verdicts.len(), things.len());
+            let (verdicts, beyond) = decide(&resources, Before::default(), may_remove, paused, now());
+            assert_eq!(verdicts.len(), resources.len());
             let mut removed = 0;
-            for (thing, verdict) in things.iter().zip(&verdicts) {
+            for (resource, verdict) in resources.iter().zip(&verdicts) {
                 if *verdict == Verdict::Remove {
                     removed += 1;
-                    assert!(may_remove && !is_kept(thing) && thing.marked_at.is_some());
-                    assert!(!paused || thing.claim != Claim::Unknown);
-                    assert!(thing.claim == Claim::Closed || thing.created_at.unwrap() < now() - GRACE);
+                    assert!(may_remove && !is_kept(resource) && resource.marked_at.is_some());
+                    assert!(!paused || resource.row != RowStatus::Unknown);
+                    assert!(resource.row == RowStatus::Closed || resource.created_at.unwrap() < now() - GRACE);
                 }
                 // What nothing wants is at least remembered, so that it goes one day.
-                assert_eq!(*verdict == Verdict::Keep, is_kept(thing));
+                assert_eq!(*verdict == Verdict::Keep, is_kept(resource));
             }
-            let limit = (things.len() / 5).max(5);
+            let limit = (resources.len() / 5).max(5);
             assert!(removed <= limit && (beyond == 0 || removed == limit));
         }
 
         #[test]
         fn two_lists_of_one_sweep_lose_no_more_than_one_list_of_all_could(
-            first in prop::collection::vec(any_thing(), 0..60),
-            second in prop::collection::vec(any_thing(), 0..60),
+            first in prop::collection::vec(any_resource(), 0..60),
+            second in prop::collection::vec(any_resource(), 0..60),
         ) {
-            let removed = |things: &[Thing], before: Before| {
-                let (verdicts, beyond) = decide(things, before, true, false, now());
+            let removed = |resources: &[Resource], before: Before| {
+                let (verdicts, beyond) = decide(resources, before, true, false, now());
                 (verdicts.iter().filter(|verdict| **verdict == Verdict::Remove).count(), beyond)
             };
             let (before, _) = removed(&first, Before::default());
@@ -152,24 +157,24 @@ mod tests {
         }
 
         #[test]
-        fn what_nothing_wants_is_gone_in_the_end(mut things in prop::collection::vec(any_thing(), 0..60)) {
+        fn what_nothing_wants_is_gone_in_the_end(mut resources in prop::collection::vec(any_resource(), 0..60)) {
             let mut at = now();
             for _ in 0..40 {
-                let (verdicts, _) = decide(&things, Before::default(), true, false, at);
+                let (verdicts, _) = decide(&resources, Before::default(), true, false, at);
                 let mut next = Vec::new();
-                for (thing, verdict) in things.into_iter().zip(verdicts) {
+                for (resource, verdict) in resources.into_iter().zip(verdicts) {
                     match verdict {
-                        Verdict::Keep => next.push(thing),
-                        Verdict::Mark => next.push(Thing { marked_at: thing.marked_at.or(Some(at)), ..thing }),
+                        Verdict::Keep => next.push(resource),
+                        Verdict::Mark => next.push(Resource { marked_at: resource.marked_at.or(Some(at)), ..resource }),
                         Verdict::Remove => {}
                     }
                 }
-                (things, at) = (next, at + TimeDelta::minutes(1));
+                (resources, at) = (next, at + TimeDelta::minutes(1));
             }
-            let stays = |thing: &Thing| {
-                is_kept(thing) || (thing.claim != Claim::Closed && thing.created_at.is_none())
+            let stays = |resource: &Resource| {
+                is_kept(resource) || (resource.row != RowStatus::Closed && resource.created_at.is_none())
             };
-            assert!(things.iter().all(stays), "{things:?}");
+            assert!(resources.iter().all(stays), "{resources:?}");
         }
     }
 }
