@@ -4,6 +4,19 @@ pub use stagely_domain::account::is_in;
 use stagely_domain::machine::{Arch, Size};
 pub use stagely_domain::offering::{Offering, Price};
 
+use crate::CloudError;
+
+/// What an account's provider sells, as far as it could be read.
+#[derive(Debug, Clone, Default)]
+pub struct Catalogue {
+    /// The types, each in each place that has it.
+    pub offerings: Vec<Offering>,
+    /// Why a part of the account could not be read: nothing follows from what the offerings lack.
+    pub unread: Option<CloudError>,
+    /// Whether prices are missing that another look may find.
+    pub lacks_prices: bool,
+}
+
 /// The offerings that are at least `size` on `arch`, in the order in which they are to be tried: the caller's locations
 /// in its order (all of them when it names none), those with room first, the cheapest first, the smallest first where no
 /// price is told, the name at last, so that the order is the same every time.

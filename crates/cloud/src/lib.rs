@@ -19,7 +19,7 @@ mod vm;
 #[cfg(feature = "testing")]
 pub mod testing;
 
-pub use catalogue::{Offering, Price};
+pub use catalogue::{Catalogue, Offering, Price};
 pub use error::{CloudError, ErrorKind};
 pub use request::{
     AgentConfig, AgentDownload, Bake, Capabilities, CaptureProgress, CaptureRequest, CreateRequest, Image,
@@ -55,14 +55,9 @@ pub trait Cloud: Send + Sync + 'static {
         Ok(Vec::new())
     }
 
-    /// The same, with why a part of the account could not be read, where an account has parts: what they sell is not in it.
-    async fn readable_catalogue(&self) -> Result<(Vec<Offering>, Option<CloudError>)> {
-        Ok((self.catalogue().await?, None))
-    }
-
-    /// Whether the catalogue that was read last lacks prices which a later look may find.
-    async fn lacks_prices(&self) -> bool {
-        false
+    /// The catalogue of every part of the account that can be read, with what is missing from it.
+    async fn readable_catalogue(&self) -> Result<Catalogue> {
+        Ok(Catalogue { offerings: self.catalogue().await?, ..Catalogue::default() })
     }
 
     /// Creates the machine, or finds that it was created before. Does not wait for it to boot.
@@ -71,13 +66,13 @@ pub trait Cloud: Send + Sync + 'static {
     /// Every machine that carries this id: none, one, or twins where a provider allows them.
     async fn find(&self, machine: MachineId) -> Result<Vec<Vm>>;
 
-    /// The same for who is about to remove it: from the requests that are kept for that, where they are counted, and only
-    /// while there are enough for the removal and the look after it.
+    /// Like [`find`](Self::find), before a removal: from the requests that are kept for deletes, where a provider counts
+    /// them, and only while there are enough for the removal and the look after it.
     async fn find_to_remove(&self, machine: MachineId) -> Result<Vec<Vm>> {
         self.find(machine).await
     }
 
-    /// The look after the removal.
+    /// Like [`find_to_remove`](Self::find_to_remove), after the removal: whether anything is left.
     async fn find_removed(&self, machine: MachineId) -> Result<Vec<Vm>> {
         self.find(machine).await
     }

@@ -19,9 +19,9 @@ use stagely_domain::id::{InstallationId, MachineId};
 use stagely_domain::machine::{Arch, Role, Size};
 
 use crate::{
-    Capabilities, CaptureProgress, CaptureRequest, Cloud, CloudError, CreateRequest, Created, DeleteProgress,
-    ErrorKind, Image, Listing, Offering, ProviderId, Residue, ResidueKind, Residues, Result, SleepProgress, Vm,
-    VmState, user_data,
+    Capabilities, CaptureProgress, CaptureRequest, Catalogue, Cloud, CloudError, CreateRequest, Created,
+    DeleteProgress, ErrorKind, Image, Listing, Offering, ProviderId, Residue, ResidueKind, Residues, Result,
+    SleepProgress, Vm, VmState, user_data,
 };
 
 /// What a machine of `request` boots with at AWS, Hetzner and DigitalOcean, or the same with another deadline.
@@ -230,22 +230,18 @@ impl Cloud for FakeCloud {
     }
 
     async fn catalogue(&self) -> Result<Vec<Offering>> {
-        Ok(self.readable_catalogue().await?.0)
+        Ok(self.readable_catalogue().await?.offerings)
     }
 
-    async fn readable_catalogue(&self) -> Result<(Vec<Offering>, Option<CloudError>)> {
+    async fn readable_catalogue(&self) -> Result<Catalogue> {
         const DOING: &str = "read the catalogue";
         self.call(DOING, |inside| {
-            let mut offerings = inside.offerings.clone();
-            offerings.retain(|offering| Some(&offering.location) != inside.unreadable.as_ref());
-            let unread = inside.unreadable.as_ref();
+            let is_read = |offering: &&Offering| Some(&offering.location) != inside.unreadable.as_ref();
+            let offerings = inside.offerings.iter().filter(is_read).cloned().collect();
             let error = |place| CloudError::new(ErrorKind::Unavailable, DOING, format!("{place} does not answer"));
-            Ok((offerings, unread.map(error)))
+            let unread = inside.unreadable.as_ref().map(error);
+            Ok(Catalogue { offerings, unread, lacks_prices: inside.lacks_prices })
         })
-    }
-
-    async fn lacks_prices(&self) -> bool {
-        self.inside().lacks_prices
     }
 
     async fn protect(&self, _: InstallationId, _: u16) -> Result<()> {

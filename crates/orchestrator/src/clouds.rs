@@ -2,13 +2,14 @@
 
 mod listing;
 
+use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use stagely_cloud::account::{self, Apis};
 use stagely_cloud::catalogue::{candidates, is_in};
-use stagely_cloud::{Cloud, CloudError, CreateRequest, Created, ErrorKind, Listing, Offering, Vm, VmState};
+use stagely_cloud::{Catalogue, Cloud, CloudError, CreateRequest, Created, ErrorKind, Listing, Offering, Vm, VmState};
 use stagely_domain::account::Credentials;
 use stagely_domain::clock::Clock;
 use stagely_domain::id::{CloudAccountId, ImageId, InstallationId, MachineId};
@@ -28,6 +29,8 @@ use listing::Listings;
 const CATALOGUE: Duration = Duration::from_secs(3600);
 /// The same, while a part of the account, or its prices, could not be read.
 const PART_OF_CATALOGUE: Duration = Duration::from_secs(60);
+/// How long nobody asks again after it could not be read: as long as those need who have waited for that answer.
+const NO_CATALOGUE: Duration = Duration::from_secs(1);
 const OPEN: &str = "open a cloud account";
 
 /// One client per account. Everything on this host is one `qemu`.
@@ -47,26 +50,22 @@ pub struct Account {
     pub generation: i64,
     /// Where it may make machines, the best first; everywhere when it is empty.
     locations: Vec<String>,
-    catalogue: Mutex<Option<(Instant, Catalogue)>>,
+    /// When its catalogue was read last, or refused.
+    catalogue: Mutex<Option<(Instant, Read)>>,
     listings: Listings,
     /// Machines of which all that is shown has said to this process that it sleeps.
     asleep: Mutex<HashSet<MachineId>>,
 }
 
-/// What an account's provider sells.
-#[derive(Clone)]
-struct Catalogue {
-    offerings: Arc<Vec<Offering>>,
-    /// Why a part of the account could not be read: nothing follows from what its offerings lack.
-    unread: Option<CloudError>,
-    /// Whether another look may find prices that lack.
-    lacks_prices: bool,
-}
+/// A catalogue, or why it could not be read.
+type Read = Result<Arc<Catalogue>, CloudError>;
 
-impl Catalogue {
-    /// How long it is believed.
-    const fn lasts(&self) -> Duration {
-        if self.unread.is_none() && !self.lacks_prices { CATALOGUE } else { PART_OF_CATALOGUE }
+/// How long that is believed.
+fn lasts(read: &Read) -> Duration {
+    match read {
+        Ok(catalogue) if catalogue.unread.is_none() && !catalogue.lacks_prices => CATALOGUE,
+        Ok(_) => PART_OF_CATALOGUE,
+        Err(_) => NO_CATALOGUE,
     }
 }
 
@@ -172,13 +171,13 @@ impl Account {
         if let Some(chosen) = &machine.offering {
             return Ok(Choice::Offering(chosen.clone()));
         }
-        let Catalogue { mut offerings, unread, .. } = self.catalogue().await?;
+        let catalogue = self.catalogue().await?;
+        let (mut offerings, unread) = (Cow::Borrowed(&catalogue.offerings), catalogue.unread.clone());
         let mut locations = &self.locations;
         if !machine.locations.is_empty() {
             // A wish chooses among what the account allows, and replaces its order.
             let allows = |place: &str| locations.is_empty() || locations.iter().any(|named| is_in(place, named));
-            let allowed = offerings.iter().filter(|offering| allows(&offering.location)).cloned();
-            offerings = Arc::new(allowed.collect());
+            offerings.to_mut().retain(|offering| allows(&offering.location));
             locations = &machine.locations;
             let places: BTreeSet<&str> = offerings.iter().map(|offering| offering.location.as_str()).collect();
             let is_nowhere = |wish: &&String| !places.iter().any(|place| is_in(place, wish));
@@ -262,18 +261,17 @@ impl Account {
         self.asleep.lock().await.contains(&machine)
     }
 
-    async fn catalogue(&self) -> Result<Catalogue, CloudError> {
+    /// Whoever comes while it is read waits for that answer, and has it too when it is a refusal.
+    async fn catalogue(&self) -> Read {
         let mut known = self.catalogue.lock().await;
-        if let Some((read_at, catalogue)) = &*known
-            && read_at.elapsed() < catalogue.lasts()
+        if let Some((read_at, read)) = &*known
+            && read_at.elapsed() < lasts(read)
         {
-            return Ok(catalogue.clone());
+            return read.clone();
         }
-        let (offerings, unread) = self.cloud.readable_catalogue().await?;
-        let lacks_prices = self.cloud.lacks_prices().await;
-        let catalogue = Catalogue { offerings: Arc::new(offerings), unread, lacks_prices };
-        *known = Some((Instant::now(), catalogue.clone()));
-        Ok(catalogue)
+        let read = self.cloud.readable_catalogue().await.map(Arc::new);
+        *known = Some((Instant::now(), read.clone()));
+        read
     }
 }
 

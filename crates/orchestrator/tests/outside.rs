@@ -8,8 +8,8 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use stagely_cloud::testing::FakeCloud;
 use stagely_cloud::{
-    Capabilities, CaptureProgress, CaptureRequest, Cloud, CloudError, CreateRequest, Created, DeleteProgress,
-    ErrorKind, Image, Listing, Offering, ProviderId, Residue, Residues, SleepProgress, Vm,
+    Capabilities, CaptureProgress, CaptureRequest, Catalogue, Cloud, CloudError, CreateRequest, Created,
+    DeleteProgress, ErrorKind, Image, Listing, Offering, ProviderId, Residue, Residues, SleepProgress, Vm,
 };
 use stagely_domain::id::{InstallationId, MachineId};
 use stagely_domain::machine::{Arch, Size};
@@ -110,10 +110,10 @@ impl Cloud for GatedCloud {
         self.inner.prepare(size, arch).await
     }
     async fn catalogue(&self) -> stagely_cloud::Result<Vec<Offering>> {
-        Ok(self.readable_catalogue().await?.0)
+        Ok(self.readable_catalogue().await?.offerings)
     }
 
-    async fn readable_catalogue(&self) -> stagely_cloud::Result<(Vec<Offering>, Option<CloudError>)> {
+    async fn readable_catalogue(&self) -> stagely_cloud::Result<Catalogue> {
         self.pass("cloud catalogue", self.inner.readable_catalogue()).await
     }
     async fn create(&self, request: &CreateRequest) -> stagely_cloud::Result<Created> {

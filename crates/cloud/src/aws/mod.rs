@@ -16,7 +16,6 @@ mod client;
 mod create;
 mod image;
 mod json;
-mod leftovers;
 mod machine;
 mod memory;
 mod network;
@@ -26,6 +25,7 @@ mod parameters;
 mod prices;
 mod refusal;
 mod regions;
+mod residue;
 mod session;
 mod sleep;
 mod tags;
@@ -41,8 +41,8 @@ use stagely_domain::machine::{Arch, Size};
 use stagely_domain::secret::Secret;
 
 use crate::{
-    Capabilities, CaptureProgress, CaptureRequest, Cloud, CreateRequest, Created, DeleteProgress, Listing, Offering,
-    ProviderId, Residue, Residues, Result, SleepProgress, Vm,
+    Capabilities, CaptureProgress, CaptureRequest, Catalogue, Cloud, CreateRequest, Created, DeleteProgress, Listing,
+    Offering, ProviderId, Residue, Residues, Result, SleepProgress, Vm,
 };
 use client::Client;
 use image::Images;
@@ -196,8 +196,9 @@ impl Cloud for Aws {
         self.client.with_fresh_keys(|| self.offerings()).await
     }
 
-    async fn lacks_prices(&self) -> bool {
-        self.prices.lack().await
+    async fn readable_catalogue(&self) -> Result<Catalogue> {
+        let offerings = self.catalogue().await?;
+        Ok(Catalogue { offerings, lacks_prices: self.prices.lack().await, ..Catalogue::default() })
     }
 
     async fn create(&self, request: &CreateRequest) -> Result<Created> {
@@ -244,13 +245,13 @@ impl Cloud for Aws {
     }
 
     async fn list_residue(&self, installation: InstallationId) -> Result<Residues> {
-        self.client.with_fresh_keys(|| self.list_leftovers(installation)).await
+        self.client.with_fresh_keys(|| self.residue_of(installation)).await
     }
 
     async fn delete_residue(&self, residue: &Residue) -> Result<DeleteProgress> {
         let id = self.here(&residue.id)?.to_owned();
         let residue = Residue { id, ..residue.clone() };
-        self.client.with_fresh_keys(|| self.remove_leftover(&residue)).await
+        self.client.with_fresh_keys(|| self.remove_residue(&residue)).await
     }
 
     async fn console_tail(&self, id: &ProviderId) -> Result<Option<String>> {

@@ -18,8 +18,9 @@ use stagely_domain::machine::{Arch, Size};
 use crate::aws::refusal::Refused;
 use crate::aws::{Aws, Config, network};
 use crate::{
-    Capabilities, CaptureProgress, CaptureRequest, Cloud, CloudError, CreateRequest, Created, DeleteProgress,
-    ErrorKind, Image, Listing, Offering, ProviderId, Residue, Residues, Result, SleepProgress, Vm, VmState,
+    Capabilities, CaptureProgress, CaptureRequest, Catalogue, Cloud, CloudError, CreateRequest, Created,
+    DeleteProgress, ErrorKind, Image, Listing, Offering, ProviderId, Residue, Residues, Result, SleepProgress, Vm,
+    VmState,
 };
 use doubts::Doubts;
 
@@ -146,8 +147,8 @@ impl Region {
         CloudError { message: format!("{}: {}", self.name, error.message), ..error }
     }
 
-    async fn catalogue(&self) -> Result<Vec<Offering>> {
-        if self.offers { self.aws.catalogue().await } else { Ok(Vec::new()) }
+    async fn catalogue(&self) -> Result<Catalogue> {
+        if self.offers { self.aws.readable_catalogue().await } else { Ok(Catalogue::default()) }
     }
 
     /// Whether everything is allowed that is needed there, and which subnets of the settings it lacks.
@@ -194,26 +195,28 @@ impl Cloud for Regions {
     }
 
     async fn catalogue(&self) -> Result<Vec<Offering>> {
-        Ok(self.readable_catalogue().await?.0)
+        Ok(self.readable_catalogue().await?.offerings)
     }
 
     /// That of all regions. One that cannot be read is left out, as if it were full.
-    async fn readable_catalogue(&self) -> Result<(Vec<Offering>, Option<CloudError>)> {
-        let (mut offerings, mut refused) = (Vec::new(), None);
+    async fn readable_catalogue(&self) -> Result<Catalogue> {
+        let (mut offerings, mut unread, mut lacks_prices) = (Vec::new(), None, false);
         for (_, answer) in self.ask_all(|region| Box::pin(region.catalogue())).await {
             match answer {
-                Ok(found) => offerings.extend(found),
+                Ok(found) => {
+                    offerings.extend(found.offerings);
+                    lacks_prices |= found.lacks_prices;
+                }
                 Err(error) => {
                     tracing::warn!(%error, "a region's types could not be read, and are left out");
-                    refused = refused.or(Some(error));
+                    unread = unread.or(Some(error));
                 }
             }
         }
-        if offerings.is_empty() { refused.map_or(Ok((offerings, None)), Err) } else { Ok((offerings, refused)) }
-    }
-
-    async fn lacks_prices(&self) -> bool {
-        join_all(self.regions.iter().map(|region| region.aws.lacks_prices())).await.contains(&true)
+        match unread {
+            Some(error) if offerings.is_empty() => Err(error),
+            unread => Ok(Catalogue { offerings, unread, lacks_prices }),
+        }
     }
 
     async fn create(&self, request: &CreateRequest) -> Result<Created> {

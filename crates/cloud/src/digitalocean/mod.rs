@@ -10,11 +10,11 @@ mod bake;
 mod create;
 mod firewall;
 mod http;
-mod leftovers;
 mod machine;
 mod offerings;
 mod pages;
 mod refusal;
+mod residue;
 mod sleep;
 mod tags;
 mod wire;
@@ -222,14 +222,14 @@ impl Cloud for DigitalOcean {
     }
 
     async fn list_residue(&self, installation: InstallationId) -> Result<Residues> {
-        leftovers::list(&self.http, installation).await
+        residue::list(&self.http, installation).await
     }
 
     async fn delete_residue(&self, residue: &Residue) -> Result<DeleteProgress> {
         if residue.kind == ResidueKind::Firewall {
             self.firewalls.forget().await;
         }
-        leftovers::delete(&self.http.removing(), residue).await
+        residue::delete(&self.http.removing(), residue).await
     }
 
     async fn console_tail(&self, _: &ProviderId) -> Result<Option<String>> {

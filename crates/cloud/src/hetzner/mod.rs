@@ -10,10 +10,10 @@ mod create;
 mod firewall;
 mod http;
 mod labels;
-mod leftovers;
 mod machine;
 mod offerings;
 mod refusal;
+mod residue;
 mod sleep;
 mod wire;
 
@@ -211,11 +211,11 @@ impl Cloud for Hetzner {
     }
 
     async fn list_residue(&self, installation: InstallationId) -> Result<Residues> {
-        leftovers::list(&self.http, installation).await
+        residue::list(&self.http, installation).await
     }
 
     async fn delete_residue(&self, residue: &Residue) -> Result<DeleteProgress> {
-        leftovers::delete(&self.http.removing(), residue).await
+        residue::delete(&self.http.removing(), residue).await
     }
 
     async fn console_tail(&self, _: &ProviderId) -> Result<Option<String>> {

@@ -6,7 +6,6 @@ mod baking;
 mod creating;
 mod deleting;
 mod interrupted;
-mod leftovers;
 mod listing;
 mod moto;
 mod pricelist;
@@ -14,6 +13,7 @@ mod prices;
 mod proxy;
 mod refusals;
 mod regions;
+mod residue;
 mod sleeping;
 
 use std::sync::Arc;

@@ -72,9 +72,10 @@ async fn prices_that_cannot_be_read_cost_no_machine() {
     for fault in [Fault::html(502), unwell, circle, Fault::Garble, Fault::LoseAnswer] {
         let rig = Rig::start().await;
         rig.proxy.harm_when(is_question, fault.clone());
-        let all = rig.cloud.catalogue().await.unwrap();
+        let read_first = rig.cloud.readable_catalogue().await.unwrap();
+        let all = read_first.offerings;
         assert!(!all.is_empty() && all.iter().all(|one| one.price.is_none()), "{fault:?}");
-        assert!(rig.cloud.lacks_prices().await, "{fault:?}: it is asked again soon");
+        assert!(read_first.lacks_prices, "{fault:?}: it is asked again soon");
         let asked = rig.proxy.seen().iter().filter(|seen| is_question(seen)).count();
         assert!((1..=10).contains(&asked), "{asked}");
         let request = rig.request().await;
@@ -82,8 +83,8 @@ async fn prices_that_cannot_be_read_cost_no_machine() {
         assert_eq!(rig.bill(request.machine).await, ONE_AWAKE);
         // They come with the next catalogue.
         rig.proxy.calm();
-        assert_eq!(read(&rig.cloud.catalogue().await.unwrap()).len(), TABLE.len(), "{fault:?}");
-        assert!(!rig.cloud.lacks_prices().await, "{fault:?}");
+        let next = rig.cloud.readable_catalogue().await.unwrap();
+        assert_eq!((read(&next.offerings).len(), next.lacks_prices), (TABLE.len(), false), "{fault:?}");
     }
 }
 
@@ -93,9 +94,10 @@ async fn the_permission_to_read_prices_is_optional() {
     let rig = Rig::start().await;
     rig.moto.world().knobs.denied = ["GetProducts"].into();
     rig.cloud.check_access().await.unwrap();
-    let all = rig.cloud.catalogue().await.unwrap();
+    let catalogue = rig.cloud.readable_catalogue().await.unwrap();
+    let all = catalogue.offerings;
     assert!(read(&all).is_empty());
-    assert!(!rig.cloud.lacks_prices().await, "nobody gives the permission within a minute");
+    assert!(!catalogue.lacks_prices, "nobody gives the permission within a minute");
     // The smallest that fits, as it was before there were prices.
     let chosen = candidates(&all, Size::Medium, Arch::Amd64, &[])[0];
     assert_eq!((chosen.vcpus, chosen.memory_mib), (Size::Medium.min_vcpus(), Size::Medium.min_memory_mib()));

@@ -12,9 +12,9 @@ mod independent;
 #[expect(clippy::duplicate_mod, reason = "the same tests with another rig")]
 #[path = "../interrupted.rs"]
 mod interrupted;
-mod leftovers;
 mod listing;
 mod lost;
+mod residue;
 mod sleeping;
 
 use std::sync::Arc;

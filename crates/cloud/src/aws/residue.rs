@@ -30,7 +30,7 @@ const KINDS: [ResidueKind; 7] = [
 
 impl Aws {
     /// What there is.
-    pub(super) async fn list_leftovers(&self, installation: InstallationId) -> Result<Residues> {
+    pub(super) async fn residue_of(&self, installation: InstallationId) -> Result<Residues> {
         let mut readings = Vec::new();
         for kind in KINDS {
             readings.push(self.of_kind(kind, installation).await);
@@ -133,7 +133,7 @@ impl Aws {
     }
 
     /// Removes one of them. What something still uses is asked for again.
-    pub(super) async fn remove_leftover(&self, residue: &Residue) -> Result<DeleteProgress> {
+    pub(super) async fn remove_residue(&self, residue: &Residue) -> Result<DeleteProgress> {
         let id = checked(residue)?;
         let (ec2, client) = (&self.client.ec2, &self.client);
         let outcome = match residue.kind {
