@@ -6,6 +6,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use stagely_cloud::{ErrorKind, Result};
 use stagely_domain::id::MachineId;
+use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 /// Between two looks at what goes on.
@@ -35,11 +36,29 @@ impl Bucket {
     }
 }
 
+/// Only one may stop the time.
+static STOPPED: Mutex<()> = Mutex::const_new(());
+
 /// Moves the time on, for whoever lives in this process.
 pub async fn pass(wait: Duration) {
+    let _stopped = STOPPED.lock().await;
     tokio::time::pause();
     tokio::time::advance(wait).await;
     tokio::time::resume();
+}
+
+/// Lives a story that waits within its calls, in a twentieth of the time.
+pub async fn hurried(story: impl Future<Output = ()>) {
+    let hurry = async {
+        loop {
+            pass(Duration::from_millis(190)).await;
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::select! {
+        () = story => {}
+        () = hurry => {}
+    }
 }
 
 /// Calls for each machine as often as it takes, and waits as long as it is told to. `passed` is told of each wait.

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::refusals::refusal;
 use super::{Rig, config, provider};
 use crate::fault_proxy::Seen;
-use crate::pace::{Bucket, each};
+use crate::pace::{Bucket, each, hurried};
 
 const MACHINES: usize = 500;
 /// Of which that many are there at the same time: moto is slow with many, and requests are what is counted.
@@ -56,6 +56,10 @@ impl Count {
 #[tokio::test]
 #[ignore = "needs moto: cargo xtask contract"]
 async fn five_hundred_machines_come_and_go_without_one_request_too_many() {
+    hurried(come_and_go()).await;
+}
+
+async fn come_and_go() {
     let mut rig = Rig::start().await;
     let mut settings = config(&rig.proxy.url());
     settings.limits = Limits::Published;
