@@ -48,7 +48,7 @@ pub async fn pass(wait: Duration) {
 }
 
 /// Lives a story that waits within its calls, in a twentieth of the time.
-pub async fn hurried(story: impl Future<Output = ()>) {
+pub async fn hurried<T>(story: impl Future<Output = T>) -> T {
     let hurry = async {
         loop {
             pass(Duration::from_millis(190)).await;
@@ -56,8 +56,8 @@ pub async fn hurried(story: impl Future<Output = ()>) {
         }
     };
     tokio::select! {
-        () = story => {}
-        () = hurry => {}
+        told = story => told,
+        never = hurry => never,
     }
 }
 
