@@ -38,7 +38,7 @@ pub enum Goodbye {
 }
 
 /// One live connection, seen from outside it.
-pub struct Peer {
+pub struct Connection {
     /// Its number.
     pub conn_epoch: u64,
     generation: AtomicU64,
@@ -46,7 +46,7 @@ pub struct Peer {
     commands: mpsc::Sender<Command>,
 }
 
-impl Peer {
+impl Connection {
     /// Notes that something came from the agent.
     pub fn hear(&self) {
         self.heard.store(true, Ordering::Relaxed);
@@ -65,15 +65,15 @@ impl Peer {
 
 /// All of them.
 #[derive(Default)]
-pub struct Connections(Mutex<HashMap<MachineId, Arc<Peer>>>);
+pub struct Connections(Mutex<HashMap<MachineId, Arc<Connection>>>);
 
 impl Connections {
     /// Enters an accepted connection. An older one of the machine is told to end; of two, the higher epoch
     /// stays, whatever the order in which they get here.
-    pub fn enter(&self, machine: MachineId, conn_epoch: u64) -> Option<(Arc<Peer>, mpsc::Receiver<Command>)> {
+    pub fn enter(&self, machine: MachineId, conn_epoch: u64) -> Option<(Arc<Connection>, mpsc::Receiver<Command>)> {
         let (commands, receiver) = mpsc::channel(QUEUE);
         let peer =
-            Arc::new(Peer { conn_epoch, generation: AtomicU64::new(0), heard: AtomicBool::new(false), commands });
+            Arc::new(Connection { conn_epoch, generation: AtomicU64::new(0), heard: AtomicBool::new(false), commands });
         let mut peers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(other) = peers.get(&machine) {
             if other.conn_epoch > conn_epoch {
@@ -95,7 +95,7 @@ impl Connections {
 
     /// The connection of a machine, if it is here.
     #[must_use]
-    pub fn find(&self, machine: MachineId) -> Option<Arc<Peer>> {
+    pub fn find(&self, machine: MachineId) -> Option<Arc<Connection>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&machine).cloned()
     }
 
@@ -132,7 +132,7 @@ impl Connections {
 
     /// Everyone, for the drain.
     #[must_use]
-    pub fn all(&self) -> Vec<Arc<Peer>> {
+    pub fn all(&self) -> Vec<Arc<Connection>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 }

@@ -43,7 +43,7 @@ use tonic::service::Routes;
 
 use crate::credential::Signer;
 use crate::hub::Hub;
-use crate::listener::{Listener, Shown};
+use crate::listener::{Listener, ServerCertificate};
 
 /// How often the hub's own certificate is replaced.
 const RENEW_CERTIFICATE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
@@ -55,7 +55,7 @@ const LINGER: Duration = Duration::from_secs(5);
 pub struct AgentHub {
     hub: Arc<Hub>,
     listener: Listener,
-    shown: Arc<Shown>,
+    certificate: Arc<ServerCertificate>,
     address: SocketAddr,
     sessions: TaskTracker,
     loops: TaskTracker,
@@ -85,24 +85,24 @@ impl Service for AgentHub {
         let ca = Ca::load_or_create(&store, &keyring, Arc::clone(&kit.clock)).await?;
         let ttl = TimeDelta::seconds(i64::from(config.credential_ttl_secs));
         let signer = Signer::load_or_create(&store, &keyring, kit.clock.now(), ttl).await?;
-        let shown = Arc::new(Shown::default());
-        shown.show(&ca.issue_server(&config.names())?).context("show the hub's certificate")?;
+        let certificate = Arc::new(ServerCertificate::default());
+        certificate.show(&ca.issue_server(&config.names())?).context("show the hub's certificate")?;
         let hub = Arc::new(Hub::new(config, store, keyring, ca, signer, Arc::clone(&kit.clock)));
         let sessions = TaskTracker::new();
-        let listener = Listener::new(tcp, Arc::clone(&shown), Arc::clone(&hub), sessions.clone())?;
+        let listener = Listener::new(tcp, Arc::clone(&certificate), Arc::clone(&hub), sessions.clone())?;
         kit.serve_grpc(Routes::new(HubServer::new(grpc::Server(Arc::clone(&hub))))).await?;
         kit.health.set_ready(true);
-        Ok(Self { hub, listener, shown, address, sessions, loops: TaskTracker::new() })
+        Ok(Self { hub, listener, certificate, address, sessions, loops: TaskTracker::new() })
     }
 
     async fn run(self, shutdown: CancellationToken) -> anyhow::Result<()> {
         // Sessions end by the drain's goodbyes, and only then by this.
         let end_of_sessions = CancellationToken::new();
         self.loops.spawn(loops::listen(Arc::clone(&self.hub), shutdown.clone()));
-        self.loops.spawn(loops::take_down(Arc::clone(&self.hub), shutdown.clone()));
+        self.loops.spawn(loops::push_changes(Arc::clone(&self.hub), shutdown.clone()));
         self.loops.spawn(loops::renew_leases(Arc::clone(&self.hub), shutdown.clone()));
-        self.loops.spawn(loops::tell_of_logs(Arc::clone(&self.hub), shutdown.clone()));
-        self.loops.spawn(renew_certificate(Arc::clone(&self.hub), Arc::clone(&self.shown), shutdown.clone()));
+        self.loops.spawn(loops::notify_log_readers(Arc::clone(&self.hub), shutdown.clone()));
+        self.loops.spawn(renew_certificate(Arc::clone(&self.hub), Arc::clone(&self.certificate), shutdown.clone()));
         self.loops.spawn(self.listener.run(shutdown.clone(), end_of_sessions.clone()));
         tracing::info!(address = %self.address, "agents connect at {}", self.hub.config.public_url);
         shutdown.cancelled().await;
@@ -118,14 +118,14 @@ impl Service for AgentHub {
     }
 }
 
-async fn renew_certificate(hub: Arc<Hub>, shown: Arc<Shown>, shutdown: CancellationToken) {
+async fn renew_certificate(hub: Arc<Hub>, certificate: Arc<ServerCertificate>, shutdown: CancellationToken) {
     loop {
         tokio::select! {
             () = tokio::time::sleep(RENEW_CERTIFICATE) => {}
             () = shutdown.cancelled() => return,
         }
         let renewed = hub.ca.issue_server(&hub.config.names()).map_err(anyhow::Error::from);
-        if let Err(error) = renewed.and_then(|issued| shown.show(&issued)) {
+        if let Err(error) = renewed.and_then(|issued| certificate.show(&issued)) {
             tracing::error!(error = format!("{error:#}"), "the hub's certificate was not renewed");
         }
     }

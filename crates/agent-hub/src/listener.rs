@@ -44,9 +44,9 @@ type Answer = Response<Full<Bytes>>;
 
 /// The certificate that the port shows; replaced while it serves.
 #[derive(Debug, Default)]
-pub struct Shown(RwLock<Option<Arc<CertifiedKey>>>);
+pub struct ServerCertificate(RwLock<Option<Arc<CertifiedKey>>>);
 
-impl Shown {
+impl ServerCertificate {
     /// Shows another certificate from the next handshake on.
     ///
     /// # Errors
@@ -60,7 +60,7 @@ impl Shown {
     }
 }
 
-impl ResolvesServerCert for Shown {
+impl ResolvesServerCert for ServerCertificate {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -79,12 +79,17 @@ impl Listener {
     ///
     /// # Errors
     /// When TLS cannot be set up.
-    pub fn new(tcp: TcpListener, shown: Arc<Shown>, hub: Arc<Hub>, tracker: TaskTracker) -> anyhow::Result<Self> {
+    pub fn new(
+        tcp: TcpListener,
+        certificate: Arc<ServerCertificate>,
+        hub: Arc<Hub>,
+        tracker: TaskTracker,
+    ) -> anyhow::Result<Self> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut tls = rustls::ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
             .with_no_client_auth()
-            .with_cert_resolver(shown);
+            .with_cert_resolver(certificate);
         tls.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(Self { tcp, tls: TlsAcceptor::from(Arc::new(tls)), hub, tracker })
     }

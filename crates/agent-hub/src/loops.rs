@@ -32,7 +32,7 @@ pub async fn listen(hub: Arc<Hub>, shutdown: CancellationToken) {
 }
 
 /// Looks for newer wishes, newer connections and ends, at once when told and every second anyway.
-pub async fn take_down(hub: Arc<Hub>, shutdown: CancellationToken) {
+pub async fn push_changes(hub: Arc<Hub>, shutdown: CancellationToken) {
     while !shutdown.is_cancelled() {
         tokio::select! {
             () = hub.changed.notified() => {}
@@ -40,13 +40,13 @@ pub async fn take_down(hub: Arc<Hub>, shutdown: CancellationToken) {
             () = shutdown.cancelled() => return,
         }
         let started = Instant::now();
-        look(&hub).await;
+        push_once(&hub).await;
         // A storm of notifications must not turn into a storm of looks: rest as long as a look takes.
         sleep_until(started + started.elapsed() * 2).await;
     }
 }
 
-async fn look(hub: &Arc<Hub>) {
+async fn push_once(hub: &Arc<Hub>) {
     let held = hub.connections.watches();
     if held.is_empty() {
         return;
@@ -98,7 +98,7 @@ pub async fn renew_leases(hub: Arc<Hub>, shutdown: CancellationToken) {
 }
 
 /// Tells readers that logs have grown; many appends are one notice.
-pub async fn tell_of_logs(hub: Arc<Hub>, shutdown: CancellationToken) {
+pub async fn notify_log_readers(hub: Arc<Hub>, shutdown: CancellationToken) {
     loop {
         tokio::select! {
             () = hub.logged.notified() => {}

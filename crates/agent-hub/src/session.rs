@@ -21,7 +21,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::ca::MachineRequest;
-use crate::connections::{Command, Goodbye, Peer};
+use crate::connections::{Command, Connection, Goodbye};
 use crate::credential::{self, Credential, Refused};
 use crate::enrol::sha256;
 use crate::error::HubError;
@@ -148,7 +148,7 @@ async fn claim(hub: &Hub, machine: MachineId, public_key: &[u8]) -> Result<Optio
 struct Opened {
     public_key: Vec<u8>,
     patterns: Patterns,
-    peer: Arc<Peer>,
+    peer: Arc<Connection>,
     commands: mpsc::Receiver<Command>,
 }
 
@@ -179,7 +179,7 @@ struct Session {
     machine: MachineId,
     public_key: Vec<u8>,
     patterns: Patterns,
-    peer: Arc<Peer>,
+    peer: Arc<Connection>,
     commands: mpsc::Receiver<Command>,
     streams: HashMap<String, Stream>,
 }

@@ -11,7 +11,7 @@ use stagely_runtime::admin::Health;
 use tokio_util::sync::CancellationToken;
 
 /// How often it is asked whether there is a whole copy to begin with.
-const LOOK: Duration = Duration::from_millis(200);
+const FEED_CHECK: Duration = Duration::from_millis(200);
 
 /// Hosts and their entries, shared by all cores.
 #[derive(Default)]
@@ -53,7 +53,7 @@ impl Routes {
         // A Redis that lost everything knows no hosts and does not answer for that: the control plane fills it again.
         while !matches!(cache.routes_marker().await, Ok(Some(_))) {
             tokio::select! {
-                () = tokio::time::sleep(LOOK) => {}
+                () = tokio::time::sleep(FEED_CHECK) => {}
                 () = shutdown.cancelled() => return,
             }
         }

@@ -226,7 +226,7 @@ impl Account {
     /// What the provider shows of a machine that is to be as it is, awake or asleep. One list serves all machines of the
     /// account, since requests are counted; where a list shows it otherwise, or not, it is asked for by itself before
     /// anything follows from that.
-    pub async fn look(
+    pub async fn observe(
         &self,
         installation: InstallationId,
         machine: MachineId,

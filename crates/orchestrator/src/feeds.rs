@@ -141,7 +141,7 @@ async fn redeliver(context: &Context, lost: Vec<FailedDelivery>) {
 pub async fn scan_pull_requests(context: Arc<Context>, shutdown: CancellationToken) {
     let mut scan = Scan::new(context);
     loop {
-        if let Err(failure) = scan.look().await {
+        if let Err(failure) = scan.run().await {
             tracing::warn!(error = failure.chain(), "open pull requests could not be compared");
         }
         tokio::select! {
@@ -165,7 +165,7 @@ impl Scan {
     }
 
     /// Makes an environment for every pull request that is to have one. What cannot be read hides nothing else.
-    pub async fn look(&mut self) -> Result<(), StepError> {
+    pub async fn run(&mut self) -> Result<(), StepError> {
         let doing = "scan pull requests";
         let before = std::mem::take(&mut self.unwanted);
         let mut after = None;
@@ -218,7 +218,7 @@ impl Scan {
         if context.store.find_environment(project.id, number).await.map_err(store_error(doing))?.is_some() {
             return Ok(true);
         }
-        let seen = pulls::look(context, repo, pull).await?;
+        let seen = pulls::evaluate(context, repo, pull).await?;
         let tx = context.store.begin().await.map_err(store_error(doing))?;
         let verdict = pulls::apply(context, &tx, project, number, seen).await?;
         tx.commit().await.map_err(store_error(doing))?;

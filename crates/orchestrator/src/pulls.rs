@@ -49,13 +49,13 @@ pub async fn read(context: &Context, project: &Project, number: i64) -> Result<S
     let before = known.map(|env| (env.id, env.generation));
     let repo: Repo = project.repo.parse().map_err(|error| StepError::new(ErrorClass::Permanent, doing, error))?;
     match context.forge.pull_request(&repo, number).await.map_err(forge_error(doing))? {
-        Some(pull) => Ok(Seen { before, ..look(context, &repo, pull).await? }),
+        Some(pull) => Ok(Seen { before, ..evaluate(context, &repo, pull).await? }),
         None => Ok(Seen { before, pull: None, refusal: None }),
     }
 }
 
 /// Asks the head commit of a pull request that was just read, and had no environment before that.
-pub async fn look(context: &Context, repo: &Repo, pull: Found) -> Result<Seen, StepError> {
+pub async fn evaluate(context: &Context, repo: &Repo, pull: Found) -> Result<Seen, StepError> {
     let doing = "read when a pull request gets a preview";
     if pull.state == PullRequestState::Closed {
         return Ok(Seen { before: None, pull: Some(pull), refusal: None });

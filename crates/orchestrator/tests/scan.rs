@@ -28,9 +28,9 @@ async fn a_pull_request_that_cannot_be_read_hides_no_other_from_the_scan() {
     let mut scan = stack.scan("acme/quiet").await;
     stack.gate.arm(Some((Point { call: "git file_at", number: 0 }, Harm::FailsBefore)));
     let known = async || stack.world.db.text("SELECT count(*) FROM environments").await;
-    scan.look().await.unwrap();
+    scan.run().await.unwrap();
     assert_eq!(known().await, "1");
-    scan.look().await.unwrap();
+    scan.run().await.unwrap();
     assert_eq!(known().await, "2");
     stack.end().await;
 }
@@ -43,11 +43,11 @@ async fn a_pull_request_that_wants_no_preview_is_read_again_only_when_it_changed
     let mut scan = stack.scan("acme/labelled").await;
     stack.gate.arm(None);
     for _ in 0..3 {
-        scan.look().await.unwrap();
+        scan.run().await.unwrap();
     }
     assert_eq!(stack.gate.calls().iter().filter(|call| **call == "git file_at").count(), 1);
     host().change("acme/labelled", numbers[0], |pull| pull.labels = vec!["preview".to_owned()]);
-    scan.look().await.unwrap();
+    scan.run().await.unwrap();
     assert_eq!(stack.world.db.text("SELECT count(*) FROM environments").await, "1");
     stack.end().await;
 }
@@ -58,16 +58,16 @@ async fn a_preview_that_a_person_removed_stays_gone_until_there_is_another_commi
     let stack = Stack::start().await;
     let number = quiet_repository(REPO, b"version: 2\n", &["one"]).await[0];
     let mut scan = stack.scan(REPO).await;
-    scan.look().await.unwrap();
+    scan.run().await.unwrap();
     let made = stack.world.db.store().find_environment(stack.world.project, number).await.unwrap().unwrap();
     let removal = wire::EnvironmentRequest { environment_id: made.id.to_string(), team_id: made.team.to_string() };
     stack.commands().await.destroy(removal).await.unwrap();
     let rest = async || stack.world.db.store().find_environment(stack.world.project, number).await.unwrap();
     stack.wait("a preview that is gone", async || rest().await.is_none()).await;
-    scan.look().await.unwrap();
+    scan.run().await.unwrap();
     assert_eq!(rest().await.map(|env| env.id), None, "it came back by itself");
     host().commit(REPO, "one", Some("main"), &[("a", b"another")], "Change").await;
-    scan.look().await.unwrap();
+    scan.run().await.unwrap();
     let anew: EnvironmentId = rest().await.unwrap().id;
     assert_ne!(anew, made.id);
     stack.end().await;
@@ -78,7 +78,7 @@ async fn a_repository_that_cannot_be_seen_any_more_takes_no_preview_with_it() {
     const REPO: &str = "acme/unseen";
     let stack = Stack::start().await;
     let number = quiet_repository(REPO, b"version: 2\n", &["one"]).await[0];
-    stack.scan(REPO).await.look().await.unwrap();
+    stack.scan(REPO).await.run().await.unwrap();
     let desired = async || stack.world.db.text("SELECT desired FROM environments").await;
     assert_eq!(desired().await, "present");
     host().hide_repo(REPO, true);

@@ -33,7 +33,7 @@ const EDGE: &str = "edge.stagely.internal";
 const REGISTRY: [&str; 3] = ["localhost", "127.0.0.1", "10.0.2.2"];
 
 /// How often [`keep`] looks.
-const LOOK: Duration = Duration::from_secs(24 * 60 * 60);
+const CERT_CHECK: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The longest that a look may take.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -57,7 +57,7 @@ pub async fn ensure(settings: &Settings, store: &Store, names: &[String]) -> any
 pub async fn keep(settings: Settings, store: Store, shutdown: CancellationToken) {
     loop {
         tokio::select! {
-            () = tokio::time::sleep(LOOK) => {}
+            () = tokio::time::sleep(CERT_CHECK) => {}
             () = shutdown.cancelled() => return,
         }
         let seen_to = tokio::time::timeout(PATIENCE, ensure(&settings, &store, &[])).await;

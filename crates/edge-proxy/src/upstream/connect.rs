@@ -29,7 +29,7 @@ const REST: Duration = Duration::from_secs(30);
 const MAX_RESTING: usize = 64;
 
 /// How often the certificates' files are looked at.
-const LOOK: Duration = Duration::from_secs(5);
+const CERT_CHECK: Duration = Duration::from_secs(5);
 
 /// What a connection leads to. The version makes a changed route never use an old connection.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -77,7 +77,7 @@ impl Tls {
         let Files { config, used } = &*self.0;
         loop {
             tokio::select! {
-                () = tokio::time::sleep(LOOK) => {}
+                () = tokio::time::sleep(CERT_CHECK) => {}
                 () = shutdown.cancelled() => return,
             }
             let known = used.read().unwrap_or_else(PoisonError::into_inner).written;

@@ -44,7 +44,7 @@ impl Reconciler for Environments {
 
     async fn reconcile(&self, claim: &Claim) -> Result<Step, StepError> {
         let id = EnvironmentId::from_uuid(claim.fence.key);
-        let outcome = self.bring(id, &claim.fence).await;
+        let outcome = self.converge(id, &claim.fence).await;
         match outcome {
             // Whatever is on its way out is tried for ever.
             Err(failure) => match self.context.store.get_environment(&Scope::system("reconcile"), id).await {
@@ -57,10 +57,10 @@ impl Reconciler for Environments {
 }
 
 impl Environments {
-    async fn bring(&self, id: EnvironmentId, fence: &Fence) -> Result<Step, StepError> {
+    async fn converge(&self, id: EnvironmentId, fence: &Fence) -> Result<Step, StepError> {
         let context = &self.context;
         for _ in 0..MAX_OPS {
-            let Some(snapshot) = look(context, id).await? else { return Ok(Step::Done) };
+            let Some(snapshot) = load_snapshot(context, id).await? else { return Ok(Step::Done) };
             let plan = plan::plan(&snapshot, context.clock.now());
             if let Some(op) = &plan.op {
                 tracing::debug!(env.id = %id, ?op, "next for {id}");
@@ -124,7 +124,7 @@ impl Environments {
 }
 
 /// Everything that a decision is made on; `None` when there is no such environment or nothing is left of it.
-pub async fn look(context: &Context, id: EnvironmentId) -> Result<Option<Snapshot>, StepError> {
+pub async fn load_snapshot(context: &Context, id: EnvironmentId) -> Result<Option<Snapshot>, StepError> {
     let doing = "look at an environment";
     let store = &context.store;
     let env = match store.get_environment(&Scope::system(doing), id).await {

@@ -31,14 +31,14 @@ impl Reconciler for Images {
     /// A bake has a deadline of its own and a removal is tried for ever, so neither is ever parked.
     async fn reconcile(&self, claim: &Claim) -> Result<Step, StepError> {
         let id = ImageId::from_uuid(claim.fence.key);
-        self.bring(id, &claim.fence).await.map_err(StepError::never_parks)
+        self.converge(id, &claim.fence).await.map_err(StepError::never_parks)
     }
 }
 
 impl Images {
-    async fn bring(&self, id: ImageId, fence: &Fence) -> Result<Step, StepError> {
+    async fn converge(&self, id: ImageId, fence: &Fence) -> Result<Step, StepError> {
         for _ in 0..MAX_OPS {
-            let Some(snapshot) = self.look(id).await? else { return Ok(Step::Done) };
+            let Some(snapshot) = self.load_snapshot(id).await? else { return Ok(Step::Done) };
             let op = match plan(&snapshot, self.0.now()) {
                 Plan::Do(op) => op,
                 Plan::Wait(after) => return Ok(Step::Again(after)),
@@ -53,7 +53,7 @@ impl Images {
     }
 
     /// Everything that a decision is made on; nothing when there is no such image.
-    async fn look(&self, id: ImageId) -> Result<Option<Snapshot>, StepError> {
+    async fn load_snapshot(&self, id: ImageId) -> Result<Option<Snapshot>, StepError> {
         let (doing, rows) = ("read an image", &self.0);
         let Some(image) = rows.find_image(id).await.map_err(store_error(doing))? else { return Ok(None) };
         let machine = match image.machine {

@@ -179,7 +179,7 @@ impl Work<'_> {
         let was_asked = machine.sleep_asked_at.is_some();
         // What may be on its way to sleep changes sooner than lists do.
         let vms = if is_asleep || (is_awake && !was_asked) {
-            let shown = self.account.look(self.context.installation(), machine.id, machine.power).await;
+            let shown = self.account.observe(self.context.installation(), machine.id, machine.power).await;
             shown.map_err(cloud_error(doing))?
         } else {
             self.find().await?

@@ -11,7 +11,7 @@ use stagely_store::work::kind;
 use crate::context::{Context, store_error};
 
 /// How often all routes are compared, and how often Redis is asked whether it still has them.
-const LOOK: Duration = Duration::from_secs(2);
+const RECHECK: Duration = Duration::from_secs(2);
 
 pub struct Routes(pub Arc<Context>);
 
@@ -33,7 +33,7 @@ impl Reconciler for Routes {
                 tracing::warn!(routes = entries.len(), "Redis had lost the routes; they were written again");
             }
         }
-        Ok(Step::Again(LOOK))
+        Ok(Step::Again(RECHECK))
     }
 }
 

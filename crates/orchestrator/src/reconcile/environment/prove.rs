@@ -14,7 +14,7 @@ use crate::failures::failure;
 const PROOF: Duration = Duration::from_secs(30);
 
 /// How often a proof looks whether anybody still wants to know.
-const LOOK: Duration = Duration::from_secs(1);
+const POLL: Duration = Duration::from_secs(1);
 
 /// An answer below 500 that is not the edge's own.
 pub async fn through_the_edge(context: &Context, host: &str) -> Result<(), Failure> {
@@ -45,7 +45,7 @@ pub async fn through_the_edge(context: &Context, host: &str) -> Result<(), Failu
 /// Returns once something else is wished than what is being proved.
 pub async fn overtaken(context: &Context, env: &Environment) {
     loop {
-        sleep(LOOK).await;
+        sleep(POLL).await;
         // Without an answer of the database the proof goes on.
         let now = context.store.get_environment(&Scope::system("prove a preview"), env.id).await;
         if now.is_ok_and(|now| now.generation != env.generation) {

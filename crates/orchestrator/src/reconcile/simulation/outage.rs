@@ -41,7 +41,7 @@ async fn a_provider_that_does_not_answer_delays_other_accounts_by_one_list_at_mo
     let mut due: Vec<(&Account, MachineId)> = (0..100).map(|_| (&nowhere, story::machine(&mut chance))).collect();
     due.push((&account, mine));
     let begun = Instant::now();
-    let looks = stream::iter(due).map(|(account, machine)| account.look(installation, machine, Power::Awake));
+    let looks = stream::iter(due).map(|(account, machine)| account.observe(installation, machine, Power::Awake));
     let answers: Vec<_> = looks.buffer_unordered(SLOTS).collect().await;
     assert!(begun.elapsed() <= longest.to_std().unwrap(), "{:?}", begun.elapsed());
     let refused: Vec<ErrorKind> = answers.iter().filter_map(|answer| Some(answer.as_ref().err()?.kind)).collect();
@@ -54,7 +54,7 @@ async fn after_a_failure_one_asks_again_after_a_while_and_keeps_nobody_waiting()
     let installation = InstallationId::from_uuid(Uuid::from_u128(chance.draw_wide()));
     let (cloud, machine) = cloud(&clock, installation, &mut chance);
     let account = Account::new(cloud.clone(), Vec::new());
-    let look = || account.look(installation, machine, Power::Awake);
+    let look = || account.observe(installation, machine, Power::Awake);
     cloud.behave(Habits { per_minute: Some(0), ..Habits::default() });
     for _ in 0..20 {
         let error = look().await.unwrap_err();
