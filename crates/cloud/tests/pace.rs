@@ -47,11 +47,11 @@ pub async fn pass(wait: Duration) {
     tokio::time::resume();
 }
 
-/// Lives a story that waits within its calls, in a twentieth of the time.
+/// Lives a story that waits within its calls, in a fifth of the time.
 pub async fn hurried<T>(story: impl Future<Output = T>) -> T {
     let hurry = async {
         loop {
-            pass(Duration::from_millis(190)).await;
+            pass(Duration::from_millis(40)).await;
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
