@@ -72,24 +72,24 @@ impl Connections {
     /// stays, whatever the order in which they get here.
     pub fn enter(&self, machine: MachineId, conn_epoch: u64) -> Option<(Arc<Connection>, mpsc::Receiver<Command>)> {
         let (commands, receiver) = mpsc::channel(QUEUE);
-        let peer =
+        let connection =
             Arc::new(Connection { conn_epoch, generation: AtomicU64::new(0), heard: AtomicBool::new(false), commands });
-        let mut peers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(other) = peers.get(&machine) {
+        let mut connections = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(other) = connections.get(&machine) {
             if other.conn_epoch > conn_epoch {
                 return None;
             }
             other.tell(Command::Close(Goodbye::Replaced));
         }
-        peers.insert(machine, Arc::clone(&peer));
-        Some((peer, receiver))
+        connections.insert(machine, Arc::clone(&connection));
+        Some((connection, receiver))
     }
 
     /// Removes a connection, unless a newer one has taken its place.
     pub fn leave(&self, machine: MachineId, conn_epoch: u64) {
-        let mut peers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if peers.get(&machine).is_some_and(|peer| peer.conn_epoch == conn_epoch) {
-            peers.remove(&machine);
+        let mut connections = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if connections.get(&machine).is_some_and(|connection| connection.conn_epoch == conn_epoch) {
+            connections.remove(&machine);
         }
     }
 
@@ -108,13 +108,13 @@ impl Connections {
     /// Every connection, with what it was told last.
     #[must_use]
     pub fn watches(&self) -> Vec<AgentWatch> {
-        let peers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        peers
+        let connections = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        connections
             .iter()
-            .map(|(machine, peer)| AgentWatch {
+            .map(|(machine, connection)| AgentWatch {
                 machine: *machine,
-                conn_epoch: peer.conn_epoch,
-                generation: peer.generation.load(Ordering::Acquire),
+                conn_epoch: connection.conn_epoch,
+                generation: connection.generation.load(Ordering::Acquire),
             })
             .collect()
     }
@@ -122,11 +122,11 @@ impl Connections {
     /// Those that were heard of since this was asked last.
     #[must_use]
     pub fn take_heard(&self) -> Vec<(MachineId, u64)> {
-        let peers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        peers
+        let connections = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        connections
             .iter()
-            .filter(|(_, peer)| peer.heard.swap(false, Ordering::Relaxed))
-            .map(|(machine, peer)| (*machine, peer.conn_epoch))
+            .filter(|(_, connection)| connection.heard.swap(false, Ordering::Relaxed))
+            .map(|(machine, connection)| (*machine, connection.conn_epoch))
             .collect()
     }
 

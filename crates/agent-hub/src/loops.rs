@@ -60,17 +60,17 @@ async fn push_once(hub: &Arc<Hub>) {
 }
 
 async fn pass_on(hub: &Arc<Hub>, change: AgentChange) {
-    let Some(peer) = hub.connections.find(change.machine) else { return };
+    let Some(connection) = hub.connections.find(change.machine) else { return };
     if !change.wanted {
-        peer.tell(Command::Close(Goodbye::Unwanted));
-    } else if change.conn_epoch > peer.conn_epoch {
-        peer.tell(Command::Close(Goodbye::Replaced));
+        connection.tell(Command::Close(Goodbye::Unwanted));
+    } else if change.conn_epoch > connection.conn_epoch {
+        connection.tell(Command::Close(Goodbye::Replaced));
     } else {
         match hub.load_wish(change.machine).await {
             Ok(Some(wish)) => {
                 let generation = wish.generation;
-                if peer.tell(Command::Wish(Box::new(wish))) {
-                    peer.told(generation);
+                if connection.tell(Command::Wish(Box::new(wish))) {
+                    connection.told(generation);
                 }
             }
             Ok(None) => {}
@@ -114,17 +114,17 @@ pub async fn notify_log_readers(hub: Arc<Hub>, shutdown: CancellationToken) {
 
 /// Ends every connection, spread over the configured time so that the agents do not come back all at once.
 pub async fn drain(hub: &Arc<Hub>) {
-    let peers = hub.connections.all();
-    let Ok(count) = u32::try_from(peers.len()) else { return };
+    let connections = hub.connections.all();
+    let Ok(count) = u32::try_from(connections.len()) else { return };
     if count == 0 {
         return;
     }
     let step = Duration::from_secs(u64::from(hub.config.drain_secs)) / count;
     // Few connections need no spreading.
     let step = step.min(Duration::from_millis(20));
-    for (index, peer) in peers.iter().enumerate() {
+    for (index, connection) in connections.iter().enumerate() {
         let retry_after = u32::try_from(index % 5).unwrap_or(0) + 1;
-        peer.tell(Command::Close(Goodbye::Restart(if count < 20 { 1 } else { retry_after })));
+        connection.tell(Command::Close(Goodbye::Restart(if count < 20 { 1 } else { retry_after })));
         sleep(step).await;
     }
 }

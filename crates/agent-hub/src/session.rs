@@ -54,9 +54,9 @@ pub async fn serve(
         // The database's fault or the agent's: a machine keeps its lease while it is only put off.
         Err(_) => return goodbye(socket, machine, End::Say(Goodbye::Busy(retry_after()))).await,
     };
-    tracing::info!(machine.id = %machine, epoch = session.peer.conn_epoch, "machine {machine} connected");
+    tracing::info!(machine.id = %machine, epoch = session.connection.conn_epoch, "machine {machine} connected");
     let end = session.run(&mut socket, &shutdown).await;
-    hub.connections.leave(machine, session.peer.conn_epoch);
+    hub.connections.leave(machine, session.connection.conn_epoch);
     goodbye(socket, machine, end).await;
 }
 
@@ -96,7 +96,7 @@ async fn open(hub: &Arc<Hub>, socket: &mut Socket, credential: &Credential) -> R
     let claim = claim(hub, machine, &public_key).await.map_err(|error| put_off(machine, error))?;
     let Some(claim) = claim else { return Err(End::Say(Goodbye::Unwanted)) };
     let entered = hub.connections.enter(machine, claim.conn_epoch);
-    let Some((peer, commands)) = entered else { return Err(End::Say(Goodbye::Replaced)) };
+    let Some((connection, commands)) = entered else { return Err(End::Say(Goodbye::Replaced)) };
     let welcome = agent::Welcome {
         conn_epoch: claim.conn_epoch,
         heartbeat_secs: hub.config.heartbeat_secs,
@@ -107,14 +107,14 @@ async fn open(hub: &Arc<Hub>, socket: &mut Socket, credential: &Credential) -> R
     let mut greeting = socket.send(hub_frame::Body::Welcome(welcome)).await;
     if let (Ok(()), Some(wish)) = (&greeting, claim.wish) {
         patterns = hub::patterns(&wish);
-        peer.told(wish.generation);
+        connection.told(wish.generation);
         greeting = socket.send(hub_frame::Body::Desired(wish)).await;
     }
     if let Err(end) = greeting {
         hub.connections.leave(machine, claim.conn_epoch);
         return Err(end);
     }
-    Ok(Opened { public_key, patterns, peer, commands })
+    Ok(Opened { public_key, patterns, connection, commands })
 }
 
 /// The enrolled key, if the credential is bound to it and the agent has just proven that it holds it.
@@ -148,7 +148,7 @@ async fn claim(hub: &Hub, machine: MachineId, public_key: &[u8]) -> Result<Optio
 struct Opened {
     public_key: Vec<u8>,
     patterns: Patterns,
-    peer: Arc<Connection>,
+    connection: Arc<Connection>,
     commands: mpsc::Receiver<Command>,
 }
 
@@ -159,7 +159,7 @@ impl Opened {
             machine,
             public_key: self.public_key,
             patterns: self.patterns,
-            peer: self.peer,
+            connection: self.connection,
             commands: self.commands,
             streams: HashMap::new(),
         }
@@ -179,7 +179,7 @@ struct Session {
     machine: MachineId,
     public_key: Vec<u8>,
     patterns: Patterns,
-    peer: Arc<Connection>,
+    connection: Arc<Connection>,
     commands: mpsc::Receiver<Command>,
     streams: HashMap<String, Stream>,
 }
@@ -195,7 +195,7 @@ impl Session {
                     None => Err(End::Say(Goodbye::Replaced)),
                 },
                 sign = socket.next_sign() => {
-                    self.peer.hear();
+                    self.connection.hear();
                     match sign {
                         Ok(Some(frame)) => self.take(socket, frame).await,
                         Ok(None) => Ok(()),
@@ -240,7 +240,7 @@ impl Session {
         let observed = observed::parse(report, &self.patterns);
         let written = async {
             let tx = self.hub.store.begin().await?;
-            let noted = tx.note_observed(self.machine, self.peer.conn_epoch, &observed).await?;
+            let noted = tx.note_observed(self.machine, self.connection.conn_epoch, &observed).await?;
             tx.commit().await.map(|()| noted)
         };
         match written.await.map_err(|error| put_off(self.machine, error.into()))? {
@@ -259,7 +259,7 @@ impl Session {
             let certificate = self.hub.ca.issue_machine(machine, &request)?;
             let credential = self.hub.signer.issue(machine, &self.public_key, self.hub.clock.now())?;
             let tx = self.hub.store.begin().await?;
-            let noted = tx.hold_connection(machine, self.peer.conn_epoch).await?;
+            let noted = tx.hold_connection(machine, self.connection.conn_epoch).await?;
             if noted == Outcome::Written {
                 tx.note_ingress_certificate(machine, &sha256(&certificate.certificate_der)).await?;
                 tx.commit().await?;

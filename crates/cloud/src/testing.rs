@@ -245,10 +245,9 @@ impl Cloud for FakeCloud {
     }
 
     async fn protect(&self, _: InstallationId, _: u16) -> Result<()> {
-        let mut inside = self.inside();
-        inside.protected.0 += 1;
+        self.inside().protected.0 += 1;
         let refused = || CloudError::new(ErrorKind::Unavailable, "correct the firewall", "told to fail");
-        if inside.protected.1 { Err(refused()) } else { Ok(()) }
+        if self.inside().protected.1 { Err(refused()) } else { Ok(()) }
     }
 
     async fn create(&self, request: &CreateRequest) -> Result<Created> {

@@ -29,7 +29,8 @@ use listing::Listings;
 const CATALOGUE: Duration = Duration::from_secs(3600);
 /// The same, while a part of the account, or its prices, could not be read.
 const PART_OF_CATALOGUE: Duration = Duration::from_secs(60);
-/// How long nobody asks again after it could not be read: as long as those need who have waited for that answer.
+/// How long nobody asks again after it could not be read: whoever has waited for that answer meanwhile has it, too, and
+/// does not ask a provider that does not answer once more.
 const NO_CATALOGUE: Duration = Duration::from_secs(1);
 const OPEN: &str = "open a cloud account";
 
@@ -51,17 +52,17 @@ pub struct Account {
     /// Where it may make machines, the best first; everywhere when it is empty.
     locations: Vec<String>,
     /// When its catalogue was read last, or refused.
-    catalogue: Mutex<Option<(Instant, Read)>>,
+    catalogue: Mutex<Option<(Instant, CatalogueRead)>>,
     listings: Listings,
     /// Machines of which all that is shown has said to this process that it sleeps.
     asleep: Mutex<HashSet<MachineId>>,
 }
 
 /// A catalogue, or why it could not be read.
-type Read = Result<Arc<Catalogue>, CloudError>;
+type CatalogueRead = Result<Arc<Catalogue>, CloudError>;
 
 /// How long that is believed.
-fn lasts(read: &Read) -> Duration {
+fn lasts(read: &CatalogueRead) -> Duration {
     match read {
         Ok(catalogue) if catalogue.unread.is_none() && !catalogue.lacks_prices => CATALOGUE,
         Ok(_) => PART_OF_CATALOGUE,
@@ -238,7 +239,7 @@ impl Account {
             // A list that is not whole may lack a second one that runs: the next whole one shows it.
             Power::Asleep => !shown.is_empty() && shown.iter().all(|vm| vm.state == VmState::Hibernated),
         };
-        if is_as_wished { Ok(shown) } else { Ok(own(installation, self.cloud.find(machine).await?)) }
+        if is_as_wished { Ok(shown) } else { Ok(keep_own(installation, self.cloud.find(machine).await?)) }
     }
 
     /// Every machine as the provider shows it now. Who looks at one next is served by the same list.
@@ -262,7 +263,7 @@ impl Account {
     }
 
     /// Whoever comes while it is read waits for that answer, and has it too when it is a refusal.
-    async fn catalogue(&self) -> Read {
+    async fn catalogue(&self) -> CatalogueRead {
         let mut known = self.catalogue.lock().await;
         if let Some((read_at, read)) = &*known
             && read_at.elapsed() < lasts(read)
@@ -277,7 +278,7 @@ impl Account {
 
 /// Those that are this installation's. A copy of the database that has another id knows the original's machines by theirs;
 /// they are as good as not there.
-pub fn own(installation: InstallationId, mut vms: Vec<Vm>) -> Vec<Vm> {
+pub fn keep_own(installation: InstallationId, mut vms: Vec<Vm>) -> Vec<Vm> {
     vms.retain(|vm| {
         let is_own = vm.installation == installation;
         if !is_own {

@@ -60,7 +60,7 @@ pub async fn wake_sweeps(context: Arc<Context>, shutdown: CancellationToken) {
             tx.commit().await
         };
         if let Err(error) = woken.await {
-            tracing::warn!(%error, "the accounts' sweeps were not woken");
+            tracing::warn!(error = %chain(&error), "the accounts' sweeps were not woken");
         }
     }
 }

@@ -4,7 +4,7 @@
 //! `Tx` is begun with [`Store::fenced`], so that each of its writes starts with the check that it still
 //! holds the lease (docs/architecture.md, invariant 5). A few writes need no transaction and are methods of
 //! [`Store`] too: each is a single statement that may be lost or repeated without harm ([`Store::touch_token`],
-//! [`Store::ensure_installation`], [`Store::ensure_partitions`], [`Store::note_sweep`], [`Store::forget_blind`],
+//! [`Store::touch_agents`], [`Store::ensure_installation`], [`Store::ensure_partitions`], [`Store::note_sweep`], [`Store::forget_blind`],
 //! [`Store::notify_logs`]). Migrations are the other exception. Rows are read through sea-orm entities that do not
 //! leave this crate; one file per aggregate holds its methods and its types.
 

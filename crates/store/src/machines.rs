@@ -60,8 +60,6 @@ pub struct Machine {
     /// The end that its tag at the provider says, for whoever clears up an account whose control plane is gone. A
     /// running control plane does not go by it.
     pub expires_at: DateTime<Utc>,
-    /// When a complete list first lacked it.
-    pub absent_seen_at: Option<DateTime<Utc>>,
     /// When it was wished for.
     pub intended_at: DateTime<Utc>,
     /// When the provider had it.
@@ -226,7 +224,7 @@ impl Tx {
             return Ok(Outcome::Stale);
         }
         let sql = "UPDATE machines SET state = 'creating', create_deadline = now() + make_interval(secs => $2), \
-                   offering = $3, image_id = $4, image = $5, absent_seen_at = NULL \
+                   offering = $3, image_id = $4, image = $5 \
                    WHERE id = $1 AND desired = 'present' AND state IN ('intended', 'creating')";
         let offering = offering.map(|offering| word::encode("machines", id, "offering", offering)).transpose()?;
         let values = [
@@ -345,17 +343,6 @@ impl Tx {
         Ok(Outcome::of(self.run("wish for machine power", sql, [id.uuid().into(), word::text(power).into()]).await?))
     }
 
-    /// Remembers when the provider's complete list first lacked the machine, or with `absent` false forgets it.
-    ///
-    /// # Errors
-    /// The database's error.
-    pub async fn note_machine_absent(&self, id: MachineId, absent: bool) -> Result<()> {
-        let sql =
-            "UPDATE machines SET absent_seen_at = CASE WHEN $2 THEN coalesce(absent_seen_at, now()) END WHERE id = $1";
-        self.run("note an absent machine", sql, [id.uuid().into(), absent.into()]).await?;
-        Ok(())
-    }
-
     /// Remembers that the provider is asked to put the machine to sleep, or that nothing can follow from that any more.
     ///
     /// # Errors
@@ -395,7 +382,6 @@ fn machine(row: machines::Model) -> Result<Machine> {
         failure: word::json("machines", id, "failure", row.failure)?,
         create_deadline: row.create_deadline,
         expires_at: row.expires_at,
-        absent_seen_at: row.absent_seen_at,
         intended_at: row.intended_at,
         placed_at: row.placed_at,
         enrolled_at: row.enrolled_at,

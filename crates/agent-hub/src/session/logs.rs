@@ -58,7 +58,7 @@ impl Session {
     /// The streams' ends after the write; `None` when this connection may not write any more.
     async fn write(&mut self, chunks: Vec<Chunk>) -> Result<Option<HashMap<String, u64>>, HubError> {
         let tx = self.hub.store.begin().await?;
-        if tx.hold_connection(self.machine, self.peer.conn_epoch).await? == Outcome::Stale {
+        if tx.hold_connection(self.machine, self.connection.conn_epoch).await? == Outcome::Stale {
             return Ok(None);
         }
         let (mut offsets, mut stored) = (HashMap::new(), 0);

@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use chrono::{DateTime, Utc};
 use stagely_domain::id::{InstallationId, MachineId};
 
-use crate::aws::actions::{DESCRIBE_INSTANCES, GET_CONSOLE_OUTPUT, TERMINATE_INSTANCES};
+use crate::aws::actions::{DESCRIBE_INSTANCES, DESCRIBE_VOLUMES, GET_CONSOLE_OUTPUT, TERMINATE_INSTANCES};
 use crate::aws::tags::{self, Tags};
 use crate::aws::{Aws, refusal::Refused};
 use crate::vm::count;
@@ -71,7 +71,18 @@ impl Aws {
                 vms.extend(vm(instance, &owned(doing, instance)?));
             }
         }
+        if vms.is_empty() {
+            self.none_by_name(doing, machine).await?;
+        }
         Ok(vms)
+    }
+
+    /// One that lost the tag by which it is looked for still has its name. It costs, so it is not called gone.
+    async fn none_by_name(&self, doing: &'static str, machine: MachineId) -> Result<()> {
+        let named = self.instances(doing, vec![tags::filter(tags::NAME, machine.label())]).await?;
+        let lost =
+            |instance: &&Instance| state(instance) != "terminated" && tags::machine(instance.tags()) != Some(machine);
+        named.iter().find(lost).map_or(Ok(()), |instance| Err(damaged(doing, instance)))
     }
 
     pub(super) async fn list_machines(&self, installation: InstallationId) -> Result<Listing> {
@@ -138,7 +149,7 @@ impl Aws {
                 if state(&instance) == "shutting-down" {
                     return Ok(DeleteProgress::InProgress);
                 }
-                if tags::is_held(instance.tags()) {
+                if tags::is_held(instance.tags()) || self.has_held_disk(id).await? {
                     return Ok(DeleteProgress::Held);
                 }
             }
@@ -155,6 +166,15 @@ impl Aws {
                 _ => Err(error),
             },
         }
+    }
+
+    /// Its disks go with it.
+    async fn has_held_disk(&self, id: &str) -> Result<bool> {
+        let attached = Filter::builder().name("attachment.instance-id").values(id).build();
+        let held = Filter::builder().name("tag-key").values(tags::HOLD).build();
+        let request = self.client.ec2.describe_volumes().filters(attached).filters(held).send();
+        let answer = self.client.send(DELETE, &DESCRIBE_VOLUMES, request).await?;
+        Ok(answer.volumes().iter().any(|volume| tags::is_held(volume.tags())))
     }
 
     /// What is not found may be young, and run: only two looks at lists that do not show it, some time apart, are
@@ -201,14 +221,16 @@ pub(super) fn is_instance(id: &str) -> bool {
 
 /// Its tags; what carries none of ours is not touched.
 pub(super) fn owned(doing: &'static str, instance: &Instance) -> Result<Tags> {
-    Tags::read(instance.tags()).ok_or_else(|| {
-        let id = instance.instance_id().unwrap_or_default();
-        let message = format!(
-            "{id} does not carry our tags: it is somebody else's, or they were changed; put them back as they were, \
-             or end it yourself"
-        );
-        CloudError::new(ErrorKind::Permission, doing, message)
-    })
+    Tags::read(instance.tags()).ok_or_else(|| damaged(doing, instance))
+}
+
+fn damaged(doing: &'static str, instance: &Instance) -> CloudError {
+    let id = instance.instance_id().unwrap_or_default();
+    let message = format!(
+        "{id} does not carry our tags: it is somebody else's, or they were changed; put them back as they were, or end \
+         it yourself"
+    );
+    CloudError::new(ErrorKind::Permission, doing, message)
 }
 
 pub(super) fn state(instance: &Instance) -> &str {

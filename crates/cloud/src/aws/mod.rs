@@ -198,7 +198,9 @@ impl Cloud for Aws {
 
     async fn readable_catalogue(&self) -> Result<Catalogue> {
         let offerings = self.catalogue().await?;
-        Ok(Catalogue { offerings, lacks_prices: self.prices.lack().await, ..Catalogue::default() })
+        // Known ones are used while they cannot be read.
+        let lacks_prices = offerings.iter().any(|one| one.price.is_none()) && self.prices.lack().await;
+        Ok(Catalogue { offerings, lacks_prices, ..Catalogue::default() })
     }
 
     async fn create(&self, request: &CreateRequest) -> Result<Created> {

@@ -20,9 +20,9 @@ const EXPIRES: &str = "stagely-expires";
 /// Where the agent's ingress listens.
 const PORT: &str = "stagely-port";
 /// Set by a person on what must stay.
-const HOLD: &str = "stagely-hold";
+pub(super) const HOLD: &str = "stagely-hold";
 /// What the provider's console shows as the name.
-const NAME: &str = "Name";
+pub(super) const NAME: &str = "Name";
 
 /// All that a machine is.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -307,12 +307,8 @@ async fn remove_unlisted(http: &Http, doing: &'static str, meant: Meant) -> Resu
         None => None,
     };
     if let Some(found) = found {
-        let machine = meant.machine;
-        let is_ours = tags::machine(&found.tags) == Some(machine) || found.name == machine.label();
-        if !is_ours {
-            return Ok(DeleteProgress::Gone);
-        }
-        tags_of(doing, &found, machine)?;
+        // No number is given twice: it is ours, whatever else it has lost.
+        tags_of(doing, &found, meant.machine)?;
         if tags::is_held(&found.tags) {
             return Ok(DeleteProgress::Held);
         }

@@ -80,7 +80,7 @@ async fn make(http: &Http, whose: InstallationId, port: u16, from: &[String]) ->
 
 async fn correct(http: &Http, firewall: wire::Firewall, port: u16, from: &[String]) -> Result<u64> {
     let wanted: Vec<wire::Rule> = rules(port, from).into_iter().map(as_read).collect();
-    if firewall.rules != wanted {
+    if !wanted.iter().all(|rule| firewall.rules.contains(rule)) || firewall.rules.len() != wanted.len() {
         let doing = "correct the firewall";
         let path = format!("firewalls/{}/actions/set_rules", firewall.id);
         http.post(doing, &path, &SetRulesRequest { rules: rules(port, from) }).await?;

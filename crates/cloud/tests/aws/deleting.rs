@@ -6,6 +6,7 @@ use stagely_cloud::contract::{delete, put_to_sleep};
 use stagely_cloud::{Cloud, CreateRequest, DeleteProgress, ErrorKind, ProviderId, ResidueKind, VmState};
 use stagely_domain::id::MachineId;
 
+use super::proxy::between;
 use super::{NOTHING, ONE_AWAKE, Rig, config, provider};
 
 #[tokio::test]
@@ -123,7 +124,10 @@ async fn what_is_not_ours_or_is_protected_stays() {
         assert_eq!(outcome.unwrap_err().kind, ErrorKind::Permission);
     }
     assert_eq!((rig.asked("TerminateInstances"), rig.asked("StopInstances")), (1, 0));
-    assert_eq!(rig.cloud.find(request.machine).await.unwrap(), []);
+    // Looked for by the tag that it lost it is not there; it costs, and is found by its name.
+    for outcome in [rig.cloud.find(request.machine).await, rig.cloud.find_removed(request.machine).await] {
+        assert_eq!(outcome.unwrap_err().kind, ErrorKind::Permission);
+    }
     assert!(!rig.cloud.list(request.installation).await.unwrap().complete);
     assert_ne!(rig.moto.ask(&[("Action", "DescribeInstances"), ("InstanceId.1", id)]).await.find("running"), None);
 }
@@ -134,11 +138,16 @@ async fn what_a_person_holds_since_somebody_looked_is_not_deleted() {
     let rig = Rig::start().await;
     let (request, created) = rig.running().await;
     let id = &*created.id.0;
-    let hold = [("Action", "CreateTags"), ("ResourceId.1", id), ("Tag.1.Key", "stagely-hold"), ("Tag.1.Value", "ada")];
-    rig.moto.ask(&hold).await;
-    assert_eq!(rig.cloud.delete(&created.id).await.unwrap(), DeleteProgress::Held);
-    assert_eq!((rig.asked("TerminateInstances"), rig.bill(request.machine).await), (0, ONE_AWAKE));
-    rig.moto.ask(&[("Action", "DeleteTags"), ("ResourceId.1", id), ("Tag.1.Key", "stagely-hold")]).await;
+    let attached = ("Filter.1.Name", "attachment.instance-id");
+    let volumes = rig.moto.ask(&[("Action", "DescribeVolumes"), attached, ("Filter.1.Value.1", id)]).await;
+    let disk = between(&volumes, "<volumeId>", "<").unwrap();
+    for part in [id, disk] {
+        let tag = [("ResourceId.1", part), ("Tag.1.Key", "stagely-hold")];
+        rig.moto.ask(&[&[("Action", "CreateTags"), ("Tag.1.Value", "ada")][..], &tag].concat()).await;
+        assert_eq!(rig.cloud.delete(&created.id).await.unwrap(), DeleteProgress::Held, "{part}");
+        assert_eq!((rig.asked("TerminateInstances"), rig.bill(request.machine).await), (0, ONE_AWAKE));
+        rig.moto.ask(&[&[("Action", "DeleteTags")][..], &tag].concat()).await;
+    }
     delete(&rig.cloud, &created.id).await;
     assert_eq!(rig.bill(request.machine).await, NOTHING);
 }

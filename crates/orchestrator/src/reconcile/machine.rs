@@ -19,7 +19,7 @@ use stagely_store::machines::Machine;
 use stagely_store::work::kind;
 use stagely_store::{Outcome, Power, Presence, StoreError};
 
-use crate::clouds::{Account, own};
+use crate::clouds::{Account, keep_own};
 use crate::context::{cloud_error, store_error};
 use crate::failures::failure;
 use crate::reconcile::ledger::{Ledger, Writing};
@@ -31,6 +31,8 @@ const BOOT_LIMIT: TimeDelta = TimeDelta::minutes(10);
 /// So long a machine that was placed is believed although nothing shows it: providers' lists lag, and what a provider's
 /// client remembers is gone with its process.
 const YOUTH: TimeDelta = TimeDelta::minutes(5);
+/// So long one that was placed may be shown as off before it starts.
+const OFF: TimeDelta = TimeDelta::minutes(1);
 const LOOK: Duration = Duration::from_secs(20);
 /// How often one that sleeps is looked at.
 const REST: Duration = Duration::from_secs(300);
@@ -112,8 +114,7 @@ impl Work<'_> {
             return self.give_up(failure).await;
         }
         let vms = self.find().await?;
-        // A server may be off for a moment between its making and its start.
-        if has_ended(&vms) && age >= YOUTH {
+        if has_ended(&vms) && age >= if vms.is_empty() { YOUTH } else { OFF } {
             return self
                 .give_up(failure(Code::MachineLost, "boot", "the machine ended before its agent enrolled"))
                 .await;
@@ -219,7 +220,7 @@ impl Work<'_> {
         self.account.outdate(id).await;
         let found = self.cloud.find_to_remove(id).await.map_err(cloud_error(doing))?;
         let count = found.len();
-        let shown = own(self.context.installation(), found);
+        let shown = keep_own(self.context.installation(), found);
         let is_of_others = shown.len() < count;
         // A create whose answer was lost: the machine costs all the same.
         if machine.placed_at.is_none() && !shown.is_empty() {
@@ -249,7 +250,7 @@ impl Work<'_> {
             return Ok(Step::Again(Duration::from_secs(5)));
         }
         let left = self.cloud.find_removed(id).await.map_err(cloud_error(doing))?;
-        if !own(self.context.installation(), left).is_empty() {
+        if !keep_own(self.context.installation(), left).is_empty() {
             return Ok(Step::Again(Duration::from_secs(2)));
         }
         self.gone(State::Deleting).await
@@ -276,7 +277,7 @@ impl Work<'_> {
     /// What the provider shows of it. An error is no answer.
     async fn find(&self) -> Result<Vec<Vm>, StepError> {
         let found = self.cloud.find(self.machine.id).await.map_err(cloud_error("look for a machine"))?;
-        Ok(own(self.context.installation(), found))
+        Ok(keep_own(self.context.installation(), found))
     }
 
     async fn write(

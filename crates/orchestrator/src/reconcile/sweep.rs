@@ -58,11 +58,10 @@ pub struct Memory {
     residue: HashMap<CloudAccountId, Instant>,
     /// When there were more orphans than may go at once.
     paused: HashMap<CloudAccountId, Instant>,
-    /// When an account's firewalls were last as its settings of that generation say.
-    protected: HashMap<CloudAccountId, (Instant, i64)>,
+    protected: HashMap<CloudAccountId, protect::Protected>,
 }
 
-/// A thing in one of an account's lists.
+/// A resource in one of an account's lists.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Mark {
     account: CloudAccountId,
@@ -112,9 +111,9 @@ impl Sweeps {
         let opened = context.account(account).await.map_err(StepError::never_parks)?;
         let cloud = &*opened.cloud;
         let blind = context.note_sweep(account, GAP).await.map_err(store_error(doing))?;
-        protect::protect(&self.memory, context.installation(), account, &opened).await;
         // The cloud first: a row is committed before its machine is made, so whatever is listed has its row by now.
         let listing = opened.list(context.installation()).await.map_err(cloud_error(doing))?;
+        protect::protect(&self.memory, context.installation(), account, &opened).await;
         let rows = context.list_account_machines(account).await.map_err(store_error(doing))?;
         let known: HashMap<MachineId, &Machine> = rows.iter().map(|row| (row.id, row)).collect();
         let mut findings = Findings { complete: listing.complete, ..Findings::default() };
@@ -292,7 +291,8 @@ impl Sweeps {
         remove
     }
 
-    /// What became of a removal. One that is refused keeps no other from its end, so its error is only kept.
+    /// What became of a removal. One that is refused keeps no other from its end: its error is only kept, and it does not
+    /// count among those that may go at once.
     async fn note(
         &self,
         mark: &Mark,
@@ -308,10 +308,12 @@ impl Sweeps {
             }
             Ok(DeleteProgress::InProgress) => None,
             Ok(DeleteProgress::Held) => {
+                findings.judged.removals -= 1;
                 tracing::info!(account.id = %account, "{id} is held at the provider since it was listed: it stays");
                 None
             }
             Err(error) => {
+                findings.judged.removals -= 1;
                 tracing::warn!(account.id = %account, %error, "{id} was not removed");
                 Some(error)
             }

@@ -27,7 +27,6 @@ pub struct Model {
     pub create_deadline: Option<DateTime<Utc>>,
     pub expires_at: DateTime<Utc>,
     pub lease_until: Option<DateTime<Utc>>,
-    pub absent_seen_at: Option<DateTime<Utc>>,
     pub intended_at: DateTime<Utc>,
     pub placed_at: Option<DateTime<Utc>>,
     pub enrolled_at: Option<DateTime<Utc>>,

@@ -24,7 +24,7 @@ const CHANGES: usize = 25;
 /// Everything of a row but its owner and the times themselves.
 fn facts(row: &Machine) -> String {
     let Machine { state, desired, power, offering, tried, refusals, image, provider_id, address, failure, .. } = row;
-    let placed = [row.create_deadline, row.absent_seen_at, row.placed_at, row.enrolled_at].map(|at| at.is_some());
+    let placed = [row.create_deadline, row.placed_at, row.enrolled_at].map(|at| at.is_some());
     let ended = [row.sleep_asked_at, row.drop_at, row.gone_at].map(|at| at.is_some());
     let chosen = format!("{offering:?} {tried:?} {refusals} {image:?}");
     format!("{state:?} {desired:?} {power:?} {chosen} {provider_id:?} {address:?} {failure:?} {placed:?} {ended:?}")

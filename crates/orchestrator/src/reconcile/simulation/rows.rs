@@ -305,7 +305,6 @@ pub fn intended(id: MachineId, ids: [Uuid; 4], expires_at: DateTime<Utc>, now: D
         failure: None,
         create_deadline: None,
         expires_at,
-        absent_seen_at: None,
         intended_at: now,
         placed_at: None,
         enrolled_at: None,

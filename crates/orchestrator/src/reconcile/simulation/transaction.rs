@@ -118,7 +118,7 @@ impl Changes for Transaction {
         }
         Ok(self.update(id, is_to_be_made, |machine, now| {
             machine.state = State::Creating;
-            (machine.create_deadline, machine.absent_seen_at) = (Some(now + limit), None);
+            machine.create_deadline = Some(now + limit);
             (machine.offering, machine.image) = (offering.cloned(), image.cloned());
         }))
     }

@@ -124,7 +124,6 @@ fn machine(snapshot: &Snapshot, state: machine::State) -> Machine {
         failure: None,
         create_deadline: None,
         expires_at: now(),
-        absent_seen_at: None,
         intended_at: now(),
         placed_at: None,
         enrolled_at: None,

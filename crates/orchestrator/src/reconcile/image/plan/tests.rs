@@ -75,7 +75,6 @@ fn machine(desired: Presence, state: machine::State, minutes: i64) -> Machine {
         failure: None,
         create_deadline: None,
         expires_at: at,
-        absent_seen_at: None,
         intended_at: at,
         placed_at: placed.then_some(at),
         enrolled_at: None,
