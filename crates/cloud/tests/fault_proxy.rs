@@ -90,7 +90,7 @@ impl FaultProxy {
             client: reqwest::Client::builder()
                 .no_proxy()
                 .redirect(reqwest::redirect::Policy::none())
-                .timeout(Duration::from_secs(60))
+                .timeout(Duration::from_secs(600))
                 .build()
                 .unwrap(),
             shared: Arc::clone(&shared),

@@ -47,7 +47,9 @@ async fn a_closed_pull_request_says_what_its_preview_cost_and_sleep_is_no_part_o
     stack.world.db.execute("UPDATE machines SET billed_from = billed_from - interval '100 seconds'").await;
     stack.close_until_gone().await;
     let after = noted(&stack).await;
-    assert!((before + 100_000_000..before + 160_000_000).contains(&after), "{before}, and then {after}");
+    let entries = "SELECT string_agg(concat_ws(' ', from_at, to_at, micros), ', ' ORDER BY at) FROM cost_entries";
+    let entries = stack.world.db.text(entries).await;
+    assert!((before + 100_000_000..before + 160_000_000).contains(&after), "{before}, and then {after}: {entries}");
     let said = Money { micros: after, currency: "EUR".to_owned() };
     assert!(stack.comment().contains(&format!("Its machines cost {said}.")), "{}", stack.comment());
     stack.end().await;

@@ -65,6 +65,8 @@ async fn come_and_go() -> (usize, Duration) {
     let mut rig = Rig::start().await;
     let mut settings = config(&rig.proxy.url());
     settings.limits = Limits::Published;
+    // moto may be busy with other tests while the time goes by.
+    settings.timing.request = Duration::from_secs(600);
     rig.cloud = provider(settings);
     let cloud = &rig.cloud;
     let first = rig.request().await;

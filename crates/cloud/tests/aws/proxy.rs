@@ -95,7 +95,7 @@ impl Enforcer {
             moto,
             account: ACCOUNTS.fetch_add(1, Ordering::Relaxed).to_string(),
             region: "eu-central-1".to_owned(),
-            client: reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(60)).build().unwrap(),
+            client: reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(600)).build().unwrap(),
             world: Arc::default(),
         });
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
