@@ -1,6 +1,7 @@
 //! Servers of the double, what is done with them, and their firewalls.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 
@@ -36,7 +37,8 @@ pub struct Server {
     pub user_data: String,
     /// What is on it.
     pub disk: String,
-    image: Value,
+    /// The same for all that were made of it.
+    image: Arc<Value>,
     created: String,
 }
 
@@ -61,7 +63,7 @@ impl Server {
                 "ipv6": {"id": self.id + 2_000_000, "ip": "2001:db8::/64", "blocked": false, "dns_ptr": []},
                 "floating_ips": [], "firewalls": firewalls,
             },
-            "private_net": [], "server_type": catalog::server_type(&self.kind), "image": self.image,
+            "private_net": [], "server_type": catalog::server_type(&self.kind), "image": *self.image,
             "location": catalog::location(&self.location), "iso": null, "rescue_enabled": false, "locked": false,
             "backup_window": null, "outgoing_traffic": 0, "ingoing_traffic": 0, "included_traffic": 20_000_000_000_000_u64,
             "protection": {"delete": false, "rebuild": false}, "volumes": [], "load_balancers": [],
@@ -149,7 +151,7 @@ impl Project {
             firewalls,
             user_data: body["user_data"].as_str().unwrap_or_default().to_owned(),
             disk: image.disk.clone(),
-            image: image.shown.clone(),
+            image: Arc::new(image.shown.clone()),
             created: now(),
         };
         for (offset, kind) in [(1_000_000, "ipv4"), (2_000_000, "ipv6")] {
