@@ -43,6 +43,8 @@ async fn a_closed_pull_request_says_what_its_preview_cost_and_sleep_is_no_part_o
     assert_eq!(stack.world.db.text("SELECT billed_from FROM machines").await, "");
     stack.power(Power::Awake).await;
     stack.wait_until_live().await;
+    let billed = "SELECT billed_from IS NOT NULL FROM machines";
+    stack.wait("the meter to run", async || stack.world.db.text(billed).await == "true").await;
     // As if it had woken up before.
     stack.world.db.execute("UPDATE machines SET billed_from = billed_from - interval '100 seconds'").await;
     stack.close_until_gone().await;

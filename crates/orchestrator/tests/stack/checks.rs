@@ -27,7 +27,8 @@ impl Stack {
         .await;
         let hostname = self.hostname().await;
         assert!(self.comment().contains(&format!("**https://{hostname}**")), "{}", self.comment());
-        assert!(self.is_served().await, "{hostname} is not served");
+        // One that woke is not proved: its route is on its way while the comment is posted.
+        self.wait(&format!("{hostname} to be served"), async || self.is_served().await).await;
         assert_eq!(self.world.machines().await.len(), 1);
     }
 

@@ -9,7 +9,7 @@ use crate::{cargo, progress, workspace};
 
 /// Seconds that a sweep of the larger account may take.
 const TIME: f64 = 30.0;
-/// What the whole process may hold meanwhile, the server that stands for the cloud included. Unit: MiB.
+/// What the whole process may hold meanwhile, but for the machines of the server that stands for the cloud. Unit: MiB.
 const MEMORY: u64 = 190;
 
 /// A line of the test that measures.
