@@ -44,10 +44,8 @@ async fn a_sweep_of_very_many_machines() {
             assert_eq!((u128::from(found.seen), u128::from(found.orphans)), (machines + 1, ORPHANS));
             assert!(found.complete && found.removed == 0);
         }
-        println!(
-            "{}",
-            json!({"machines": u64::try_from(machines).unwrap(), "seconds": seconds, "mib": mib("VmHWM:").saturating_sub(double_mib)})
-        );
+        let (machines, held) = (u64::try_from(machines).unwrap(), mib("VmHWM:").saturating_sub(double_mib));
+        println!("{}", json!({"machines": machines, "seconds": seconds, "mib": held}));
     }
     stack.end().await;
 }
