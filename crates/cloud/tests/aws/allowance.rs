@@ -15,8 +15,9 @@ use super::{Rig, config, provider};
 use crate::fault_proxy::Seen;
 use crate::pace::{Bucket, each, hurried};
 
-const MACHINES: usize = 500;
-/// Of which that many are there at the same time: moto is slow with many, and requests are what is counted.
+/// moto shows ended machines for ever, and every answer takes longer: 500 of them take it a quarter of an hour.
+const MACHINES: usize = 200;
+/// Of which that many are there at the same time.
 const AT_ONCE: usize = 20;
 
 /// What EC2 has counted for one account in one region: "Request throttling for the Amazon EC2 API" in its guide for
@@ -55,7 +56,7 @@ impl Count {
 
 #[tokio::test]
 #[ignore = "needs moto: cargo xtask contract"]
-async fn five_hundred_machines_come_and_go_without_one_request_too_many() {
+async fn machines_come_and_go_without_one_request_too_many() {
     let (requests, taken) = hurried(come_and_go()).await;
     println!("{MACHINES} machines came and went within {taken:.0?} with {requests} requests");
 }
