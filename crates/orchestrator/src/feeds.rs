@@ -20,6 +20,7 @@ use crate::context::{Context, forge_error, store_error};
 use crate::pulls::{self, Decision};
 
 const EDGE: Duration = Duration::from_millis(250);
+/// How often every account's sweep is made due, whoever forgot to.
 const SWEEPS: Duration = Duration::from_secs(3600);
 const SCAN: Duration = Duration::from_secs(300);
 /// How long GitHub keeps deliveries (its documentation of webhooks says three days).
@@ -31,13 +32,10 @@ const ATTEMPTS: u32 = 5;
 pub async fn wake_all(context: &Context) -> Result<(), StepError> {
     let doing = "wake what must be due";
     let scope = Scope::system(doing);
-    let accounts = context.store.list_cloud_accounts(&scope).await.map_err(store_error(doing))?;
+    wake_each_sweep(context).await.map_err(store_error(doing))?;
     let environments = context.store.list_live_environments(&scope).await.map_err(store_error(doing))?;
     let tx = context.store.begin().await.map_err(store_error(doing))?;
     tx.wake(kind::ROUTE, Uuid::nil()).await.map_err(store_error(doing))?;
-    for account in accounts {
-        tx.wake(kind::SWEEP, account.id.uuid()).await.map_err(store_error(doing))?;
-    }
     for env in environments {
         tx.wake(kind::ENVIRONMENT, env.id.uuid()).await.map_err(store_error(doing))?;
     }
@@ -51,18 +49,19 @@ pub async fn wake_sweeps(context: Arc<Context>, shutdown: CancellationToken) {
             () = tokio::time::sleep(SWEEPS) => {}
             () = shutdown.cancelled() => return,
         }
-        let woken = async {
-            let accounts = context.store.list_cloud_accounts(&Scope::system("wake sweeps")).await?;
-            let tx = context.store.begin().await?;
-            for account in accounts {
-                tx.wake(kind::SWEEP, account.id.uuid()).await?;
-            }
-            tx.commit().await
-        };
-        if let Err(error) = woken.await {
+        if let Err(error) = wake_each_sweep(&context).await {
             tracing::warn!(error = %chain(&error), "the accounts' sweeps were not woken");
         }
     }
+}
+
+async fn wake_each_sweep(context: &Context) -> stagely_store::Result<()> {
+    let accounts = context.store.list_cloud_accounts(&Scope::system("wake sweeps")).await?;
+    let tx = context.store.begin().await?;
+    for account in accounts {
+        tx.wake(kind::SWEEP, account.id.uuid()).await?;
+    }
+    tx.commit().await
 }
 
 /// Turns the edge's hints into rows until shutdown.
