@@ -153,11 +153,13 @@ async fn a_new_machine_that_no_list_shows_yet_is_deleted_by_its_number() {
     assert_eq!((rig.bill(), rig.cloud.find(request.machine).await.unwrap()), (ONE_AWAKE, vec![]));
     delete(&rig.cloud, &created.id).await;
     assert_eq!(rig.bill(), NOTHING);
-    // A number is no proof: a droplet that is not this machine's stays.
+    // A number alone is no proof: a droplet with the tags of another machine stays, and is not called gone either.
     let other = rig.cloud.create(&rig.request().await).await.unwrap();
     let (_, number) = other.id.0.split_once('/').unwrap();
     let stranger = ProviderId(format!("{}/{number}", request.machine.label()));
-    delete(&rig.cloud, &stranger).await;
+    let error = rig.cloud.delete(&stranger).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Permission);
+    assert!(error.message.contains(&format!("droplet {number}")), "{error}");
     assert_eq!(rig.bill(), ONE_AWAKE);
 }
 
