@@ -62,7 +62,8 @@ impl Account {
 
     fn sweep_any(&self, token: &str, arguments: &[&str]) -> (i32, String, String) {
         let endpoint = format!("{}/v1", self.double.url());
-        let arguments: Vec<&str> = ["cloud", "sweep", "hetzner"].into_iter().chain(arguments.iter().copied()).collect();
+        let arguments: Vec<&str> =
+            ["cloud", "sweep", "--account", "hetzner"].into_iter().chain(arguments.iter().copied()).collect();
         stagely(&arguments, &[("HCLOUD_TOKEN", token), ("HCLOUD_ENDPOINT", &endpoint)])
     }
 }
@@ -142,7 +143,7 @@ async fn with_another_time_than_the_providers_nothing_is_removed() {
     serving.spawn(async move { axum::serve(listener, Router::new().fallback(answer)).await.unwrap() });
     let installation = InstallationId::generate().to_string();
     let sweep = |more: &[&str]| {
-        let begin = ["cloud", "sweep", "hetzner", "--installation", &installation, "--delete"];
+        let begin = ["cloud", "sweep", "--account", "hetzner", "--installation", &installation, "--delete"];
         let arguments: Vec<&str> = begin.into_iter().chain(more.iter().copied()).collect();
         stagely(&arguments, &[("HCLOUD_TOKEN", "token"), ("HCLOUD_ENDPOINT", &endpoint)])
     };
@@ -178,9 +179,9 @@ async fn a_sweep_without_a_credential_or_with_a_wrong_one_says_what_to_do() {
     let (code, _, err) = account.sweep("wrong", &[]);
     assert!(code == 3 && !err.contains("wrong"), "{code} {err}");
     let installation = account.installation.to_string();
-    let (code, _, err) = stagely(&["cloud", "sweep", "hetzner", "--installation", &installation], &[]);
+    let (code, _, err) = stagely(&["cloud", "sweep", "--account", "hetzner", "--installation", &installation], &[]);
     assert!(code == 2 && err.contains("HCLOUD_TOKEN"), "{code} {err}");
-    let (code, _, err) = stagely(&["cloud", "sweep", "aws", "--installation", &installation], &[]);
+    let (code, _, err) = stagely(&["cloud", "sweep", "--account", "aws", "--installation", &installation], &[]);
     assert!(code == 2 && err.contains("AWS_REGION"), "{code} {err}");
 }
 
@@ -201,7 +202,7 @@ async fn keys_of_aws_that_run_out_go_with_their_token() {
     let installation = InstallationId::generate().to_string();
     for (token, sent) in [("session-99", "session-99"), ("", "")] {
         let (code, _, err) = stagely(
-            &["cloud", "sweep", "aws", "--region", "eu-central-1", "--installation", &installation],
+            &["cloud", "sweep", "--account", "aws", "--region", "eu-central-1", "--installation", &installation],
             &[
                 ("AWS_ACCESS_KEY_ID", "ASIAIOSFODNN7EXAMPLE"),
                 ("AWS_SECRET_ACCESS_KEY", "s3cret"),

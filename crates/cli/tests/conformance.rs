@@ -11,7 +11,8 @@ const NO_WAITING: [&str; 2] = ["--look-millis", "1"];
 
 fn conformance(double: &Double, token: &str, arguments: &[&str]) -> (i32, String, String) {
     let endpoint = format!("{}/v1", double.url());
-    let arguments: Vec<&str> = ["cloud", "conformance", "hetzner"].iter().chain(arguments).copied().collect();
+    let arguments: Vec<&str> =
+        ["cloud", "conformance", "--account", "hetzner"].iter().chain(arguments).copied().collect();
     stagely(&arguments, &[("HCLOUD_TOKEN", token), ("HCLOUD_ENDPOINT", &endpoint)])
 }
 
@@ -76,7 +77,7 @@ async fn whoever_interrupts_it_finds_the_account_clean() {
     let double = Double::start().await;
     let endpoint = format!("{}/v1", double.url());
     let mut child = Command::new(env!("CARGO_BIN_EXE_stagely"))
-        .args(["cloud", "conformance", "hetzner", "--max-spend", "1.00", "--look-millis", "100"])
+        .args(["cloud", "conformance", "--account", "hetzner", "--max-spend", "1.00", "--look-millis", "100"])
         .env_clear()
         .envs([("HCLOUD_TOKEN", TOKEN), ("HCLOUD_ENDPOINT", &endpoint)])
         .stdout(Stdio::piped())

@@ -24,9 +24,10 @@ pub(crate) enum Kind {
 /// Which account.
 #[derive(Args)]
 pub(super) struct Account {
-    /// Which cloud; credentials are taken from HCLOUD_TOKEN, DIGITALOCEAN_TOKEN, or AWS_ACCESS_KEY_ID and
+    /// Of which cloud; its credentials are taken from HCLOUD_TOKEN, DIGITALOCEAN_TOKEN, or AWS_ACCESS_KEY_ID and
     /// AWS_SECRET_ACCESS_KEY (with AWS_SESSION_TOKEN, where they run out; with AWS_ROLE_ARN and AWS_EXTERNAL_ID, that role
     /// is taken on).
+    #[arg(long = "account", value_name = "CLOUD")]
     pub(super) kind: Kind,
     /// AWS: the region, or all regions of the account, with commas between them.
     #[arg(long = "region", env = "AWS_REGION", value_delimiter = ',')]

@@ -171,8 +171,8 @@ mod tests {
 
     #[test]
     fn machines_are_made_in_the_subnets_that_are_named() {
-        let line = ["conformance", "aws", "--max-spend", "1.00", "--region", "eu-central-1", "--subnet", "subnet-1"];
-        let wanted = Line::try_parse_from(line.into_iter().chain(["--subnet", "subnet-2"])).unwrap().conformance;
+        let line = "conformance --account aws --max-spend 1.00 --region eu-central-1 --subnet subnet-1".split(' ');
+        let wanted = Line::try_parse_from(line.chain(["--subnet", "subnet-2"])).unwrap().conformance;
         assert_eq!(wanted.settings().subnets, ["subnet-1", "subnet-2"]);
     }
 }

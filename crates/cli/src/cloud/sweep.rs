@@ -270,10 +270,10 @@ mod tests {
     #[test]
     fn nothing_is_removed_of_what_no_installation_is_said() {
         for (arguments, is_right) in [
-            (&["sweep", "hetzner"][..], true),
-            (&["sweep", "hetzner", "--delete"], false),
-            (&["sweep", "hetzner", "--all"], false),
-            (&["sweep", "hetzner", "--max", "3"], false),
+            (&["sweep", "--account", "hetzner"][..], true),
+            (&["sweep", "--account", "hetzner", "--delete"], false),
+            (&["sweep", "--account", "hetzner", "--all"], false),
+            (&["sweep", "--account", "hetzner", "--max", "3"], false),
         ] {
             assert_eq!(Line::try_parse_from(arguments).is_ok(), is_right, "{arguments:?}");
         }
