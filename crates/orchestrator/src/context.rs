@@ -97,8 +97,8 @@ fn of_others(
     doing: &'static str,
     error: impl Into<Box<dyn std::error::Error + Send + Sync>>,
 ) -> StepError {
-    let failure = StepError::new(class, doing, error);
-    if class == ErrorClass::Transient { failure.never_parks() } else { failure }
+    let error = StepError::new(class, doing, error);
+    if class == ErrorClass::Transient { error.never_parks() } else { error }
 }
 
 #[cfg(test)]

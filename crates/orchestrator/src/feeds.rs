@@ -140,8 +140,8 @@ async fn redeliver(context: &Context, lost: Vec<FailedDelivery>) {
 pub async fn scan_pull_requests(context: Arc<Context>, shutdown: CancellationToken) {
     let mut scan = Scan::new(context);
     loop {
-        if let Err(failure) = scan.run().await {
-            tracing::warn!(error = failure.chain(), "open pull requests could not be compared");
+        if let Err(error) = scan.run().await {
+            tracing::warn!(error = error.chain(), "open pull requests could not be compared");
         }
         tokio::select! {
             () = tokio::time::sleep(SCAN) => {}
@@ -175,8 +175,8 @@ impl Scan {
             let Some(last) = projects.last() else { return Ok(()) };
             after = Some(last.id.uuid());
             for project in &projects {
-                if let Err(failure) = self.look_at_project(project, &before).await {
-                    tracing::warn!(project.id = %project.id, error = failure.chain(), "{} was not scanned", project.id);
+                if let Err(error) = self.look_at_project(project, &before).await {
+                    tracing::warn!(project.id = %project.id, error = error.chain(), "{} was not scanned", project.id);
                 }
             }
         }
@@ -201,9 +201,9 @@ impl Scan {
                 Ok(true) => {}
                 Ok(false) => drop(self.unwanted.insert(key, pull)),
                 // The others would be refused too, and count against us.
-                Err(failure) if matches!(failure.class, ErrorClass::RateLimited { .. }) => return Err(failure),
-                Err(failure) => {
-                    let error = failure.chain();
+                Err(error) if matches!(error.class, ErrorClass::RateLimited { .. }) => return Err(error),
+                Err(error) => {
+                    let error = error.chain();
                     tracing::warn!(project.id = %project.id, error, "pull request {} was not looked at", pull.number);
                 }
             }

@@ -8,6 +8,7 @@ use stagely_domain::id::{CloudAccountId, DeliveryId, EnvironmentId, MachineId, P
 use stagely_domain::machine::{Arch, Role, Size};
 use stagely_proto::orchestrator as wire;
 use stagely_proto::orchestrator::orchestrator_server::Orchestrator as Api;
+use stagely_reconcile::{ErrorClass, StepError};
 use stagely_store::environments::Environment;
 use stagely_store::images::NewImage;
 use stagely_store::machines::NewMachine;
@@ -100,7 +101,7 @@ impl Api for Server {
         let account = project.account.ok_or_else(|| Status::failed_precondition("the project has no cloud account"))?;
         let arch = word::<Arch>(&request.arch)?;
         let lacks = account::lacks(&self.context, project.team, account, arch).await;
-        if let Some(message) = lacks.map_err(|failure| Status::unavailable(failure.doing))? {
+        if let Some(message) = lacks.map_err(|error| step_status(&error))? {
             return Err(Status::failed_precondition(message));
         }
         let machine = NewMachine {
@@ -141,7 +142,7 @@ impl Api for Server {
 
     async fn clone_access(&self, request: Request<wire::CloneAccessRequest>) -> Answer<wire::CloneAccessResponse> {
         let project = parse(&request.get_ref().project_id)?;
-        let repo = self.context.repo(project).await.map_err(|failure| Status::not_found(failure.doing))?;
+        let repo = self.context.repo(project).await.map_err(|error| step_status(&error))?;
         let access = self.context.forge.clone_access(&repo).await;
         let access = access.map_err(|error| Status::unavailable(error.to_string()))?;
         Ok(Response::new(wire::CloneAccessResponse {
@@ -158,7 +159,7 @@ impl Api for Server {
         let accounts = self.context.store.list_cloud_accounts(&Scope::system("sweep")).await.map_err(store_status)?;
         let mut total = wire::SweepResponse { complete: true, ..wire::SweepResponse::default() };
         for account in accounts.iter().filter(|account| only.is_none_or(|only| only == account.id)) {
-            let found = self.sweeps.sweep(account.id).await.map_err(|failure| Status::unavailable(failure.chain()))?;
+            let found = self.sweeps.sweep(account.id).await.map_err(|error| step_status(&error))?;
             total.seen += found.seen;
             total.removed += found.removed;
             total.orphans += found.orphans;
@@ -189,7 +190,7 @@ impl Api for Server {
         let known = Known { installation: self.context.installation, machines, images };
         let (problem, shows_known) = match self.context.clouds.verify(&account, &known).await {
             Ok(seen) => (String::new(), seen == Seen::Known),
-            Err(failure) => (access::problem(account.kind, &failure), false),
+            Err(error) => (access::problem(account.kind, &error), false),
         };
         Ok(Response::new(wire::VerifyAccountResponse { problem, shows_known }))
     }
@@ -280,8 +281,16 @@ fn told(why: Refused) -> Status {
         Refused::NotThere(_) => Status::not_found(why.to_string()),
         Refused::Unable(_) => Status::failed_precondition(why.to_string()),
         Refused::Invalid(_) => Status::invalid_argument(why.to_string()),
-        Refused::Account(failure) => Status::unavailable(failure.chain()),
+        Refused::Account(error) => step_status(&error),
         Refused::Store(error) => store_status(error),
+    }
+}
+
+/// A step's error as callers see it: only what passes by itself is worth another try.
+fn step_status(error: &StepError) -> Status {
+    match error.class {
+        ErrorClass::Permanent => Status::failed_precondition(error.chain()),
+        _ => Status::unavailable(error.chain()),
     }
 }
 

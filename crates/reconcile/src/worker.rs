@@ -239,30 +239,30 @@ type Caught = Result<Result<Step, StepError>, Box<dyn std::any::Any + Send>>;
 
 /// What the outcome of a step means for its row; `None` when the row is somebody else's.
 fn judge<R: Reconciler>(claim: &Claim, outcome: Caught, options: &Options) -> Option<Next> {
-    let failure = match outcome {
+    let error = match outcome {
         Ok(Ok(Step::Done)) => return Some(Next::Done { again_in: None }),
         Ok(Ok(Step::Again(after))) => return Some(Next::Done { again_in: Some(after) }),
-        Ok(Err(failure)) => failure,
+        Ok(Err(error)) => error,
         Err(panic) => StepError::new(ErrorClass::Transient, "the reconciler panicked", said(panic.as_ref())),
     };
-    let (key, error) = (claim.fence.key, failure.chain());
+    let (key, chain) = (claim.fence.key, error.chain());
     // Being told to come later is no failed try, however often.
-    let later = match failure.class {
+    let later = match error.class {
         ErrorClass::RateLimited { retry_after } => Some(retry_after),
         _ => None,
     };
     let spent = claim.attempt >= options.max_attempts && later.is_none();
-    let parks = failure.may_park && (spent || failure.class == ErrorClass::Permanent);
-    if failure.class == ErrorClass::Fenced {
+    let parks = error.may_park && (spent || error.class == ErrorClass::Permanent);
+    if error.class == ErrorClass::Fenced {
         return None;
     }
     if parks {
-        tracing::error!(kind = R::KIND, %key, attempt = claim.attempt, %error, "{} {key} parked", R::KIND);
-        return Some(Next::Park { error });
+        tracing::error!(kind = R::KIND, %key, attempt = claim.attempt, error = chain, "{} {key} parked", R::KIND);
+        return Some(Next::Park { error: chain });
     }
     let after = later.unwrap_or_else(|| backoff(claim.attempt));
-    tracing::warn!(kind = R::KIND, %key, attempt = claim.attempt, %error, "{} {key} failed, next try in {after:?}", R::KIND);
-    Some(Next::Retry { after, error, counts: later.is_none() })
+    tracing::warn!(kind = R::KIND, %key, attempt = claim.attempt, error = chain, "{} {key} failed, next try in {after:?}", R::KIND);
+    Some(Next::Retry { after, error: chain, counts: later.is_none() })
 }
 
 /// What a panic said.

@@ -47,9 +47,9 @@ impl Reconciler for Environments {
         let outcome = self.converge(id, &claim.fence).await;
         match outcome {
             // Whatever is on its way out is tried for ever.
-            Err(failure) => match self.context.store.get_environment(&Scope::system("reconcile"), id).await {
-                Ok(env) if env.desired == Presence::Absent => Err(failure.never_parks()),
-                _ => Err(failure),
+            Err(error) => match self.context.store.get_environment(&Scope::system("reconcile"), id).await {
+                Ok(env) if env.desired == Presence::Absent => Err(error.never_parks()),
+                _ => Err(error),
             },
             done => done,
         }
@@ -103,8 +103,8 @@ impl Environments {
             return;
         }
         self.compared.lock().await.insert(id, now);
-        if let Err(failure) = self.compare(&snapshot.env).await {
-            tracing::warn!(env.id = %id, error = failure.chain(), "{id} was not compared");
+        if let Err(error) = self.compare(&snapshot.env).await {
+            tracing::warn!(env.id = %id, error = error.chain(), "{id} was not compared");
         }
     }
 

@@ -50,9 +50,9 @@ impl Reconciler for Machines {
             Err(StoreError::NotFound(_)) => return Ok(Step::Done),
             Err(error) => return Err(store_error("read a machine")(error)),
         };
-        let account = context.account(machine.account).await.map_err(|failure| match machine.desired {
-            Presence::Absent => failure.never_parks(),
-            Presence::Present => failure,
+        let account = context.account(machine.account).await.map_err(|error| match machine.desired {
+            Presence::Absent => error.never_parks(),
+            Presence::Present => error,
         })?;
         let bake = match machine.role {
             Role::Bake => context.find_bake(id).await.map_err(store_error("read what is baked"))?,

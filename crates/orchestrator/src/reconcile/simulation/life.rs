@@ -185,8 +185,8 @@ impl Life {
 
     /// Ends a claim as the worker's loop does.
     pub fn finish(&self, claim: &Claim, outcome: Result<Step, StepError>) {
-        if let Err(failure) = &outcome {
-            self.say(&format!("{}: {}", claim.fence.key, failure.chain()));
+        if let Err(error) = &outcome {
+            self.say(&format!("{}: {}", claim.fence.key, error.chain()));
         }
         let mut chance = self.chance().fork();
         self.rows.inside().queue.finish(claim, outcome, &mut chance);

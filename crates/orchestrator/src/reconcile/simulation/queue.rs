@@ -68,7 +68,7 @@ impl Queue {
         let Some(row) = self.rows.get_mut(&key).filter(|row| row.epoch == claim.fence.epoch) else { return };
         row.at_work = false;
         row.not_before = None;
-        let failure = match outcome {
+        let error = match outcome {
             Ok(step) => {
                 row.attempt = 0;
                 row.due = match step {
@@ -78,9 +78,9 @@ impl Queue {
                 };
                 return;
             }
-            Err(failure) => failure,
+            Err(error) => error,
         };
-        let later = match failure.class {
+        let later = match error.class {
             ErrorClass::RateLimited { retry_after } => Some(retry_after),
             _ => None,
         };
@@ -88,7 +88,7 @@ impl Queue {
         let at = now + later.unwrap_or_else(|| backoff(claim.attempt, chance));
         row.attempt -= u32::from(later.is_some());
         (row.due, row.not_before) = (Some(at), Some(at));
-        if failure.may_park && (spent || failure.class == ErrorClass::Permanent) {
+        if error.may_park && (spent || error.class == ErrorClass::Permanent) {
             (row.parked, row.attempt) = (!row.woken, 0);
         }
         self.trouble(key, at);
