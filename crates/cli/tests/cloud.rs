@@ -88,8 +88,8 @@ async fn an_account_is_swept_with_nothing_but_its_credential() {
 
     let (code, out, _) = account.sweep(hetzner::TOKEN, &["--delete", "--all"]);
     assert_eq!(code, 0, "{out}");
-    let bill = account.double.world().projects[0].bill();
-    assert_eq!(bill.servers, 1, "another installation's machine stays");
+    let bill = account.double.world().accounts[0].bill();
+    assert_eq!(bill.machines, 1, "another installation's machine stays");
     assert!(account.cloud.list_residue(account.installation).await.unwrap().items.is_empty(), "nor does a firewall");
 }
 
@@ -158,7 +158,7 @@ async fn an_image_that_machines_boot_goes_only_with_everything() {
     let account = Account::start().await;
     let (image, installation) = (ImageId::generate().to_string(), account.installation.to_string());
     let labels = serde_json::json!({ "stagely-installation": installation, "stagely-image": image });
-    account.double.world().projects[0].plant("images", 7, labels);
+    account.double.world().accounts[0].plant("images", 7, labels);
     account.machine(account.installation, -1).await;
 
     let (code, out, err) = account.sweep(hetzner::TOKEN, &["--delete"]);
@@ -166,11 +166,11 @@ async fn an_image_that_machines_boot_goes_only_with_everything() {
     let line = out.lines().find(|line| line.contains(&image)).unwrap();
     assert!(line.starts_with("stays\t") && line.contains("images/7"), "{out}");
     assert_eq!(account.left(account.installation).await, []);
-    assert_eq!(account.double.world().projects[0].bill().snapshots, 1);
+    assert_eq!(account.double.world().accounts[0].bill().snapshots, 1);
 
     let (code, out, _) = account.sweep(hetzner::TOKEN, &["--delete", "--all"]);
     assert_eq!(code, 0, "{out}");
-    assert_eq!(account.double.world().projects[0].bill().snapshots, 0, "{out}");
+    assert_eq!(account.double.world().accounts[0].bill().snapshots, 0, "{out}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -22,7 +22,7 @@ fn made(double: &Double) -> usize {
 
 fn left(double: &Double) -> (usize, usize) {
     let world = double.world();
-    (world.projects[0].servers.len(), world.projects[0].things.len())
+    (world.accounts[0].machines.len(), world.accounts[0].things.len())
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -85,7 +85,7 @@ async fn whoever_interrupts_it_finds_the_account_clean() {
         .unwrap();
     let mut out = BufReader::new(child.stdout.take().unwrap());
     let exists = async {
-        while double.world().projects[0].servers.is_empty() {
+        while double.world().accounts[0].machines.is_empty() {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     };

@@ -4,6 +4,9 @@
 mod accounts;
 mod cloud;
 mod conformance;
+#[expect(dead_code, reason = "most of what it can do is for the providers' own tests")]
+#[path = "../../cloud/tests/double.rs"]
+mod double;
 mod images;
 mod stand;
 

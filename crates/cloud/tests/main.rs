@@ -4,6 +4,7 @@
 mod aws;
 mod cases;
 mod digitalocean;
+mod double;
 mod ear;
 mod fake;
 mod fault_proxy;

@@ -23,6 +23,7 @@ use stagely_store::seal::KeyRing;
 use stagely_store::tenants::CloudAccount;
 use stagely_store::testing::TestDb;
 
+use crate::double::ONE_ASLEEP;
 use crate::stack::Stack;
 
 /// Half of each byte of the key that seals credentials, in hexadecimal.
@@ -116,8 +117,7 @@ async fn story(account: Account, costs_as_asleep: impl Fn()) {
 #[tokio::test]
 async fn a_pull_request_lives_and_ends_on_hetzner() {
     let double = hetzner::Double::start().await;
-    let asleep = hetzner::world::Bill { snapshots: 1, ..Default::default() };
-    story(Account::at_hetzner(&double), || assert_eq!(double.world().projects[0].bill(), asleep)).await;
+    story(Account::at_hetzner(&double), || assert_eq!(double.world().accounts[0].bill(), ONE_ASLEEP)).await;
 }
 
 #[tokio::test]
@@ -127,7 +127,7 @@ async fn a_preview_for_which_there_is_no_room_wakes_when_there_is_some() {
     stack.open_until_live().await;
     let place: (&'static str, &'static str) = {
         let world = double.world();
-        let server = world.projects[0].servers.values().next().unwrap();
+        let server = world.accounts[0].machines.values().next().unwrap();
         (server.kind.clone().leak(), server.location.clone().leak())
     };
     stack.power(Power::Asleep).await;
@@ -145,14 +145,13 @@ async fn a_preview_for_which_there_is_no_room_wakes_when_there_is_some() {
 #[tokio::test]
 async fn a_pull_request_lives_and_ends_on_digitalocean() {
     let double = digitalocean::Double::start().await;
-    let asleep = digitalocean::world::Bill { snapshots: 1, ..Default::default() };
     let account = Account {
         kind: Provider::Digitalocean,
         settings: settings(),
         credentials: json!({"token": digitalocean::TOKEN}),
         apis: json!({"digitalocean": format!("{}/v2", double.url())}),
     };
-    story(account, || assert_eq!(double.world().teams[0].bill(), asleep)).await;
+    story(account, || assert_eq!(double.world().accounts[0].bill(), ONE_ASLEEP)).await;
 }
 
 #[tokio::test]

@@ -33,6 +33,6 @@ async fn replaced_credentials_are_used_at_once_and_the_machines_made_by_the_old_
     // Whatever still had the old ones could do nothing from here on.
     double.world().tokens.remove(hetzner::TOKEN);
     stack.close_until_gone().await;
-    assert_eq!(double.world().projects[0].bill().servers, 0);
+    assert_eq!(double.world().accounts[0].bill().machines, 0);
     stack.end().await;
 }

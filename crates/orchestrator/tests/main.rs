@@ -8,6 +8,8 @@ mod commands;
 mod comments;
 mod costs;
 mod credentials;
+#[path = "../../cloud/tests/double.rs"]
+mod double;
 mod edge;
 mod enrolment;
 mod faults;

@@ -36,7 +36,7 @@ async fn a_sweep_of_very_many_machines() {
         let mut seconds = Vec::new();
         for _ in 0..REPETITIONS {
             // As if an hour had passed.
-            double.world().projects[0].left = LIMIT;
+            double.world().accounts[0].left = LIMIT;
             let begun = Instant::now();
             let found = stack.sweep().await;
             seconds.push(begun.elapsed().as_secs_f64());
@@ -56,7 +56,7 @@ fn machine(number: u128) -> MachineId {
 
 /// A server like the first, but for what it was told at its boot, which no list shows: the double keeps it in memory.
 fn add_server(double: &Double, number: u128) {
-    let servers = &mut double.world().projects[0].servers;
+    let servers = &mut double.world().accounts[0].machines;
     let mut server = servers.values().next().unwrap().clone();
     (server.id, server.name) = (1_000_000 + u64::try_from(number).unwrap(), machine(number).label());
     server.user_data.clear();

@@ -1,21 +1,19 @@
 //! Credentials, refusals, limits and secrets.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
-use stagely_cloud::digitalocean::{DigitalOcean, PER_MINUTE};
+use stagely_cloud::digitalocean::PER_MINUTE;
 use stagely_cloud::{Cloud, CreateRequest, ErrorKind, contract};
 use stagely_domain::clock::SystemClock;
 use stagely_domain::id::{InstallationId, MachineId};
-use tokio::net::TcpListener;
 
 use super::double::scopes::Access;
-use super::double::world::now_secs;
-use super::double::{OTHER_TOKEN, READ_ONLY, TOKEN};
-use super::{NOTHING, ONE_AWAKE, Rig, config, provider};
-use crate::ear::Ear;
-use crate::fault_proxy::{DeafPort, Fault, FaultProxy};
+use super::double::{READ_ONLY, TOKEN};
+use super::rest::access::{follows_no_redirect, names_its_wait};
+use super::{NOTHING, ONE_AWAKE, Rig, config, connect, provider};
+use crate::double::now_secs;
+use crate::fault_proxy::Fault;
 
 #[tokio::test]
 async fn a_token_is_good_or_bad_or_may_only_read() {
@@ -56,8 +54,8 @@ async fn every_scope_that_a_token_lacks_is_named_and_nothing_is_made() {
         assert_eq!(told.contains(&**scope), !untold.contains(&&**scope), "{scope}: {told}");
     }
     let world = rig.double.world();
-    let team = &world.teams[0];
-    assert!(team.tags.is_empty() && team.things.is_empty() && team.actions.is_empty() && team.droplets.is_empty());
+    let team = &world.accounts[0];
+    assert!(team.tags.is_empty() && team.things.is_empty() && team.actions.is_empty() && team.machines.is_empty());
 }
 
 #[tokio::test]
@@ -99,42 +97,18 @@ async fn what_the_provider_refuses_has_one_meaning_and_is_asked_for_once() {
 }
 
 #[tokio::test]
-async fn answers_of_gateways_are_understood() {
-    let rig = Rig::start().await;
-    let table = [
-        (Fault::html(502), ErrorKind::Unavailable),
-        (Fault::html(504), ErrorKind::Timeout),
-        (Fault::html(200), ErrorKind::Protocol),
-        (Fault::html(403), ErrorKind::Permission),
-        (Fault::Truncate, ErrorKind::Unavailable),
-        (Fault::Garble, ErrorKind::Protocol),
-        (Fault::Answer { status: 200, headers: vec![], body: String::new() }, ErrorKind::Protocol),
-        (Fault::Answer { status: 200, headers: vec![], body: "{}".to_owned() }, ErrorKind::Protocol),
-    ];
-    for (fault, expected) in table {
-        rig.proxy.harm_when(|_| true, fault.clone());
-        let error = rig.cloud.list(InstallationId::generate()).await.unwrap_err();
-        assert_eq!((error.kind, error.ambiguous), (expected, false), "{fault:?}: {error}");
-    }
-}
-
-#[tokio::test]
 async fn neither_a_redirect_nor_the_address_of_a_page_takes_the_token_elsewhere() {
     let (rig, trap) = (Rig::start().await, Rig::start().await);
     let installation = InstallationId::generate();
     for number in 1..=201 {
         let tags = [format!("stagely-installation:{installation}")];
-        rig.double.world().teams[0].plant("volumes", &number.to_string(), &tags);
+        rig.double.world().accounts[0].plant("volumes", &number.to_string(), &tags);
     }
     rig.double.world().links_host = trap.proxy.url();
     let found = rig.cloud.list_residue(installation).await.unwrap();
     assert_eq!((found.items.len(), found.complete), (201, true));
     assert_eq!(rig.asked("GET /v2/volumes?page=2"), 1);
-    let headers = vec![("location", format!("{}/v2/droplets", trap.proxy.url()))];
-    rig.proxy.harm_when(|_| true, Fault::Answer { status: 307, headers, body: String::new() });
-    let error = rig.cloud.list(InstallationId::generate()).await.unwrap_err();
-    assert_eq!(error.kind, ErrorKind::Protocol);
-    assert_eq!(trap.proxy.seen().len(), 0);
+    follows_no_redirect(&rig, &trap).await;
 }
 
 #[tokio::test]
@@ -146,15 +120,7 @@ async fn a_refusal_for_haste_names_its_wait_and_stops_what_follows() {
         ("ratelimit-reset", (now_secs() + 100_000).to_string(), 3600..=3600),
         ("x-nothing", String::new(), 10..=10),
     ] {
-        let rig = Rig::start().await;
-        rig.proxy.harm_when(|_| true, Fault::too_many(header, value));
-        for sent in [1, 1] {
-            let error = rig.cloud.list(InstallationId::generate()).await.unwrap_err();
-            let ErrorKind::RateLimited { retry_after: Some(wait) } = error.kind else { panic!("{error}") };
-            let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-            assert!(expected.contains(&seconds), "{header}: {wait:?}");
-            assert_eq!(rig.proxy.seen().len(), sent, "nobody knocks at a closed door");
-        }
+        names_its_wait(header, value, expected).await;
     }
 }
 
@@ -173,34 +139,16 @@ async fn a_refusal_of_a_burst_holds_creates_back_for_no_longer_than_it_says() {
 }
 
 #[tokio::test]
-async fn creates_leave_requests_for_deletes() {
-    let rig = Rig::start().await;
-    let mut usual = config(&rig.double.url(), TOKEN);
-    usual.per_minute = PER_MINUTE;
-    let cloud = DigitalOcean::new(usual, Arc::new(SystemClock)).unwrap();
-    let (request, created) = rig.running("").await;
-    rig.double.world().teams[0].left = 600;
-    // The first answer tells what is left.
-    cloud.list(InstallationId::generate()).await.unwrap();
-    let other = CreateRequest { machine: MachineId::generate(), ..request };
-    let error = cloud.create(&other).await.unwrap_err();
-    assert!(matches!(error.kind, ErrorKind::RateLimited { retry_after: Some(_) }), "{error}");
-    assert!(!error.ambiguous);
-    stagely_cloud::contract::delete(&cloud, &created.id).await;
-    assert_eq!(rig.bill(), NOTHING);
-}
-
-#[tokio::test]
 async fn a_list_that_was_begun_is_read_to_its_end() {
     let rig = Rig::start().await;
     for number in 1..=401 {
-        rig.double.world().teams[0].plant("images", &(10_000 + number).to_string(), &[]);
+        rig.double.world().accounts[0].plant("images", &(10_000 + number).to_string(), &[]);
     }
     let mut usual = config(&rig.double.url(), TOKEN);
     usual.per_minute = 100;
     // Wherever the requests of a minute run out, it is between two lists.
     for before in 0..4 {
-        let cloud = DigitalOcean::new(usual.clone(), Arc::new(SystemClock)).unwrap();
+        let cloud = connect(usual.clone());
         for _ in 0..before {
             cloud.catalogue().await.unwrap();
         }
@@ -216,7 +164,7 @@ async fn three_hundred_creates_at_once_are_held_back_before_the_provider_has_to(
     let rig = Rig::start().await;
     let mut usual = config(&rig.proxy.url(), TOKEN);
     usual.per_minute = PER_MINUTE;
-    let cloud = DigitalOcean::new(usual, Arc::new(SystemClock)).unwrap();
+    let cloud = connect(usual);
     let first = rig.request().await;
     rig.proxy.calm();
     let requests: Vec<CreateRequest> =
@@ -228,83 +176,4 @@ async fn three_hundred_creates_at_once_are_held_back_before_the_provider_has_to(
         let ErrorKind::RateLimited { retry_after: Some(wait) } = error.kind else { panic!("{error}") };
         assert!(wait < Duration::from_secs(60) && !error.ambiguous);
     }
-}
-
-#[tokio::test]
-async fn a_hundred_creates_at_once_are_a_hundred_machines() {
-    let rig = Rig::start().await;
-    let first = rig.request().await;
-    let requests: Vec<CreateRequest> =
-        (0..100).map(|_| CreateRequest { machine: MachineId::generate(), ..first.clone() }).collect();
-    let created = futures::future::join_all(requests.iter().map(|request| rig.cloud.create(request))).await;
-    assert!(created.iter().all(Result::is_ok));
-    let listing = rig.cloud.list(first.installation).await.unwrap();
-    assert_eq!((listing.vms.len(), listing.complete), (100, true));
-    assert_eq!(rig.asked("POST /v2/firewalls"), 1);
-    assert_eq!(rig.asked("POST /v2/droplets"), 100);
-}
-
-#[tokio::test]
-async fn no_answer_and_no_connection_are_told_apart() {
-    let rig = Rig::start().await;
-    let request = rig.request().await;
-    let slow = FaultProxy::start(&rig.double.url()).await;
-    let mut impatient = config(&slow.url(), TOKEN);
-    impatient.timing.request = Duration::from_millis(150);
-    let impatient = DigitalOcean::new(impatient, Arc::new(SystemClock)).unwrap();
-    impatient.create(&request).await.unwrap();
-    // The first look passes; then every answer comes too late, also that of the look that follows.
-    slow.harm_when(|seen| seen.nth > 1, Fault::AnswerLate(Duration::from_secs(30)));
-    let other = CreateRequest { machine: MachineId::generate(), ..request.clone() };
-    let error = impatient.create(&other).await.unwrap_err();
-    assert_eq!((error.kind, error.ambiguous), (ErrorKind::Timeout, true));
-    // Nobody listens there.
-    let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    let error = provider(&format!("http://{port}"), TOKEN).create(&request).await.unwrap_err();
-    assert_eq!((error.kind, error.ambiguous), (ErrorKind::Unavailable, false));
-}
-
-#[tokio::test]
-async fn a_connection_that_does_not_come_in_time_had_no_effect() {
-    let (rig, deaf) = (Rig::start().await, DeafPort::start().await);
-    let request = rig.request().await;
-    let mut impatient = config(&deaf.url(), TOKEN);
-    impatient.timing.request = Duration::from_millis(200);
-    let impatient = DigitalOcean::new(impatient, Arc::new(SystemClock)).unwrap();
-    let error = impatient.create(&request).await.unwrap_err();
-    assert_eq!((error.kind, error.ambiguous), (ErrorKind::Timeout, false), "{error}");
-}
-
-#[tokio::test]
-async fn secrets_are_in_no_error_no_log_and_no_debug_text() {
-    let (rig, ear) = (Rig::start().await, Ear::listen());
-    let mut request = rig.request().await;
-    assert!(!format!("{:?}", config("http://127.0.0.1:1", TOKEN)).contains(TOKEN));
-    // The double repeats the token in its refusals.
-    rig.double.world().refuse_next = [(422, "no")].into();
-    let error = rig.cloud.create(&request).await.unwrap_err();
-    assert!(error.message.contains("***"), "{error}");
-    let created = rig.cloud.create(&request).await.unwrap();
-    rig.cloud.create(&request).await.unwrap();
-    rig.settle(&request).await;
-    stagely_cloud::contract::put_to_sleep(&rig.cloud, &created.id).await;
-    rig.cloud.wake(&created.id).await.unwrap();
-    stagely_cloud::contract::delete(&rig.cloud, &created.id).await;
-    request.config.ca_pem = "x".repeat(70_000);
-    let too_long = rig.cloud.create(&request).await.unwrap_err();
-    let heard = ear.heard();
-    assert!(heard.contains("had been created before"), "{heard}");
-    for text in [format!("{error} {error:?}"), format!("{too_long} {too_long:?}"), heard] {
-        assert!(!text.contains(TOKEN) && !text.contains("contract-token"), "{text}");
-    }
-}
-
-#[tokio::test]
-async fn the_team_of_another_token_is_another_world() {
-    let rig = Rig::start().await;
-    let (request, created) = rig.running("").await;
-    let other = provider(&rig.double.url(), OTHER_TOKEN);
-    assert_eq!(other.list(request.installation).await.unwrap().vms, []);
-    stagely_cloud::contract::delete(&other, &created.id).await;
-    assert_eq!(rig.bill(), ONE_AWAKE);
 }

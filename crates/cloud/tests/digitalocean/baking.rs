@@ -1,39 +1,18 @@
 //! Images that machines boot, beside machines that sleep.
 
 use serde_json::json;
-use stagely_cloud::contract::{captured, dropped, golden_images, put_to_sleep};
-use stagely_cloud::{CaptureProgress, CaptureRequest, Cloud, CreateRequest, ErrorKind, Residue, ResidueKind};
+use stagely_cloud::contract::{captured, dropped, put_to_sleep};
+use stagely_cloud::{CaptureRequest, Cloud, CreateRequest, ErrorKind, Residue, ResidueKind};
 use stagely_domain::clock::SystemClock;
 use stagely_domain::id::{ImageId, InstallationId, MachineId};
 
 use super::{ONE_ASLEEP, Rig};
 
-#[tokio::test]
-async fn digitalocean_keeps_the_contract_of_images() {
-    for late in [0, 9] {
-        let rig = Rig::start().await;
-        rig.double.world().knobs.late_images = late;
-        golden_images(&rig.cloud, &SystemClock, async |request, _| {
-            rig.settle(request).await;
-            rig.finish_baking();
-        })
-        .await;
-    }
-}
-
-/// Somebody else's hand.
-fn act(rig: &Rig, what: &str) {
-    let mut world = rig.double.world();
-    let world = &mut *world;
-    let id = *world.teams[0].droplets.keys().next().unwrap();
-    assert!(world.teams[0].act(&mut world.knobs, id, &json!({"type": what})).is_ok());
-}
-
 fn plant(rig: &Rig, number: u64, installation: InstallationId, image: ImageId) {
     let mut world = rig.double.world();
-    world.teams[0].plant("images", &number.to_string(), &[]);
+    world.accounts[0].plant("images", &number.to_string(), &[]);
     let name = format!("stagely-{}-{}", installation.label(), image.label());
-    world.teams[0].images.get_mut(&number).unwrap().shown["name"] = json!(name);
+    world.accounts[0].images.get_mut(&number).unwrap().shown["name"] = json!(name);
 }
 
 #[tokio::test]
@@ -44,7 +23,7 @@ async fn of_twins_the_older_one_that_is_whole_is_meant_and_both_are_listed() {
         plant(&rig, number, wanted.installation, wanted.image);
     }
     plant(&rig, 7, InstallationId::generate(), wanted.image);
-    rig.double.world().teams[0].images.get_mut(&11).unwrap().shown["status"] = json!("pending");
+    rig.double.world().accounts[0].images.get_mut(&11).unwrap().shown["status"] = json!("pending");
     let image = captured(&rig.cloud, &wanted).await;
     assert_eq!((&*image.reference, image.locations), ("12", vec!["fra1".to_owned()]));
     let listed = rig.cloud.list_residue(wanted.installation).await.unwrap().items;
@@ -55,30 +34,9 @@ async fn of_twins_the_older_one_that_is_whole_is_meant_and_both_are_listed() {
     );
     let meant: Vec<_> = images.iter().filter(|item| item.is_image("12")).map(|item| &*item.id).collect();
     assert_eq!(meant, ["snapshots/12"]);
-    rig.double.world().teams[0].images.get_mut(&11).unwrap().shown["status"] = json!("available");
+    rig.double.world().accounts[0].images.get_mut(&11).unwrap().shown["status"] = json!("available");
     dropped(&rig.cloud, wanted.installation, wanted.image).await;
     assert_eq!(rig.bill().snapshots, 1, "what is not ours stays");
-}
-
-#[tokio::test]
-async fn no_image_is_made_of_what_somebody_stopped_or_what_does_not_bake() {
-    let rig = Rig::start().await;
-    let (request, created) = rig.running("").await;
-    let (image, installation) = (ImageId::generate(), request.installation);
-    let of_a_preview = CaptureRequest { image, installation, machine: created.id.clone() };
-    assert_eq!(rig.cloud.capture(&of_a_preview).await.unwrap_err().kind, ErrorKind::Invalid);
-    stagely_cloud::contract::delete(&rig.cloud, &created.id).await;
-    let (bake, wanted) = rig.baked("").await;
-    act(&rig, "power_on");
-    rig.settle(&bake).await;
-    act(&rig, "power_off");
-    let error = loop {
-        match rig.cloud.capture(&wanted).await {
-            Ok(progress) => assert_eq!(progress, CaptureProgress::InProgress),
-            Err(error) => break error,
-        }
-    };
-    assert_eq!((error.kind, rig.bill().snapshots), (ErrorKind::Invalid, 0), "{error}");
 }
 
 #[tokio::test]
@@ -110,7 +68,7 @@ async fn an_image_boots_in_its_region_and_on_no_smaller_disk_than_that_of_the_ma
     let wanted = CaptureRequest { image: ImageId::generate(), installation: bake.installation, machine };
     let image = captured(&rig.cloud, &wanted).await;
     assert_eq!(image.locations, ["fra1"]);
-    for image in rig.double.world().teams[0].images.values_mut().filter(|image| image.shown["type"] == "snapshot") {
+    for image in rig.double.world().accounts[0].images.values_mut().filter(|image| image.shown["type"] == "snapshot") {
         assert_eq!(std::mem::replace(&mut image.shown["min_disk_size"], json!(80)), 50);
     }
     for (name, location, expected) in [
@@ -129,11 +87,6 @@ async fn an_image_boots_in_its_region_and_on_no_smaller_disk_than_that_of_the_ma
 
 #[tokio::test]
 async fn what_a_person_holds_is_held_asleep_and_when_it_has_woken() {
-    let hold = |rig: &Rig| {
-        for droplet in rig.double.world().teams[0].droplets.values_mut() {
-            droplet.tags.push("stagely-hold:ada".to_owned());
-        }
-    };
     // Held before it falls asleep, or only while its snapshot is being made and told what it is.
     for meanwhile in [false, true] {
         let rig = Rig::start().await;
@@ -143,7 +96,7 @@ async fn what_a_person_holds_is_held_asleep_and_when_it_has_woken() {
             while rig.cloud.hibernate(&created.id).await.is_ok() {}
             rig.proxy.calm();
         }
-        hold(&rig);
+        rig.hold_machines(true);
         put_to_sleep(&rig.cloud, &created.id).await;
         let found = rig.cloud.find(request.machine).await.unwrap();
         assert_eq!((rig.bill(), found[0].hold), (ONE_ASLEEP, true));

@@ -1,19 +1,15 @@
 //! The firewall that stands before every machine.
 
-use std::sync::Arc;
-
 use serde_json::{Value, json};
-use stagely_cloud::digitalocean::DigitalOcean;
 use stagely_cloud::{Cloud, CreateRequest};
-use stagely_domain::clock::SystemClock;
 use stagely_domain::id::{InstallationId, MachineId};
 
 use super::double::TOKEN;
-use super::{Rig, config, provider};
+use super::{Rig, config, connect, provider};
 
 /// The one that there is.
 fn firewall(rig: &Rig) -> Value {
-    let mut found = rig.double.world().teams[0].things("firewalls");
+    let mut found = rig.double.world().accounts[0].things("firewalls");
     assert_eq!(found.len(), 1);
     found.remove(0)
 }
@@ -35,7 +31,7 @@ async fn a_machine_admits_the_edge_alone_and_a_moved_edge_is_followed() {
     for (from, rules) in [(vec!["192.0.2.1/32".to_owned()], 1), (Vec::new(), 0)] {
         let mut moved = config(&rig.double.url(), TOKEN);
         moved.ingress_from.clone_from(&from);
-        let moved = DigitalOcean::new(moved, Arc::new(SystemClock)).unwrap();
+        let moved = connect(moved);
         moved.create(&another(&request)).await.unwrap();
         let inbound = firewall(&rig)["inbound_rules"].as_array().unwrap().clone();
         assert_eq!(inbound.len(), rules);
@@ -54,14 +50,14 @@ async fn one_that_somebody_opened_is_corrected_and_a_good_one_is_left_alone() {
         json!({"protocol": "tcp", "ports": "22", "sources": {"addresses": ["0.0.0.0/0"]}}),
         json!({"protocol": "tcp", "ports": "7443", "sources": {"tags": ["everybody"]}}),
     ]) {
-        for shown in rig.double.world().teams[0].things.values_mut() {
+        for shown in rig.double.world().accounts[0].things.values_mut() {
             shown["inbound_rules"].as_array_mut().unwrap().push(opened.clone());
         }
         provider(&rig.double.url(), TOKEN).create(&another(&request)).await.unwrap();
         assert_eq!((rig.asked("PUT"), firewall(&rig)["inbound_rules"].as_array().unwrap().len()), (puts, 1));
     }
     // What is gone is made again by whoever does not remember it.
-    rig.double.world().teams[0].things.clear();
+    rig.double.world().accounts[0].things.clear();
     provider(&rig.double.url(), TOKEN).create(&another(&request)).await.unwrap();
     let _ = firewall(&rig);
 }
@@ -75,7 +71,7 @@ async fn rules_that_somebody_changed_come_back_and_a_changed_setting_reaches_mac
     rig.cloud.protect(request.installation, 7443).await.unwrap();
     assert_eq!((rig.asked("PUT"), &firewall(&rig)["inbound_rules"]), (0, &good), "a good one is left alone");
     for changed in [json!([]), json!([{"protocol": "tcp", "ports": "22", "sources": {"addresses": ["0.0.0.0/0"]}}])] {
-        for shown in rig.double.world().teams[0].things.values_mut() {
+        for shown in rig.double.world().accounts[0].things.values_mut() {
             shown["inbound_rules"] = changed.clone();
         }
         rig.cloud.protect(request.installation, 7443).await.unwrap();
@@ -83,7 +79,7 @@ async fn rules_that_somebody_changed_come_back_and_a_changed_setting_reaches_mac
     }
     let mut moved = config(&rig.double.url(), TOKEN);
     moved.ingress_from = vec!["192.0.2.1/32".to_owned()];
-    let moved = DigitalOcean::new(moved, Arc::new(SystemClock)).unwrap();
+    let moved = connect(moved);
     moved.protect(request.installation, 7443).await.unwrap();
     let sources = json!({"addresses": ["192.0.2.1/32"]});
     let found = firewall(&rig)["inbound_rules"].clone();

@@ -1,15 +1,12 @@
 //! What others wrote about the provider, against our double and our provider.
 
-use std::sync::Arc;
-
 use stagely_cloud::contract;
-use stagely_cloud::digitalocean::DigitalOcean;
 use stagely_cloud::{Cloud, CreateRequest};
 use stagely_domain::clock::SystemClock;
 use stagely_domain::id::{InstallationId, MachineId};
 
 use super::double::{Double, READ_ONLY, TOKEN};
-use super::{config, provider};
+use super::{config, connect, provider};
 use crate::judges::{Prism, python};
 
 #[tokio::test]
@@ -48,13 +45,13 @@ async fn everything_else(double: &Double, cloud: &dyn Cloud, url: &str) {
     // One of each kind that can be left over; the address is reserved for the machine.
     let tags = [format!("stagely-{}", installation.label()), format!("stagely-installation:{installation}")];
     for (kind, id) in [("volumes", VOLUME), ("volume_snapshots", COPY), ("images", "7"), ("keys", "8")] {
-        double.world().teams[0].plant(kind, id, &tags);
+        double.world().accounts[0].plant(kind, id, &tags);
     }
     reserve(double);
     let mut moved = config(url, TOKEN);
     moved.ingress_from.clear();
     let other = CreateRequest { machine: MachineId::generate(), ..request };
-    let moved_to = DigitalOcean::new(moved, Arc::new(SystemClock)).unwrap();
+    let moved_to = connect(moved);
     let second = moved_to.create(&other).await.unwrap();
     let found = cloud.list_residue(installation).await.unwrap();
     assert_eq!((found.items.len(), found.complete), (6, true), "{found:#?}");
@@ -73,8 +70,8 @@ const COPY: &str = "fbe805e8-866b-11e6-96bf-000f53315a41";
 fn reserve(double: &Double) {
     let mut world = double.world();
     let world = &mut *world;
-    let team = &mut world.teams[0];
-    let droplet = team.droplets.values().next().unwrap().json(team, &world.knobs);
+    let team = &mut world.accounts[0];
+    let droplet = team.machines.values().next().unwrap().json(team, &world.knobs);
     team.plant("reserved_ips", "198.51.100.99", &[]);
     for shown in team.things.iter_mut().filter(|((kind, _), _)| *kind == "reserved_ips").map(|(_, shown)| shown) {
         shown["droplet"] = droplet.clone();

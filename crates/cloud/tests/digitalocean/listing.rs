@@ -1,39 +1,15 @@
 //! Lists: every page, nobody else's machines, and what can be had.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-
 use serde_json::json;
 use stagely_cloud::catalogue::candidates;
-use stagely_cloud::digitalocean::DigitalOcean;
-use stagely_cloud::{Cloud, CreateRequest, ErrorKind};
-use stagely_domain::clock::SystemClock;
-use stagely_domain::id::{InstallationId, MachineId};
+use stagely_cloud::{Cloud, ErrorKind};
+use stagely_domain::id::InstallationId;
 use stagely_domain::machine::{Arch, Size};
 
 use super::double::TOKEN;
-use super::{NOTHING, ONE_AWAKE, Rig, config};
+use super::{NOTHING, ONE_AWAKE, Rig, config, connect};
 use crate::ear::Ear;
 use crate::fault_proxy::Fault;
-
-#[tokio::test]
-async fn a_list_longer_than_a_page_is_whole_or_an_error() {
-    for count in [200, 201, 401] {
-        let rig = Rig::start().await;
-        let first = rig.request().await;
-        let requests: Vec<CreateRequest> =
-            (0..count).map(|_| CreateRequest { machine: MachineId::generate(), ..first.clone() }).collect();
-        for outcome in futures::future::join_all(requests.iter().map(|request| rig.cloud.create(request))).await {
-            outcome.unwrap();
-        }
-        let listing = rig.cloud.list(first.installation).await.unwrap();
-        assert_eq!((listing.vms.len(), listing.complete), (count, true));
-        if count > 200 {
-            rig.proxy.harm_when(|seen| seen.path.contains("page=2&"), Fault::html(502));
-            assert_eq!(rig.cloud.list(first.installation).await.unwrap_err().kind, ErrorKind::Unavailable);
-        }
-    }
-}
 
 #[tokio::test]
 async fn a_list_that_does_not_add_up_is_an_error_and_never_short() {
@@ -67,7 +43,7 @@ async fn a_list_that_does_not_add_up_is_an_error_and_never_short() {
 async fn a_machine_whose_tags_were_damaged_makes_the_list_incomplete() {
     let rig = Rig::start().await;
     let (request, _) = rig.running("").await;
-    for droplet in rig.double.world().teams[0].droplets.values_mut() {
+    for droplet in rig.double.world().accounts[0].machines.values_mut() {
         droplet.tags.retain(|tag| !tag.starts_with("stagely-expires"));
     }
     let listing = rig.cloud.list(request.installation).await.unwrap();
@@ -80,7 +56,7 @@ async fn a_machine_whose_tags_were_damaged_is_not_called_gone() {
         let (rig, ear) = (Rig::start().await, Ear::listen());
         let (request, created) = rig.running("").await;
         let mut kept = Vec::new();
-        for droplet in rig.double.world().teams[0].droplets.values_mut() {
+        for droplet in rig.double.world().accounts[0].machines.values_mut() {
             kept = droplet.tags.clone();
             droplet.tags.retain(|tag| !tag.starts_with("stagely-port"));
         }
@@ -102,7 +78,7 @@ async fn a_machine_whose_tags_were_damaged_is_not_called_gone() {
         }
         assert_eq!(rig.bill(), ONE_AWAKE);
         rig.double.world().knobs.unlisted = false;
-        for droplet in rig.double.world().teams[0].droplets.values_mut() {
+        for droplet in rig.double.world().accounts[0].machines.values_mut() {
             droplet.tags.clone_from(&kept);
         }
         stagely_cloud::contract::delete(&rig.cloud, &created.id).await;
@@ -117,31 +93,17 @@ async fn what_a_person_holds_is_shown_as_held_awake_and_asleep() {
     let hold = || "stagely-hold".to_owned();
     let shown = async || rig.cloud.list(request.installation).await.unwrap().vms.remove(0);
     assert!(!shown().await.hold);
-    for droplet in rig.double.world().teams[0].droplets.values_mut() {
+    for droplet in rig.double.world().accounts[0].machines.values_mut() {
         droplet.tags.push(hold());
     }
     let awake = shown().await;
     assert!(awake.hold && awake.created_at.is_some());
     stagely_cloud::contract::put_to_sleep(&rig.cloud, &created.id).await;
-    for image in rig.double.world().teams[0].images.values_mut().filter(|image| image.droplet != 0) {
+    for image in rig.double.world().accounts[0].images.values_mut().filter(|image| image.droplet != 0) {
         image.shown["tags"].as_array_mut().unwrap().push(hold().into());
     }
     let asleep = shown().await;
     assert!(asleep.hold && asleep.created_at.is_some());
-}
-
-#[tokio::test]
-async fn two_installations_in_one_team_do_not_see_each_other() {
-    let rig = Rig::start().await;
-    let (one, asleep) = rig.running("").await;
-    stagely_cloud::contract::put_to_sleep(&rig.cloud, &asleep.id).await;
-    let (other, _) = rig.running("").await;
-    let counted = BTreeMap::from([&one, &other].map(|request| (request.installation, 1)));
-    assert_eq!(rig.cloud.installations().await.unwrap(), counted);
-    for request in [one, other] {
-        let listing = rig.cloud.list(request.installation).await.unwrap();
-        assert_eq!(listing.vms.iter().map(|vm| vm.machine).collect::<Vec<_>>(), [request.machine]);
-    }
 }
 
 #[tokio::test]
@@ -162,6 +124,6 @@ async fn the_catalogue_has_prices_places_and_what_is_gone() {
     assert!(!all.iter().any(|offering| offering.name.starts_with("gpu")));
     let mut here = config(&rig.double.url(), TOKEN);
     here.locations = vec!["nyc3".to_owned()];
-    let fewer = DigitalOcean::new(here, Arc::new(SystemClock)).unwrap().catalogue().await.unwrap();
+    let fewer = connect(here).catalogue().await.unwrap();
     assert!(!fewer.is_empty() && fewer.iter().all(|offering| offering.location == "nyc3"));
 }

@@ -4,8 +4,8 @@ use stagely_cloud::contract::{delete, put_to_sleep};
 use stagely_cloud::{Cloud, ErrorKind};
 use stagely_domain::id::MachineId;
 
+use super::rest::lost::is_told_of_its_loss;
 use super::{NOTHING, ONE_AWAKE, Rig};
-use crate::fault_proxy::Fault;
 
 #[tokio::test]
 async fn a_machine_that_lost_its_own_tag_is_found_by_name_or_number_and_not_called_gone() {
@@ -18,23 +18,14 @@ async fn a_machine_that_lost_its_own_tag_is_found_by_name_or_number_and_not_call
             rig.cloud.wake(&created.id).await.unwrap();
         }
         let tag = |value: Option<String>| {
-            for droplet in rig.double.world().teams[0].droplets.values_mut() {
+            for droplet in rig.double.world().accounts[0].machines.values_mut() {
                 droplet.tags.retain(|tag| !tag.starts_with("stagely-machine"));
                 droplet.tags.extend(value.iter().map(|value| format!("stagely-machine:{value}")));
             }
         };
         for changed in [None, Some(MachineId::generate().to_string())] {
             tag(changed);
-            for refused in [
-                rig.cloud.find(request.machine).await.map(drop),
-                rig.cloud.find_to_remove(request.machine).await.map(drop),
-                rig.cloud.delete(&created.id).await.map(drop),
-                rig.cloud.find_removed(request.machine).await.map(drop),
-            ] {
-                let error = refused.unwrap_err();
-                assert_eq!((error.kind, error.ambiguous), (ErrorKind::Permission, false), "{error}");
-                assert!(error.message.contains("and stagely-machine was changed or removed"), "{error}");
-            }
+            is_told_of_its_loss(&rig, request.machine, &created.id).await;
             // A young one is in no list.
             rig.double.world().knobs.unlisted = true;
             if !woken {
@@ -48,16 +39,4 @@ async fn a_machine_that_lost_its_own_tag_is_found_by_name_or_number_and_not_call
         delete(&rig.cloud, &created.id).await;
         assert_eq!((rig.bill(), rig.cloud.find_removed(request.machine).await.unwrap()), (NOTHING, vec![]));
     }
-}
-
-#[tokio::test]
-async fn a_gateways_404_is_no_proof_that_a_machine_is_gone() {
-    let rig = Rig::start().await;
-    let (_, created) = rig.running("").await;
-    rig.proxy.harm_when(|seen| seen.path.starts_with("/v2/droplets/"), Fault::html(404));
-    let error = rig.cloud.delete(&created.id).await.unwrap_err();
-    assert_eq!(error.kind, ErrorKind::Protocol, "{error}");
-    assert_eq!((rig.proxy.calm(), rig.bill()), (1, ONE_AWAKE));
-    delete(&rig.cloud, &created.id).await;
-    assert_eq!(rig.bill(), NOTHING);
 }

@@ -1,36 +1,34 @@
 //! DigitalOcean against a double, with a proxy in between that does harm.
 
 mod access;
-#[expect(clippy::duplicate_mod, reason = "the same tests with another rig")]
-#[path = "../allowance.rs"]
-mod allowance;
 mod baking;
 mod creating;
 mod double;
 mod firewall;
 mod independent;
-#[expect(clippy::duplicate_mod, reason = "the same tests with another rig")]
-#[path = "../interrupted.rs"]
-mod interrupted;
 mod listing;
 mod lost;
 mod residue;
+#[expect(clippy::duplicate_mod, reason = "the same tests with another rig")]
+#[path = "../rest/mod.rs"]
+mod rest;
 mod sleeping;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use stagely_cloud::contract::{self, offered};
+use serde_json::json;
+use stagely_cloud::ErrorKind;
+use stagely_cloud::contract;
 use stagely_cloud::digitalocean::{Config, DigitalOcean, IMAGE, PER_MINUTE, Timing};
-use stagely_cloud::{CaptureRequest, Cloud, CreateRequest, Created, ErrorKind, VmState};
 use stagely_domain::clock::SystemClock;
-use stagely_domain::id::{ImageId, InstallationId};
 use stagely_domain::secret::Secret;
 
+use crate::double::{Bill, NOTHING, ONE_ASLEEP};
 use crate::fault_proxy::FaultProxy;
-use allowance::Published;
 use double::Double;
-use double::world::Bill;
+use rest::allowance::Published;
+use rest::sleeping::NOTE;
 
 /// A double, a proxy before it, and a provider that speaks to the proxy.
 struct Rig {
@@ -39,78 +37,66 @@ struct Rig {
     cloud: DigitalOcean,
 }
 
-const ONE_AWAKE: Bill = Bill { droplets: 1, snapshots: 0, addresses: 0, volumes: 0 };
-const ONE_ASLEEP: Bill = Bill { droplets: 0, snapshots: 1, addresses: 0, volumes: 0 };
-const NOTHING: Bill = Bill { droplets: 0, snapshots: 0, addresses: 0, volumes: 0 };
+const ONE_AWAKE: Bill = Bill { machines: 1, snapshots: 0, addresses: 0, volumes: 0 };
 
 impl Rig {
-    async fn start() -> Self {
-        let double = Double::start().await;
-        let proxy = FaultProxy::start(&double.url()).await;
-        let cloud = provider(&proxy.url(), double::TOKEN);
-        Self { double, proxy, cloud }
+    /// Where machines are listed and made.
+    const MACHINES: &'static str = "/v2/droplets";
+    const FIREWALLS: &'static str = "/v2/firewalls";
+    /// Type and place.
+    const CHEAPEST: (&'static str, &'static str) = ("s-1vcpu-2gb", "ams3");
+    /// Types and places that cannot be had, and how they are refused.
+    const NOT_SOLD: [(&'static str, &'static str, ErrorKind); 3] = [
+        ("c-2-retired", "fra1", ErrorKind::Capacity),
+        ("s-99vcpu-9gb", "fra1", ErrorKind::Invalid),
+        ("s-1vcpu-2gb", "moon1", ErrorKind::Invalid),
+    ];
+    /// Numbers of machines: those of a whole page, one more, and those of several pages.
+    const PAGES: [usize; 3] = [200, 201, 401];
+    /// In bytes.
+    const USER_DATA_MAX: usize = 64 * 1024;
+    /// Requests of a create before the one that makes the machine.
+    const LOOKS_BEFORE_CREATE: usize = 1;
+    /// The status of a machine that runs.
+    const ON: &'static str = "active";
+    /// The status of a snapshot that is not whole.
+    const UNFINISHED: &'static str = "pending";
+    const POWER_ON: &'static str = "power_on";
+    const POWER_OFF: &'static str = "power_off";
+
+    /// Somebody else orders this of the one machine.
+    fn act(&self, order: &str) {
+        let world = &mut *self.double.world();
+        let id = *world.accounts[0].machines.keys().next().unwrap();
+        assert!(world.accounts[0].act(&mut world.knobs, id, &json!({"type": order})).is_ok());
     }
 
-    /// A request for the cheapest machine.
-    async fn request(&self) -> CreateRequest {
-        offered(&self.cloud, InstallationId::generate(), &SystemClock).await
+    /// A person holds all machines, or lets them go.
+    fn hold_machines(&self, held: bool) {
+        for droplet in self.double.world().accounts[0].machines.values_mut() {
+            droplet.tags.retain(|tag| tag != HOLD);
+            droplet.tags.extend(held.then(|| HOLD.to_owned()));
+        }
     }
 
-    /// A machine that runs, with this on its disk.
-    async fn running(&self, disk: &str) -> (CreateRequest, Created) {
-        let request = self.request().await;
-        let created = self.cloud.create(&request).await.unwrap();
-        self.settle(&request).await;
-        self.write(disk);
-        (request, created)
-    }
-
-    /// A machine that was made to bake and has done so, with this on its disk.
-    async fn baked(&self, disk: &str) -> (CreateRequest, CaptureRequest) {
-        let request = contract::baking(&self.cloud, InstallationId::generate(), &SystemClock).await;
-        let created = self.cloud.create(&request).await.unwrap();
-        self.settle(&request).await;
-        self.write(disk);
-        self.finish_baking();
-        let (image, installation) = (ImageId::generate(), request.installation);
-        (request, CaptureRequest { image, installation, machine: created.id })
-    }
-
-    /// Machines that bake are done, and turn themselves off.
-    fn finish_baking(&self) {
-        self.double.world().teams[0].finish_baking();
-    }
-
-    /// Looks until it runs.
-    async fn settle(&self, request: &CreateRequest) {
-        for _ in 0..20 {
-            let found = self.cloud.find(request.machine).await.unwrap();
-            if found.first().is_some_and(|vm| vm.state == VmState::Running) {
-                return;
+    /// A person holds all snapshots, and leaves a note on them, or lets them go.
+    fn hold_snapshots(&self, held: bool) {
+        let team = &mut self.double.world().accounts[0];
+        team.tags.extend([HOLD, NOTE].map(str::to_owned));
+        for image in team.images.values_mut().filter(|image| image.droplet != 0) {
+            let tags = image.shown["tags"].as_array_mut().unwrap();
+            tags.retain(|tag| tag != HOLD && tag != NOTE);
+            if held {
+                tags.extend([HOLD, NOTE].map(Into::into));
             }
         }
-        panic!("it does not start");
     }
 
-    /// Writes on the disk of every droplet.
-    fn write(&self, disk: &str) {
-        for droplet in self.double.world().teams[0].droplets.values_mut() {
-            disk.clone_into(&mut droplet.disk);
-        }
-    }
-
-    fn bill(&self) -> Bill {
-        self.double.world().teams[0].bill()
-    }
-
-    /// What is on the disk of the one droplet.
-    fn disk(&self) -> String {
-        self.double.world().teams[0].droplets.values().next().map(|droplet| droplet.disk.clone()).unwrap_or_default()
-    }
-
-    /// So many requests are left, as the double counts.
-    fn leave(&self, requests: u32) {
-        self.double.world().teams[0].left = requests;
+    /// What the one machine was made with.
+    fn user_data(&self) -> String {
+        let world = self.double.world();
+        let droplet = world.accounts[0].machines.values().next().unwrap();
+        droplet.asked["user_data"].as_str().unwrap().to_owned()
     }
 
     /// How many requests began like this. The one that can empty an account is never among them, whatever the test.
@@ -121,8 +107,15 @@ impl Rig {
     }
 }
 
+/// The tag by which a person holds something.
+const HOLD: &str = "stagely-hold:ada";
+
 fn provider(url: &str, token: &str) -> DigitalOcean {
-    DigitalOcean::new(config(url, token), Arc::new(SystemClock)).unwrap()
+    connect(config(url, token))
+}
+
+fn connect(config: Config) -> DigitalOcean {
+    DigitalOcean::new(config, Arc::new(SystemClock)).unwrap()
 }
 
 fn config(url: &str, token: &str) -> Config {
@@ -147,8 +140,7 @@ fn config(url: &str, token: &str) -> Config {
 /// A client in no hurry, and the provider's limits.
 fn published(url: &str) -> (DigitalOcean, Published) {
     let usual = Config { per_minute: PER_MINUTE, ..config(url, double::TOKEN) };
-    let cloud = DigitalOcean::new(usual, Arc::new(SystemClock)).unwrap();
-    (cloud, Published { hour: double::world::LIMIT, minute: Some(PER_MINUTE) })
+    (connect(usual), Published { hour: double::world::LIMIT, minute: Some(PER_MINUTE) })
 }
 
 #[tokio::test]
@@ -157,9 +149,4 @@ async fn digitalocean_keeps_the_contract() {
     rig.double.world().knobs.bakes_at_once = true;
     contract::keeps(&rig.cloud, &SystemClock, &[]).await;
     assert_eq!((rig.bill(), rig.asked("DELETE /v2/droplets?")), (NOTHING, 0));
-}
-
-/// A kind that says only that the other side is not well, or busy.
-fn is_passing(kind: ErrorKind) -> bool {
-    matches!(kind, ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::Protocol | ErrorKind::Conflict)
 }

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use stagely_cloud::contract::{delete, put_to_sleep};
-use stagely_cloud::{Cloud, DeleteProgress, ErrorKind, Residue, ResidueKind};
+use stagely_cloud::contract::delete;
+use stagely_cloud::{Cloud, DeleteProgress, ErrorKind, ResidueKind};
 use stagely_domain::id::{InstallationId, MachineId};
 
-use super::{NOTHING, ONE_ASLEEP, ONE_AWAKE, Rig};
+use super::{NOTHING, ONE_ASLEEP, Rig};
 use crate::fault_proxy::Fault;
 
 /// Where each is planted, under what id, and what asks for it. The firewall is there by itself.
@@ -29,11 +29,11 @@ async fn plant(rig: &Rig) -> (InstallationId, MachineId) {
     ];
     let foreign = [format!("stagely-installation:{}", InstallationId::generate())];
     for (number, (kind, id, _, _)) in (1000..).zip(PLANTED).filter(|(_, planted)| !planted.1.is_empty()) {
-        rig.double.world().teams[0].plant(kind, id, &tags);
-        rig.double.world().teams[0].plant(kind, &number.to_string(), &foreign);
+        rig.double.world().accounts[0].plant(kind, id, &tags);
+        rig.double.world().accounts[0].plant(kind, &number.to_string(), &foreign);
     }
     tags.push("stagely-hold:ada".to_owned());
-    rig.double.world().teams[0].plant("volumes", "held", &tags);
+    rig.double.world().accounts[0].plant("volumes", "held", &tags);
     (request.installation, request.machine)
 }
 
@@ -72,27 +72,6 @@ async fn a_kind_that_cannot_be_listed_makes_the_list_incomplete() {
 }
 
 #[tokio::test]
-async fn a_sleeping_machine_is_no_residue_and_its_spare_snapshot_is() {
-    let rig = Rig::start().await;
-    let (request, created) = rig.running("").await;
-    put_to_sleep(&rig.cloud, &created.id).await;
-    let residues = rig.cloud.list_residue(request.installation).await.unwrap().items;
-    assert_eq!(residues.iter().map(|item| item.kind).collect::<Vec<_>>(), [ResidueKind::Firewall]);
-    // A wake that ends before it has removed the snapshot.
-    rig.proxy.harm_when(|seen| seen.method == "DELETE", Fault::ResetBefore);
-    assert!(rig.cloud.wake(&created.id).await.is_err());
-    rig.proxy.calm();
-    rig.settle(&request).await;
-    let residues = rig.cloud.list_residue(request.installation).await.unwrap().items;
-    let spare: Vec<&Residue> = residues.iter().filter(|item| item.kind == ResidueKind::Snapshot).collect();
-    assert_eq!((spare.len(), spare[0].machine), (1, Some(request.machine)));
-    assert_eq!(rig.cloud.delete_residue(spare[0]).await.unwrap(), DeleteProgress::Gone);
-    assert_eq!(rig.bill(), ONE_AWAKE);
-    put_to_sleep(&rig.cloud, &created.id).await;
-    assert_eq!(rig.bill(), ONE_ASLEEP);
-}
-
-#[tokio::test]
 async fn a_snapshot_without_tags_whose_droplet_a_person_removed_is_residue_and_goes_with_its_machine() {
     for with_machine in [false, true] {
         let rig = Rig::start().await;
@@ -100,7 +79,7 @@ async fn a_snapshot_without_tags_whose_droplet_a_person_removed_is_residue_and_g
         rig.proxy.harm_when(|seen| seen.path.contains("/resources"), Fault::ResetBefore);
         while rig.cloud.hibernate(&created.id).await.is_ok() {}
         rig.proxy.calm();
-        rig.double.world().teams[0].droplets.clear();
+        rig.double.world().accounts[0].machines.clear();
         assert_eq!(rig.bill(), ONE_ASLEEP);
         assert_eq!(rig.cloud.list(request.installation).await.unwrap().vms, []);
         let residues = rig.cloud.list_residue(request.installation).await.unwrap().items;
@@ -127,22 +106,4 @@ async fn a_firewall_stays_as_long_as_machines_are_behind_it() {
     // The next machine is behind a new one.
     rig.cloud.create(&request).await.unwrap();
     assert_eq!(rig.asked("POST /v2/firewalls"), 2);
-}
-
-#[tokio::test]
-async fn an_id_that_is_none_of_ours_is_never_sent() {
-    let rig = Rig::start().await;
-    for id in ["droplets/1", "volumes/../droplets/1", "volumes/..", "volumes/1?x", "volumes/", "7", ""] {
-        let residue = Residue {
-            kind: ResidueKind::Volume,
-            id: id.to_owned(),
-            installation: InstallationId::generate(),
-            machine: None,
-            created_at: None,
-            image: None,
-            hold: false,
-        };
-        assert_eq!(rig.cloud.delete_residue(&residue).await.unwrap_err().kind, ErrorKind::Invalid, "{id}");
-    }
-    assert_eq!(rig.asked(""), 0);
 }

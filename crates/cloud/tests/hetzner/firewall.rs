@@ -1,19 +1,15 @@
 //! The firewall of machines that exist.
 
-use std::sync::Arc;
-
 use serde_json::{Value, json};
 use stagely_cloud::Cloud;
-use stagely_cloud::hetzner::Hetzner;
-use stagely_domain::clock::SystemClock;
 use stagely_domain::id::InstallationId;
 
 use super::double::TOKEN;
-use super::{Rig, config};
+use super::{Rig, config, connect};
 
 /// Rules of the one that there is.
 fn rules(rig: &Rig) -> Vec<Value> {
-    let found = rig.double.world().projects[0].things("firewalls").ok().unwrap();
+    let found = rig.double.world().accounts[0].things("firewalls").ok().unwrap();
     assert_eq!(found.len(), 1);
     found[0]["rules"].as_array().unwrap().clone()
 }
@@ -28,7 +24,7 @@ async fn rules_that_somebody_changed_come_back_and_a_changed_setting_reaches_mac
     for changed in
         [json!([]), json!([{"direction": "in", "protocol": "tcp", "port": "22", "source_ips": ["0.0.0.0/0"]}])]
     {
-        for shown in rig.double.world().projects[0].things.values_mut().filter(|shown| shown.get("rules").is_some()) {
+        for shown in rig.double.world().accounts[0].things.values_mut().filter(|shown| shown.get("rules").is_some()) {
             shown["rules"] = changed.clone();
         }
         rig.cloud.protect(request.installation, 7443).await.unwrap();
@@ -36,7 +32,7 @@ async fn rules_that_somebody_changed_come_back_and_a_changed_setting_reaches_mac
     }
     let mut moved = config(&rig.double.url(), TOKEN);
     moved.ingress_from = vec!["192.0.2.1/32".to_owned()];
-    let moved = Hetzner::new(moved, Arc::new(SystemClock)).unwrap();
+    let moved = connect(moved);
     moved.protect(request.installation, 7443).await.unwrap();
     let found = rules(&rig);
     assert_eq!(

@@ -1,15 +1,12 @@
 //! What others wrote about the provider, against our double and our provider.
 
-use std::sync::Arc;
-
 use stagely_cloud::Cloud;
 use stagely_cloud::contract;
-use stagely_cloud::hetzner::Hetzner;
 use stagely_domain::clock::SystemClock;
 use stagely_domain::id::InstallationId;
 
 use super::double::{Double, READ_ONLY, TOKEN};
-use super::{config, provider};
+use super::{config, connect, provider};
 use crate::judges::{Prism, python};
 
 #[tokio::test]
@@ -42,7 +39,7 @@ async fn everything_else(double: &Double, cloud: &dyn Cloud, url: &str) {
     cloud.wake(&created.id).await.unwrap();
     let mut moved = config(url, TOKEN);
     moved.ingress_from.clear();
-    Hetzner::new(moved, Arc::new(SystemClock)).unwrap().create(&request).await.unwrap();
+    connect(moved).create(&request).await.unwrap();
     assert!(cloud.list_residue(installation).await.unwrap().complete);
     contract::delete(cloud, &created.id).await;
     for residue in cloud.list_residue(installation).await.unwrap().items {

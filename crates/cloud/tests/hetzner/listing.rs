@@ -1,36 +1,16 @@
 //! Lists: every page, nobody else's machines, and what can be had.
 
-use std::collections::BTreeMap;
-
 use serde_json::json;
 use stagely_cloud::catalogue::candidates;
 use stagely_cloud::contract::{delete, put_to_sleep};
-use stagely_cloud::{Cloud, CreateRequest, ErrorKind};
-use stagely_domain::id::{InstallationId, MachineId};
+use stagely_cloud::{Cloud, ErrorKind};
+use stagely_domain::id::InstallationId;
 use stagely_domain::machine::{Arch, Size};
 
 use super::double::TOKEN;
-use super::{NOTHING, Rig};
+use super::{NOTHING, Rig, config, connect};
 use crate::ear::Ear;
 use crate::fault_proxy::Fault;
-
-#[tokio::test]
-async fn a_list_longer_than_a_page_is_whole_or_an_error() {
-    for count in [50, 51, 201] {
-        let rig = Rig::start().await;
-        let first = rig.request().await;
-        for _ in 0..count {
-            let request = CreateRequest { machine: MachineId::generate(), ..first.clone() };
-            rig.cloud.create(&request).await.unwrap();
-        }
-        let listing = rig.cloud.list(first.installation).await.unwrap();
-        assert_eq!((listing.vms.len(), listing.complete), (count, true));
-        if count > 50 {
-            rig.proxy.harm_when(|seen| seen.path.contains("page=2"), Fault::html(502));
-            assert_eq!(rig.cloud.list(first.installation).await.unwrap_err().kind, ErrorKind::Unavailable);
-        }
-    }
-}
 
 #[tokio::test]
 async fn pages_that_turn_in_a_circle_end_in_an_error() {
@@ -62,7 +42,7 @@ async fn a_list_that_does_not_add_up_is_an_error_and_never_short() {
 async fn a_machine_whose_labels_were_damaged_makes_the_list_incomplete() {
     let rig = Rig::start().await;
     let (request, _) = rig.running("").await;
-    for server in rig.double.world().projects[0].servers.values_mut() {
+    for server in rig.double.world().accounts[0].machines.values_mut() {
         server.labels["stagely-expires"] = json!("soon");
     }
     let listing = rig.cloud.list(request.installation).await.unwrap();
@@ -79,10 +59,10 @@ async fn a_machine_whose_labels_were_damaged_is_not_called_gone_awake_or_asleep(
         }
         let damage = |label: &str, value: Option<&str>| {
             let mut world = rig.double.world();
-            let project = &mut world.projects[0];
+            let project = &mut world.accounts[0];
             let images = project.images.values_mut().filter(|image| image.shown["type"] == "snapshot");
             let snapshots = images.map(|image| image.shown["labels"].as_object_mut().unwrap());
-            let servers = project.servers.values_mut().map(|server| server.labels.as_object_mut().unwrap());
+            let servers = project.machines.values_mut().map(|server| server.labels.as_object_mut().unwrap());
             for labels in servers.chain(snapshots) {
                 match value {
                     Some(value) => labels.insert(label.to_owned(), json!(value)),
@@ -117,19 +97,6 @@ async fn a_machine_whose_labels_were_damaged_is_not_called_gone_awake_or_asleep(
 }
 
 #[tokio::test]
-async fn two_installations_in_one_project_do_not_see_each_other() {
-    let rig = Rig::start().await;
-    let (one, _) = rig.running("").await;
-    let (other, _) = rig.running("").await;
-    let counted = BTreeMap::from([&one, &other].map(|request| (request.installation, 1)));
-    assert_eq!(rig.cloud.installations().await.unwrap(), counted);
-    for request in [one, other] {
-        let listing = rig.cloud.list(request.installation).await.unwrap();
-        assert_eq!(listing.vms.iter().map(|vm| vm.machine).collect::<Vec<_>>(), [request.machine]);
-    }
-}
-
-#[tokio::test]
 async fn the_catalogue_has_prices_places_and_what_is_gone() {
     let rig = Rig::start().await;
     let all = rig.cloud.catalogue().await.unwrap();
@@ -143,9 +110,8 @@ async fn the_catalogue_has_prices_places_and_what_is_gone() {
     assert!(!find("cx22", "fsn1").available, "it was withdrawn");
     assert_eq!(candidates(&all, Size::Large, Arch::Arm64, &[])[0].name, "cax21");
     assert!(!all.iter().any(|offering| offering.name.starts_with("cax") && offering.location == "hel1"));
-    let mut here = super::config(&rig.double.url(), TOKEN);
+    let mut here = config(&rig.double.url(), TOKEN);
     here.locations = vec!["hel1".to_owned()];
-    let here = stagely_cloud::hetzner::Hetzner::new(here, std::sync::Arc::new(stagely_domain::clock::SystemClock));
-    let fewer = here.unwrap().catalogue().await.unwrap();
+    let fewer = connect(here).catalogue().await.unwrap();
     assert!(!fewer.is_empty() && fewer.iter().all(|offering| offering.location == "hel1"));
 }

@@ -3,10 +3,11 @@
 
 use chrono::TimeDelta;
 use serde_json::json;
+use stagely_cloud::Cloud;
 use stagely_cloud::contract::delete;
-use stagely_cloud::{Cloud, ErrorKind};
 use stagely_domain::id::{InstallationId, MachineId};
 
+use super::rest::lost::is_told_of_its_loss;
 use super::{NOTHING, ONE_AWAKE, Rig};
 use crate::fault_proxy::Fault;
 
@@ -15,7 +16,7 @@ async fn a_machine_that_lost_its_own_label_is_found_by_its_name_and_not_called_g
     let rig = Rig::start().await;
     let (request, created) = rig.running("").await;
     let label = |value: Option<String>| {
-        for server in rig.double.world().projects[0].servers.values_mut() {
+        for server in rig.double.world().accounts[0].machines.values_mut() {
             let labels = server.labels.as_object_mut().unwrap();
             match &value {
                 Some(value) => labels.insert("stagely-machine".to_owned(), json!(value)),
@@ -25,16 +26,7 @@ async fn a_machine_that_lost_its_own_label_is_found_by_its_name_and_not_called_g
     };
     for changed in [None, Some(MachineId::generate().to_string()), Some("mine".to_owned())] {
         label(changed);
-        for refused in [
-            rig.cloud.find(request.machine).await.map(drop),
-            rig.cloud.find_to_remove(request.machine).await.map(drop),
-            rig.cloud.delete(&created.id).await.map(drop),
-            rig.cloud.find_removed(request.machine).await.map(drop),
-        ] {
-            let error = refused.unwrap_err();
-            assert_eq!((error.kind, error.ambiguous), (ErrorKind::Permission, false), "{error}");
-            assert!(error.message.contains("and stagely-machine was changed or removed"), "{error}");
-        }
+        is_told_of_its_loss(&rig, request.machine, &created.id).await;
         assert_eq!(rig.bill(), ONE_AWAKE);
     }
     label(Some(request.machine.to_string()));
@@ -53,16 +45,4 @@ async fn the_providers_clock_is_known_by_its_last_answer() {
     rig.proxy.harm_when(|_| true, Fault::Answer { status: 503, headers, body: String::new() });
     assert!(rig.cloud.list(InstallationId::generate()).await.is_err());
     assert!(rig.cloud.clock_ahead().is_some_and(|ahead| ahead > TimeDelta::days(365)));
-}
-
-#[tokio::test]
-async fn a_gateways_404_is_no_proof_that_a_machine_is_gone() {
-    let rig = Rig::start().await;
-    let (_, created) = rig.running("").await;
-    rig.proxy.harm_when(|seen| seen.method == "DELETE", Fault::html(404));
-    let error = rig.cloud.delete(&created.id).await.unwrap_err();
-    assert_eq!(error.kind, ErrorKind::Protocol, "{error}");
-    assert_eq!((rig.proxy.calm(), rig.bill()), (1, ONE_AWAKE));
-    delete(&rig.cloud, &created.id).await;
-    assert_eq!(rig.bill(), NOTHING);
 }

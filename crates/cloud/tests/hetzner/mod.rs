@@ -1,36 +1,34 @@
 //! Hetzner Cloud against a double, with a proxy in between that does harm.
 
 mod access;
-#[expect(clippy::duplicate_mod, reason = "the same tests with another rig")]
-#[path = "../allowance.rs"]
-mod allowance;
 mod baking;
 mod creating;
 mod double;
 mod firewall;
 mod independent;
-#[expect(clippy::duplicate_mod, reason = "the same tests with another rig")]
-#[path = "../interrupted.rs"]
-mod interrupted;
 mod listing;
 mod lost;
 mod residue;
+#[expect(clippy::duplicate_mod, reason = "the same tests with another rig")]
+#[path = "../rest/mod.rs"]
+mod rest;
 mod sleeping;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use stagely_cloud::contract::{self, offered};
+use serde_json::{Value, json};
+use stagely_cloud::ErrorKind;
+use stagely_cloud::contract;
 use stagely_cloud::hetzner::{Config, Hetzner, IMAGE, Timing};
-use stagely_cloud::{CaptureRequest, Cloud, CreateRequest, Created, ErrorKind, VmState};
 use stagely_domain::clock::SystemClock;
-use stagely_domain::id::{ImageId, InstallationId};
 use stagely_domain::secret::Secret;
 
+use crate::double::{Bill, NOTHING, ONE_ASLEEP};
 use crate::fault_proxy::FaultProxy;
-use allowance::Published;
 use double::Double;
-use double::world::Bill;
+use rest::allowance::Published;
+use rest::sleeping::NOTE;
 
 /// A double, a proxy before it, and a provider that speaks to the proxy.
 struct Rig {
@@ -40,77 +38,59 @@ struct Rig {
 }
 
 /// One machine that runs: its disk is all that it costs beside its two addresses.
-const ONE_AWAKE: Bill = Bill { servers: 1, snapshots: 0, addresses: 2, volumes: 0 };
-const ONE_ASLEEP: Bill = Bill { servers: 0, snapshots: 1, addresses: 0, volumes: 0 };
-const NOTHING: Bill = Bill { servers: 0, snapshots: 0, addresses: 0, volumes: 0 };
+const ONE_AWAKE: Bill = Bill { machines: 1, snapshots: 0, addresses: 2, volumes: 0 };
 
 impl Rig {
-    async fn start() -> Self {
-        let double = Double::start().await;
-        let proxy = FaultProxy::start(&double.url()).await;
-        let cloud = provider(&proxy.url(), double::TOKEN);
-        Self { double, proxy, cloud }
+    /// Where machines are listed and made.
+    const MACHINES: &'static str = "/v1/servers";
+    const FIREWALLS: &'static str = "/v1/firewalls";
+    /// Type and place.
+    const CHEAPEST: (&'static str, &'static str) = ("cx23", "fsn1");
+    /// Types and places that cannot be had, and how they are refused.
+    const NOT_SOLD: [(&'static str, &'static str, ErrorKind); 3] = [
+        ("cx22", "fsn1", ErrorKind::Invalid),
+        ("cx99", "fsn1", ErrorKind::Invalid),
+        ("cx23", "moon1", ErrorKind::Invalid),
+    ];
+    /// Numbers of machines: those of a whole page, one more, and those of several pages.
+    const PAGES: [usize; 3] = [50, 51, 201];
+    /// In bytes.
+    const USER_DATA_MAX: usize = 32 * 1024;
+    /// Requests of a create before the one that makes the machine.
+    const LOOKS_BEFORE_CREATE: usize = 0;
+    /// The status of a machine that runs.
+    const ON: &'static str = "running";
+    /// The status of a snapshot that is not whole.
+    const UNFINISHED: &'static str = "creating";
+    const POWER_ON: &'static str = "poweron";
+    const POWER_OFF: &'static str = "poweroff";
+
+    /// Somebody else orders this of the one machine.
+    fn act(&self, order: &str) {
+        let world = &mut *self.double.world();
+        let id = *world.accounts[0].machines.keys().next().unwrap();
+        assert!(world.accounts[0].act(&mut world.knobs, id, order, &json!({})).is_ok());
     }
 
-    /// A request for the cheapest machine.
-    async fn request(&self) -> CreateRequest {
-        offered(&self.cloud, InstallationId::generate(), &SystemClock).await
-    }
-
-    /// A machine that runs, with this on its disk.
-    async fn running(&self, disk: &str) -> (CreateRequest, Created) {
-        let request = self.request().await;
-        let created = self.cloud.create(&request).await.unwrap();
-        self.settle(&request).await;
-        self.write(disk);
-        (request, created)
-    }
-
-    /// A machine that was made to bake and has done so, with this on its disk.
-    async fn baked(&self, disk: &str) -> (CreateRequest, CaptureRequest) {
-        let request = contract::baking(&self.cloud, InstallationId::generate(), &SystemClock).await;
-        let created = self.cloud.create(&request).await.unwrap();
-        self.settle(&request).await;
-        self.write(disk);
-        self.finish_baking();
-        let (image, installation) = (ImageId::generate(), request.installation);
-        (request, CaptureRequest { image, installation, machine: created.id })
-    }
-
-    /// Machines that bake are done, and turn themselves off.
-    fn finish_baking(&self) {
-        self.double.world().projects[0].finish_baking();
-    }
-
-    /// Looks until it runs.
-    async fn settle(&self, request: &CreateRequest) {
-        for _ in 0..20 {
-            if self.cloud.find(request.machine).await.unwrap()[0].state == VmState::Running {
-                return;
-            }
-        }
-        panic!("it does not start");
-    }
-
-    /// Writes on the disk of every server.
-    fn write(&self, disk: &str) {
-        for server in self.double.world().projects[0].servers.values_mut() {
-            disk.clone_into(&mut server.disk);
+    /// A person holds all machines, or lets them go.
+    fn hold_machines(&self, held: bool) {
+        for server in self.double.world().accounts[0].machines.values_mut() {
+            hold(&mut server.labels, held);
         }
     }
 
-    fn bill(&self) -> Bill {
-        self.double.world().projects[0].bill()
+    /// A person holds all snapshots, and leaves a note on them, or lets them go.
+    fn hold_snapshots(&self, held: bool) {
+        let images = &mut self.double.world().accounts[0].images;
+        for image in images.values_mut().filter(|image| image.shown["type"] == "snapshot") {
+            image.shown["labels"]["note"] = NOTE.into();
+            hold(&mut image.shown["labels"], held);
+        }
     }
 
-    /// What is on the disk of the one server.
-    fn disk(&self) -> String {
-        self.double.world().projects[0].servers.values().next().map(|server| server.disk.clone()).unwrap_or_default()
-    }
-
-    /// So many requests are left, as the double counts.
-    fn leave(&self, requests: u32) {
-        self.double.world().projects[0].left = requests;
+    /// What the one machine was made with.
+    fn user_data(&self) -> String {
+        self.double.world().accounts[0].machines.values().next().unwrap().user_data.clone()
     }
 
     /// How many requests began like this.
@@ -119,8 +99,19 @@ impl Rig {
     }
 }
 
+fn hold(labels: &mut Value, held: bool) {
+    match held {
+        true => labels["stagely-hold"] = "ada".into(),
+        false => drop(labels.as_object_mut().unwrap().remove("stagely-hold")),
+    }
+}
+
 fn provider(url: &str, token: &str) -> Hetzner {
-    Hetzner::new(config(url, token), Arc::new(SystemClock)).unwrap()
+    connect(config(url, token))
+}
+
+fn connect(config: Config) -> Hetzner {
+    Hetzner::new(config, Arc::new(SystemClock)).unwrap()
 }
 
 fn config(url: &str, token: &str) -> Config {
@@ -149,9 +140,4 @@ async fn hetzner_keeps_the_contract() {
     rig.double.world().knobs.bakes_at_once = true;
     contract::keeps(&rig.cloud, &SystemClock, &[]).await;
     assert_eq!(rig.bill(), NOTHING);
-}
-
-/// A kind that says only that the other side is not well, or busy.
-fn is_passing(kind: ErrorKind) -> bool {
-    matches!(kind, ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::Protocol | ErrorKind::Conflict)
 }

@@ -3,11 +3,10 @@
 use std::collections::BTreeSet;
 
 use serde_json::json;
-use stagely_cloud::contract::put_to_sleep;
-use stagely_cloud::{Cloud, DeleteProgress, ErrorKind, Residue, ResidueKind};
+use stagely_cloud::{Cloud, DeleteProgress, ErrorKind, ResidueKind};
 use stagely_domain::id::{InstallationId, MachineId};
 
-use super::{ONE_ASLEEP, ONE_AWAKE, Rig};
+use super::Rig;
 use crate::fault_proxy::Fault;
 
 const PLANTED: [(&str, ResidueKind); 6] = [
@@ -22,7 +21,7 @@ const PLANTED: [(&str, ResidueKind); 6] = [
 fn plant(rig: &Rig, installation: InstallationId, machine: MachineId) {
     let labels = json!({"stagely-installation": installation.to_string(), "stagely-machine": machine.to_string()});
     for (number, (kind, _)) in (1..).zip(PLANTED) {
-        rig.double.world().projects[0].plant(kind, number, labels.clone());
+        rig.double.world().accounts[0].plant(kind, number, labels.clone());
     }
 }
 
@@ -34,7 +33,7 @@ async fn every_billable_kind_is_found_and_can_be_removed() {
     plant(&rig, InstallationId::generate(), machine);
     plant(&rig, installation, machine);
     let held = json!({"stagely-installation": installation.to_string(), "stagely-hold": "please"});
-    rig.double.world().projects[0].plant("volumes", 77, held);
+    rig.double.world().accounts[0].plant("volumes", 77, held);
     let found = rig.cloud.list_residue(installation).await.unwrap();
     assert!(found.complete);
     let kinds: BTreeSet<ResidueKind> = found.items.iter().map(|item| item.kind).collect();
@@ -64,27 +63,6 @@ async fn a_kind_that_cannot_be_listed_makes_the_list_incomplete() {
 }
 
 #[tokio::test]
-async fn a_sleeping_machine_is_no_residue_and_its_spare_snapshot_is() {
-    let rig = Rig::start().await;
-    let (request, created) = rig.running("").await;
-    put_to_sleep(&rig.cloud, &created.id).await;
-    let residues = rig.cloud.list_residue(request.installation).await.unwrap().items;
-    assert_eq!(residues.iter().map(|item| item.kind).collect::<Vec<_>>(), [ResidueKind::Firewall]);
-    // A wake that ends before it has removed the snapshot.
-    rig.proxy.harm_when(|seen| seen.method == "DELETE", Fault::ResetBefore);
-    assert!(rig.cloud.wake(&created.id).await.is_err());
-    rig.proxy.calm();
-    rig.settle(&request).await;
-    let residues = rig.cloud.list_residue(request.installation).await.unwrap().items;
-    let spare: Vec<&Residue> = residues.iter().filter(|item| item.kind == ResidueKind::Snapshot).collect();
-    assert_eq!(spare.len(), 1);
-    assert_eq!(rig.cloud.delete_residue(spare[0]).await.unwrap(), DeleteProgress::Gone);
-    assert_eq!(rig.bill(), ONE_AWAKE);
-    put_to_sleep(&rig.cloud, &created.id).await;
-    assert_eq!(rig.bill(), ONE_ASLEEP);
-}
-
-#[tokio::test]
 async fn a_firewall_in_use_stays_until_it_is_not() {
     let rig = Rig::start().await;
     let (request, created) = rig.running("").await;
@@ -93,22 +71,4 @@ async fn a_firewall_in_use_stays_until_it_is_not() {
     assert_eq!(rig.cloud.delete_residue(&firewall).await.unwrap(), DeleteProgress::InProgress);
     stagely_cloud::contract::delete(&rig.cloud, &created.id).await;
     assert_eq!(rig.cloud.delete_residue(&firewall).await.unwrap(), DeleteProgress::Gone);
-}
-
-#[tokio::test]
-async fn an_id_that_is_none_of_ours_is_never_sent() {
-    let rig = Rig::start().await;
-    for id in ["servers/1", "volumes/../servers/1", "volumes/1?x", "7", ""] {
-        let residue = Residue {
-            kind: ResidueKind::Volume,
-            id: id.to_owned(),
-            installation: InstallationId::generate(),
-            machine: None,
-            created_at: None,
-            image: None,
-            hold: false,
-        };
-        assert_eq!(rig.cloud.delete_residue(&residue).await.unwrap_err().kind, ErrorKind::Invalid, "{id}");
-    }
-    assert_eq!(rig.asked(""), 0);
 }

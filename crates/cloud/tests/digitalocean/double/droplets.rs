@@ -4,8 +4,9 @@ use serde_json::{Value, json};
 
 use super::images::image_json;
 use super::tags::check_tag;
-use super::world::{Action, Image, Knobs, Misplaced, Refused, Reply, Team, not_found, now, unprocessable};
+use super::world::{Action, Image, Knobs, Misplaced, Refused, Reply, Team, not_found, unprocessable};
 use super::{Query, catalog};
+use crate::double::now;
 
 /// What a create may say.
 const FIELDS: &str = "backup_policy backups image ipv6 monitoring name private_networking public_networking region size \
@@ -67,11 +68,11 @@ impl Team {
                 && tag.as_ref().is_none_or(|tag| droplet.tags.contains(tag))
                 && name.as_ref().is_none_or(|name| droplet.name == *name)
         };
-        self.droplets.values().filter(fits).map(|droplet| droplet.json(self, knobs)).collect()
+        self.machines.values().filter(fits).map(|droplet| droplet.json(self, knobs)).collect()
     }
 
     pub fn droplet(&self, id: u64) -> Result<&Droplet, Refused> {
-        self.droplets.get(&id).filter(|droplet| droplet.unseen == 0).map_or_else(not_found, Ok)
+        self.machines.get(&id).filter(|droplet| droplet.unseen == 0).map_or_else(not_found, Ok)
     }
 
     /// Whether an action goes on. One that removes the droplet is not told.
@@ -102,7 +103,7 @@ impl Team {
         if image.shown["min_disk_size"].as_u64() > catalog::size(size)["disk"].as_u64() {
             return unprocessable("The image needs a larger disk than a Droplet of this size has.");
         }
-        if self.droplets.len() >= knobs.droplet_limit {
+        if self.machines.len() >= knobs.machine_limit {
             return unprocessable("creating this/these droplet(s) will exceed your droplet limit");
         }
         let droplet = Droplet {
@@ -157,16 +158,16 @@ impl Team {
     /// The answer to a create, whose action begins.
     fn placing(&mut self, knobs: &mut Knobs, droplet: Droplet) -> Value {
         let (id, region, misplaced) = (droplet.id, droplet.region.clone(), knobs.misplace.pop_front());
-        self.droplets.insert(id, droplet);
+        self.machines.insert(id, droplet);
         let (kind, failed) = match misplaced {
             None | Some(Misplaced::Vanishes) => ("create", false),
             Some(Misplaced::Fails) => ("create", true),
             Some(Misplaced::FailsAndStays) => ("create_and_stay", true),
         };
         let shown = self.begin(knobs, Action { kind, droplet: id, region, left: knobs.looks, failed, image: None });
-        let answer = self.droplets.get(&id).map(|droplet| droplet.json(self, knobs));
+        let answer = self.machines.get(&id).map(|droplet| droplet.json(self, knobs));
         if misplaced == Some(Misplaced::Vanishes) {
-            self.droplets.remove(&id);
+            self.machines.remove(&id);
         }
         let link = format!("https://api.example/v2/actions/{}", shown["id"]);
         json!({"droplet": answer, "links": {"actions": [{"id": shown["id"], "rel": "create", "href": link}]}})
@@ -184,7 +185,7 @@ impl Team {
 
     /// Everything that carries the tag, at once.
     pub fn delete_tagged(&mut self, tag: &str) -> Reply {
-        self.droplets.retain(|_, droplet| !droplet.tags.iter().any(|found| found == tag));
+        self.machines.retain(|_, droplet| !droplet.tags.iter().any(|found| found == tag));
         Ok((204, Value::Null))
     }
 
@@ -227,7 +228,7 @@ impl Team {
     /// Machines that bake are done, and turn themselves off.
     pub fn finish_baking(&mut self) {
         let bakes = |droplet: &&mut Droplet| droplet.tags.iter().any(|tag| tag == "stagely-role:bake");
-        for droplet in self.droplets.values_mut().filter(bakes) {
+        for droplet in self.machines.values_mut().filter(bakes) {
             assert_eq!(droplet.status, "active");
             droplet.status = "off";
         }
@@ -244,10 +245,10 @@ impl Team {
             }
         }
         if action.kind == "destroy" || (action.kind == "create" && action.failed) {
-            self.droplets.remove(&action.droplet);
+            self.machines.remove(&action.droplet);
             return;
         }
-        let Some(droplet) = self.droplets.get_mut(&action.droplet) else { return };
+        let Some(droplet) = self.machines.get_mut(&action.droplet) else { return };
         match action.kind {
             "create" if knobs.bakes_at_once && droplet.tags.iter().any(|tag| tag == "stagely-role:bake") => {
                 droplet.status = "off";

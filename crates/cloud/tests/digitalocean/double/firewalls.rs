@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::world::{Knobs, Refused, Reply, Team, now, refuse, unprocessable};
+use super::world::{Knobs, Refused, Reply, Team, refuse, unprocessable};
+use crate::double::now;
 
 impl Team {
     pub fn create_firewall(&mut self, knobs: &mut Knobs, body: &Value) -> Reply {

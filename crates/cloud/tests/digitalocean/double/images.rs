@@ -2,8 +2,9 @@
 
 use serde_json::{Value, json};
 
-use super::world::{Image, Refused, Reply, Team, not_found, now, unprocessable};
+use super::world::{Image, Refused, Reply, Team, not_found, unprocessable};
 use super::{Query, catalog};
+use crate::double::now;
 
 impl Image {
     pub fn is_shown(&self) -> bool {

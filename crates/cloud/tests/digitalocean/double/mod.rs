@@ -9,20 +9,12 @@ pub mod scopes;
 pub mod tags;
 pub mod world;
 
-use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-use axum::Router;
-use axum::body::Bytes;
-use axum::extract::State;
-use axum::http::{HeaderMap, Method, StatusCode, Uri};
-use axum::response::{IntoResponse, Response};
+use axum::http::{Method, Uri};
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
-use tokio::task::JoinSet;
 
 use self::scopes::Access;
-use self::world::{LIMIT, Refused, Reply, Team, World, not_found, now_secs, refuse, unprocessable};
+use self::world::{LIMIT, Refused, Reply, Team, World, not_found, refuse, unprocessable};
+use crate::double::{Answer, Asked, Limits, now_secs};
 
 /// The token of the first team.
 pub const TOKEN: &str = "token-of-the-first-team";
@@ -31,75 +23,30 @@ pub const READ_ONLY: &str = "token-that-may-only-read";
 /// The token of another team.
 pub const OTHER_TOKEN: &str = "token-of-another-team";
 
-pub struct Double {
-    address: SocketAddr,
-    world: Arc<Mutex<World>>,
-    _serving: JoinSet<()>,
-}
+pub type Double = crate::double::Double<World>;
 
-impl Double {
-    pub async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let world = Arc::new(Mutex::new(World::default()));
-        let app = Router::new().fallback(handle).with_state(Arc::clone(&world));
-        let mut serving = JoinSet::new();
-        serving.spawn(async move { axum::serve(listener, app).await.unwrap() });
-        Self { address, world, _serving: serving }
-    }
-
-    /// `http://127.0.0.1:port`, before the version.
-    pub fn url(&self) -> String {
-        format!("http://{}", self.address)
-    }
-
-    /// Looks into it, or steers it.
-    pub fn world(&self) -> MutexGuard<'_, World> {
-        lock(&self.world)
-    }
-}
-
-fn lock(world: &Mutex<World>) -> MutexGuard<'_, World> {
-    world.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-async fn handle(
-    State(world): State<Arc<Mutex<World>>>,
-    method: Method,
-    uri: Uri,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Response {
-    let mut world = lock(&world);
-    let (outcome, left) = world.answer(&method, &uri, &headers, &body);
-    let (status, value) = outcome.unwrap_or_else(|Refused { status, id, message, attributes }| {
-        let mut value = json!({"id": id, "message": message, "request_id": "4d9d8375-3c56-4925-a3e7-eb137fed17e9"});
-        if !attributes.is_null() {
-            value["error_attributes"] = attributes;
-        }
-        (status, value)
-    });
-    let status = StatusCode::from_u16(status).unwrap();
-    let limits = [
-        ("ratelimit-limit", LIMIT.to_string()),
-        ("ratelimit-remaining", left.to_string()),
-        ("ratelimit-reset", (now_secs() + 60).to_string()),
-    ];
-    match status {
-        StatusCode::NO_CONTENT => (status, limits).into_response(),
-        _ => (status, limits, axum::Json(value)).into_response(),
+impl crate::double::World for World {
+    fn answer(&mut self, asked: &Asked<'_>) -> Answer {
+        let (reply, left) = self.reply(asked);
+        let (status, body) = reply.unwrap_or_else(|Refused { status, id, message, attributes }| {
+            let mut body = json!({"id": id, "message": message, "request_id": "4d9d8375-3c56-4925-a3e7-eb137fed17e9"});
+            if !attributes.is_null() {
+                body["error_attributes"] = attributes;
+            }
+            (status, body)
+        });
+        Answer { status, body, limits: Limits { most: LIMIT, left, reset_at: now_secs() + 60 } }
     }
 }
 
 impl World {
-    /// The answer, and how many requests the team has left.
-    fn answer(&mut self, method: &Method, uri: &Uri, headers: &HeaderMap, body: &[u8]) -> (Reply, u32) {
-        let token = headers.get("authorization").and_then(|value| value.to_str().ok()).unwrap_or_default();
-        let token = token.strip_prefix("Bearer ").unwrap_or_default();
+    /// The reply, and how many requests the team has left.
+    fn reply(&mut self, asked: &Asked<'_>) -> (Reply, u32) {
+        let Asked { token, method, uri, body } = *asked;
         let Some((team, access)) = self.tokens.get(token).cloned() else {
             return (refuse(401, "Unauthorized", "Unable to authenticate you"), LIMIT);
         };
-        let left = &mut self.teams[team].left;
+        let left = &mut self.accounts[team].left;
         if *left == 0 {
             return (refuse(429, "too_many_requests", "API Rate limit exceeded."), 0);
         }
@@ -127,7 +74,7 @@ impl World {
             [] => json!({}),
             bytes => serde_json::from_slice(bytes).or_else(|_| refuse(400, "bad_request", "no JSON"))?,
         };
-        let (knobs, team) = (&mut self.knobs, &mut self.teams[team]);
+        let (knobs, team) = (&mut self.knobs, &mut self.accounts[team]);
         if method == Method::GET {
             // Time passes when somebody looks.
             team.tick(knobs);

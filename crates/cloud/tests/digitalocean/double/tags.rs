@@ -10,7 +10,7 @@ impl Team {
     }
 
     fn tag_json(&self, name: &str) -> Value {
-        let droplets = self.droplets.values().filter(|droplet| droplet.tags.iter().any(|tag| tag == name)).count();
+        let droplets = self.machines.values().filter(|droplet| droplet.tags.iter().any(|tag| tag == name)).count();
         json!({"name": name, "resources": {"count": droplets, "droplets": {"count": droplets}}})
     }
 
@@ -29,7 +29,7 @@ impl Team {
     }
 
     pub fn delete_tag(&mut self, name: &str) -> Reply {
-        for droplet in self.droplets.values_mut() {
+        for droplet in self.machines.values_mut() {
             droplet.tags.retain(|tag| tag != name);
         }
         if self.tags.remove(name) { Ok((204, Value::Null)) } else { not_found() }
@@ -44,8 +44,8 @@ impl Team {
             let Some(id) = resource["resource_id"].as_str() else { return unprocessable("resource_id is no text") };
             let id = id.parse::<u64>().unwrap_or_default();
             match resource["resource_type"].as_str() {
-                Some("droplet") if self.droplets.contains_key(&id) => {
-                    self.droplets.entry(id).and_modify(|droplet| droplet.tags.push(name.to_owned()));
+                Some("droplet") if self.machines.contains_key(&id) => {
+                    self.machines.entry(id).and_modify(|droplet| droplet.tags.push(name.to_owned()));
                 }
                 Some("image") if self.images.contains_key(&id) => {
                     let tags = self.images.get_mut(&id).map(|image| &mut image.shown["tags"]);

@@ -2,14 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 
-use chrono::SecondsFormat;
 use serde_json::{Value, json};
-use stagely_domain::clock::{Clock, SystemClock};
 
 use super::droplets::Droplet;
 use super::images::image_json;
 use super::scopes::Access;
 use super::{OTHER_TOKEN, READ_ONLY, TOKEN, catalog};
+use crate::double::{Bill, now};
 
 /// Requests per hour and token; they do not come back by themselves.
 pub const LIMIT: u32 = 5000;
@@ -37,7 +36,8 @@ pub fn not_found<T>() -> Result<T, Refused> {
 }
 
 pub struct World {
-    pub teams: Vec<Team>,
+    /// Its teams.
+    pub accounts: Vec<Team>,
     /// Of which team, and what it may do.
     pub tokens: HashMap<&'static str, (usize, Access)>,
     pub knobs: Knobs,
@@ -74,7 +74,7 @@ pub struct Knobs {
     /// The next droplets are accepted, and then not placed.
     pub misplace: VecDeque<Misplaced>,
     /// The most droplets of a team.
-    pub droplet_limit: usize,
+    pub machine_limit: usize,
     /// Whether machines do not hear that they shall shut down.
     pub deaf: bool,
     /// Whether snapshots are shown before they are whole.
@@ -101,7 +101,7 @@ impl Knobs {
 impl Default for World {
     fn default() -> Self {
         Self {
-            teams: vec![Team::new(), Team::new()],
+            accounts: vec![Team::new(), Team::new()],
             tokens: HashMap::from([
                 (TOKEN, (0, Access::Full)),
                 (READ_ONLY, (0, Access::Read)),
@@ -114,7 +114,7 @@ impl Default for World {
                 unlisted: false,
                 full: HashSet::new(),
                 misplace: VecDeque::new(),
-                droplet_limit: 2000,
+                machine_limit: 2000,
                 deaf: false,
                 early: false,
                 late_images: 0,
@@ -133,7 +133,7 @@ impl Default for World {
 pub struct Team {
     /// Requests left.
     pub left: u32,
-    pub droplets: BTreeMap<u64, Droplet>,
+    pub machines: BTreeMap<u64, Droplet>,
     pub images: BTreeMap<u64, Image>,
     pub tags: BTreeSet<String>,
     /// Volumes and their snapshots, addresses, keys and firewalls, as they are shown.
@@ -166,22 +166,13 @@ pub struct Action {
     pub image: Option<u64>,
 }
 
-/// All that costs money.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Bill {
-    pub droplets: usize,
-    pub snapshots: usize,
-    pub addresses: usize,
-    pub volumes: usize,
-}
-
 impl Team {
     fn new() -> Self {
         let shown = image_json(67, "13 x64", "base", Some("debian-13-x64"), &catalog::REGIONS);
         let debian = Image { shown, droplet: 0, disk: String::new(), clean: true, seen: true, late: 0 };
         Self {
             left: LIMIT,
-            droplets: BTreeMap::new(),
+            machines: BTreeMap::new(),
             images: BTreeMap::from([(67, debian)]),
             tags: BTreeSet::new(),
             things: BTreeMap::new(),
@@ -192,7 +183,7 @@ impl Team {
     pub fn account(knobs: &Knobs) -> Value {
         let status = if knobs.locked { "locked" } else { "active" };
         json!({"account": {
-            "droplet_limit": knobs.droplet_limit, "floating_ip_limit": 3, "email": "team@example.com", "name": "Team",
+            "droplet_limit": knobs.machine_limit, "floating_ip_limit": 3, "email": "team@example.com", "name": "Team",
             "uuid": "b6fr89dbf6d9156cace5f3c78dc9851d957381ef", "email_verified": true, "status": status,
             "status_message": "",
         }})
@@ -202,7 +193,7 @@ impl Team {
         let count = |kind| self.things.keys().filter(|(found, _)| *found == kind).count();
         let snapshots = self.images.values().filter(|image| image.shown["type"] == "snapshot").count();
         Bill {
-            droplets: self.droplets.len(),
+            machines: self.machines.len(),
             snapshots: snapshots + count("volume_snapshots"),
             addresses: count("reserved_ips"),
             volumes: count("volumes"),
@@ -244,7 +235,7 @@ impl Team {
 
     /// One look has passed.
     pub fn tick(&mut self, knobs: &Knobs) {
-        for droplet in self.droplets.values_mut() {
+        for droplet in self.machines.values_mut() {
             droplet.unseen = droplet.unseen.saturating_sub(1);
         }
         for image in self.images.values_mut().filter(|image| image.seen) {
@@ -278,12 +269,4 @@ impl Team {
         self.things.retain(|(found, number), _| (*found, &**number) != (kind, id));
         Ok((204, Value::Null))
     }
-}
-
-pub fn now() -> String {
-    SystemClock.now().to_rfc3339_opts(SecondsFormat::Secs, true)
-}
-
-pub fn now_secs() -> i64 {
-    SystemClock.now().timestamp()
 }

@@ -5,20 +5,12 @@ pub mod catalog;
 pub mod server;
 pub mod world;
 
-use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-use axum::Router;
-use axum::body::Bytes;
-use axum::extract::State;
-use axum::http::{HeaderMap, Method, StatusCode, Uri};
-use axum::response::{IntoResponse, Response};
+use axum::http::{Method, Uri};
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
-use tokio::task::JoinSet;
 
 use self::server::Server;
-use self::world::{Knobs, LIMIT, Project, Refused, World, now_secs, refuse};
+use self::world::{Knobs, LIMIT, Project, Refused, Reply, World, refuse};
+use crate::double::{Answer, Asked, Limits, now_secs};
 
 /// The token of the first project.
 pub const TOKEN: &str = "token-of-the-first-project";
@@ -27,80 +19,27 @@ pub const READ_ONLY: &str = "token-that-may-only-read";
 /// The token of another project.
 pub const OTHER_TOKEN: &str = "token-of-another-project";
 
-pub struct Double {
-    address: SocketAddr,
-    world: Arc<Mutex<World>>,
-    _serving: JoinSet<()>,
-}
+pub type Double = crate::double::Double<World>;
 
-impl Double {
-    pub async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let world = Arc::new(Mutex::new(World::default()));
-        let app = Router::new().fallback(handle).with_state(Arc::clone(&world));
-        let mut serving = JoinSet::new();
-        serving.spawn(async move { axum::serve(listener, app).await.unwrap() });
-        Self { address, world, _serving: serving }
-    }
-
-    /// `http://127.0.0.1:port`, before the version.
-    pub fn url(&self) -> String {
-        format!("http://{}", self.address)
-    }
-
-    /// Looks into it, or steers it.
-    pub fn world(&self) -> MutexGuard<'_, World> {
-        lock(&self.world)
-    }
-}
-
-fn lock(world: &Mutex<World>) -> MutexGuard<'_, World> {
-    world.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-async fn handle(
-    State(world): State<Arc<Mutex<World>>>,
-    method: Method,
-    uri: Uri,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Response {
-    let mut world = lock(&world);
-    let (outcome, left) = world.answer(&method, &uri, &headers, &body);
-    let (status, value) = match outcome {
-        Ok((status, value)) => (status, value),
-        Err(Refused { status, code, message }) => {
+impl crate::double::World for World {
+    fn answer(&mut self, asked: &Asked<'_>) -> Answer {
+        let (reply, left) = self.reply(asked);
+        let (status, body) = reply.unwrap_or_else(|Refused { status, code, message }| {
             (status, json!({"error": {"code": code, "message": message, "details": null}}))
-        }
-    };
-    let status = StatusCode::from_u16(status).unwrap();
-    let limits = [
-        ("ratelimit-limit", LIMIT.to_string()),
-        ("ratelimit-remaining", left.to_string()),
-        ("ratelimit-reset", (now_secs() + i64::from(LIMIT - left)).to_string()),
-    ];
-    match status {
-        StatusCode::NO_CONTENT => (status, limits).into_response(),
-        _ => (status, limits, axum::Json(value)).into_response(),
+        });
+        let limits = Limits { most: LIMIT, left, reset_at: now_secs() + i64::from(LIMIT - left) };
+        Answer { status, body, limits }
     }
 }
 
 impl World {
-    /// The answer, and how many requests the project has left.
-    fn answer(
-        &mut self,
-        method: &Method,
-        uri: &Uri,
-        headers: &HeaderMap,
-        body: &[u8],
-    ) -> (Result<(u16, Value), Refused>, u32) {
-        let token = headers.get("authorization").and_then(|value| value.to_str().ok()).unwrap_or_default();
-        let token = token.strip_prefix("Bearer ").unwrap_or_default();
+    /// The reply, and how many requests the project has left.
+    fn reply(&mut self, asked: &Asked<'_>) -> (Reply, u32) {
+        let Asked { token, method, uri, body } = *asked;
         let Some((project, read_only)) = self.tokens.get(token).copied() else {
             return (refuse(401, "unauthorized", "unable to authenticate"), LIMIT);
         };
-        let left = &mut self.projects[project].left;
+        let left = &mut self.accounts[project].left;
         if *left == 0 {
             return (refuse(429, "rate_limit_exceeded", "limit of 3600 requests per hour reached"), 0);
         }
@@ -127,7 +66,7 @@ impl World {
             bytes => serde_json::from_slice(bytes).or_else(|_| refuse(400, "json_error", "no JSON"))?,
         };
         let knobs = &mut self.knobs;
-        let project = &mut self.projects[project];
+        let project = &mut self.accounts[project];
         if method == Method::GET {
             // Time passes when somebody looks.
             project.tick(knobs);
@@ -205,7 +144,7 @@ impl Query<'_> {
                 _ => None,
             })
         };
-        let found: Vec<&Server> = project.servers.values().filter(fits).collect();
+        let found: Vec<&Server> = project.machines.values().filter(fits).collect();
         self.cut("servers", &found, |server| server.json(knobs))
     }
 

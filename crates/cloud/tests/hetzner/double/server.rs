@@ -6,7 +6,8 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::catalog;
-use super::world::{Action, Image, Knobs, Project, Refused, Reply, image_json, now, refuse};
+use super::world::{Action, Image, Knobs, Project, Refused, Reply, image_json, refuse};
+use crate::double::now;
 
 /// What a create may say.
 const FIELDS: [&str; 13] = [
@@ -91,7 +92,7 @@ pub fn check_labels(labels: &Value) -> Result<(), Refused> {
 
 impl Project {
     pub fn server(&self, id: u64) -> Result<&Server, Refused> {
-        self.servers.get(&id).map_or_else(|| refuse(404, "not_found", "server not found"), Ok)
+        self.machines.get(&id).map_or_else(|| refuse(404, "not_found", "server not found"), Ok)
     }
 
     pub fn create_server(&mut self, knobs: &mut Knobs, body: &Value) -> Reply {
@@ -131,13 +132,13 @@ impl Project {
         if image.shown["disk_size"].as_u64() > catalog::server_type(kind)["disk"].as_u64() {
             return refuse(422, "invalid_input", "the image's disk is bigger than that of the server type");
         }
-        if self.servers.values().any(|server| server.name == name) {
+        if self.machines.values().any(|server| server.name == name) {
             return refuse(409, "uniqueness_error", "server name is already used");
         }
         if knobs.full.iter().any(|full| *full == (kind, location)) {
             return refuse(412, "resource_unavailable", "error during placement");
         }
-        if self.servers.len() >= knobs.server_limit {
+        if self.machines.len() >= knobs.machine_limit {
             return refuse(403, "resource_limit_exceeded", "server limit exceeded");
         }
         let id = knobs.id();
@@ -157,14 +158,14 @@ impl Project {
         for (offset, kind) in [(1_000_000, "ipv4"), (2_000_000, "ipv6")] {
             self.things.insert(("primary_ips", id + offset), address_json(id + offset, &server, kind));
         }
-        self.servers.insert(id, server);
+        self.machines.insert(id, server);
         Ok((201, self.placing(knobs, id)))
     }
 
     /// The new labels take the place of all that there were.
     pub fn update_server(&mut self, knobs: &Knobs, id: u64, body: &Value) -> Reply {
         check_labels(&body["labels"])?;
-        let Some(server) = self.servers.get_mut(&id) else { return refuse(404, "not_found", "server not found") };
+        let Some(server) = self.machines.get_mut(&id) else { return refuse(404, "not_found", "server not found") };
         if body["labels"].is_object() {
             server.labels = body["labels"].clone();
         }
@@ -182,7 +183,7 @@ impl Project {
             next.push(self.begin(knobs, action("start_server", knobs.looks * 2, None)));
         }
         json!({
-            "server": self.servers.get(&id).map(|server| server.json(knobs)), "action": shown, "next_actions": next,
+            "server": self.machines.get(&id).map(|server| server.json(knobs)), "action": shown, "next_actions": next,
             "root_password": null,
         })
     }
@@ -196,7 +197,7 @@ impl Project {
         if self.is_locked(id) {
             return refuse(423, "locked", "server is locked");
         }
-        if let Some(server) = self.servers.get_mut(&id) {
+        if let Some(server) = self.machines.get_mut(&id) {
             server.status = "deleting";
         }
         let looks = knobs.looks;
@@ -245,11 +246,11 @@ impl Project {
         }
         let vanishes = action.command == "create_server_that_vanishes" || action.command == "delete_server";
         if vanishes {
-            self.servers.remove(&action.server);
+            self.machines.remove(&action.server);
             self.things.retain(|_, shown| shown["assignee_id"] != action.server);
             return;
         }
-        let Some(server) = self.servers.get_mut(&action.server) else { return };
+        let Some(server) = self.machines.get_mut(&action.server) else { return };
         match action.command {
             "create_server" => server.status = "off",
             "start_server" if knobs.bakes_at_once && server.labels["stagely-role"] == "bake" => server.status = "off",

@@ -2,12 +2,11 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
-use chrono::SecondsFormat;
 use serde_json::{Value, json};
-use stagely_domain::clock::{Clock, SystemClock};
 
 use super::server::{Server, check_labels};
 use super::{OTHER_TOKEN, READ_ONLY, TOKEN};
+use crate::double::{Bill, now};
 
 /// Requests per hour and project. They do not come back by themselves.
 pub const LIMIT: u32 = 3600;
@@ -26,7 +25,8 @@ pub fn refuse<T>(status: u16, code: &'static str, message: impl Into<String>) ->
 pub type Reply = Result<(u16, Value), Refused>;
 
 pub struct World {
-    pub projects: Vec<Project>,
+    /// Its projects.
+    pub accounts: Vec<Project>,
     /// Of which project, and whether it may only read.
     pub tokens: HashMap<&'static str, (usize, bool)>,
     pub knobs: Knobs,
@@ -46,7 +46,7 @@ pub struct Knobs {
     /// The next servers are accepted, and then not placed for this reason; whether the server vanishes by itself.
     pub fail_placing: VecDeque<(&'static str, bool)>,
     /// The most servers of a project.
-    pub server_limit: usize,
+    pub machine_limit: usize,
     /// Looks for which the next image is not listed.
     pub late_images: u32,
     /// Whether machines that bake are done as soon as they run.
@@ -67,14 +67,14 @@ impl Knobs {
 impl Default for World {
     fn default() -> Self {
         Self {
-            projects: vec![Project::new(), Project::new()],
+            accounts: vec![Project::new(), Project::new()],
             tokens: HashMap::from([(TOKEN, (0, false)), (READ_ONLY, (0, true)), (OTHER_TOKEN, (1, false))]),
             knobs: Knobs {
                 next_id: 1000,
                 looks: 2,
                 full: HashSet::new(),
                 fail_placing: VecDeque::new(),
-                server_limit: 2000,
+                machine_limit: 2000,
                 late_images: 0,
                 bakes_at_once: false,
                 deaf: false,
@@ -89,7 +89,7 @@ impl Default for World {
 pub struct Project {
     /// Requests left.
     pub left: u32,
-    pub servers: BTreeMap<u64, Server>,
+    pub machines: BTreeMap<u64, Server>,
     pub images: BTreeMap<u64, Image>,
     /// Volumes, addresses, keys and firewalls, as they are shown.
     pub things: BTreeMap<(&'static str, u64), Value>,
@@ -118,15 +118,6 @@ pub struct Action {
     pub locks: bool,
 }
 
-/// All that costs money.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Bill {
-    pub servers: usize,
-    pub snapshots: usize,
-    pub addresses: usize,
-    pub volumes: usize,
-}
-
 impl Project {
     fn new() -> Self {
         let mut images = BTreeMap::new();
@@ -134,13 +125,13 @@ impl Project {
             let shown = image_json(id, Some("debian-13"), "system", arch, "available", json!({}), Value::Null);
             images.insert(id, Image { shown, disk: String::new(), clean: true, late: 0 });
         }
-        Self { left: LIMIT, servers: BTreeMap::new(), images, things: BTreeMap::new(), actions: BTreeMap::new() }
+        Self { left: LIMIT, machines: BTreeMap::new(), images, things: BTreeMap::new(), actions: BTreeMap::new() }
     }
 
     pub fn bill(&self) -> Bill {
         let count = |kind| self.things.keys().filter(|(found, _)| *found == kind).count();
         Bill {
-            servers: self.servers.len(),
+            machines: self.machines.len(),
             snapshots: self.images.values().filter(|image| image.shown["type"] == "snapshot").count(),
             addresses: count("primary_ips") + count("floating_ips"),
             volumes: count("volumes"),
@@ -227,7 +218,7 @@ impl Project {
     /// Machines that bake are done, and turn themselves off.
     pub fn finish_baking(&mut self) {
         let bakes = |server: &&mut Server| server.labels["stagely-role"] == "bake";
-        for server in self.servers.values_mut().filter(bakes) {
+        for server in self.machines.values_mut().filter(bakes) {
             assert_eq!(server.status, "running");
             server.status = "off";
         }
@@ -258,7 +249,7 @@ impl Project {
 
     pub fn delete_thing(&mut self, kind: &str, id: u64) -> Reply {
         let _ = self.thing(kind, id)?;
-        let used = self.servers.values().any(|server| kind == "firewalls" && server.firewalls.contains(&id));
+        let used = self.machines.values().any(|server| kind == "firewalls" && server.firewalls.contains(&id));
         let attached = self.things.iter().any(|((found, number), shown)| {
             (*found, *number) == (kind, id) && (shown["server"].is_u64() || shown["assignee_id"].is_u64())
         });
@@ -291,12 +282,4 @@ pub fn image_json(
         "bound_to": null, "deprecated": null, "disk_size": 40, "image_size": 2.3, "os_flavor": "debian",
         "os_version": "13", "protection": {"delete": false}, "rapid_deploy": kind == "system",
     })
-}
-
-pub fn now() -> String {
-    SystemClock.now().to_rfc3339_opts(SecondsFormat::Secs, true)
-}
-
-pub fn now_secs() -> i64 {
-    SystemClock.now().timestamp()
 }

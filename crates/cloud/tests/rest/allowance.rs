@@ -10,7 +10,8 @@ use stagely_domain::id::MachineId;
 use tokio::time::Instant;
 
 use super::double::world::LIMIT;
-use super::{NOTHING, Rig, published};
+use super::{Rig, published};
+use crate::double::NOTHING;
 use crate::fault_proxy::Fault;
 use crate::pace::{Bucket, each};
 

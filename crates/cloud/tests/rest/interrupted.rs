@@ -1,6 +1,5 @@
-//! For each provider with a double of our own: every request of every operation is lost once, before or after its effect.
-//! Whatever is then asked again ends as if nothing had happened: nothing doubled, nothing left, and nothing of the past
-//! on a disk.
+//! Every request of every operation is lost once, before or after its effect. Whatever is then asked again ends as if
+//! nothing had happened: nothing doubled, nothing left, and nothing of the past on a disk.
 
 use std::time::Duration;
 
@@ -12,8 +11,8 @@ use stagely_cloud::{
 };
 use stagely_domain::clock::SystemClock;
 
-use super::double::world::Bill;
-use super::{NOTHING, ONE_ASLEEP, ONE_AWAKE, Rig, is_passing};
+use super::{ONE_AWAKE, Rig, is_passing};
+use crate::double::{Bill, NOTHING, ONE_ASLEEP};
 use crate::fault_proxy::Fault;
 
 /// More requests than any operation takes.
