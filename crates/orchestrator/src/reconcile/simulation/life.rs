@@ -17,12 +17,14 @@ use uuid::Uuid;
 
 use super::process::Process;
 use super::rows::{self, Rows};
-use super::story::{self, Event};
+use super::story::{self, Event, Story};
 use crate::reconcile::image::plan::BAKE_LIMIT;
 use crate::reconcile::sweep::decide::GRACE;
 
-/// How long all is well before the sweeps: a machine that never boots is given up by then.
+/// How long all is well before the sweeps at most: a machine that never boots is given up by then.
 const CALM: Duration = Duration::from_secs(15 * 60);
+/// In this time whatever is not as it seems is noticed, and what can be done at once is done.
+const SETTLING: Duration = Duration::from_secs(3 * 60);
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// tokio's clock, as a date.
@@ -63,7 +65,7 @@ pub struct Life {
     pub swept: AtomicU64,
     /// What others have in the account.
     pub foreign: Vec<ProviderId>,
-    story: Vec<(TimeDelta, Event)>,
+    story: Story,
     chance: Mutex<Chance>,
 }
 
@@ -102,17 +104,17 @@ impl Life {
             deaths: AtomicU64::new(0),
             swept: AtomicU64::new(0),
             foreign,
-            story: Vec::new(),
+            story: Story::default(),
             chance: Mutex::new(chance.fork()),
         }
     }
 
     /// Everything happens that is in the story, with processes that die.
     pub async fn stormy(&self) {
-        let end = Instant::now() + story::STORM.to_std().unwrap_or_default();
+        let end = Instant::now() + self.story.lasts.to_std().unwrap_or_default();
         tokio::join!(self.processes(end), async {
             let begun = Instant::now();
-            for (at, event) in &self.story {
+            for (at, event) in &self.story.events {
                 sleep_until(begun + at.to_std().unwrap_or_default()).await;
                 self.happen(event);
             }
@@ -136,24 +138,36 @@ impl Life {
         });
         self.restart(Instant::now());
         let process = Process::start(self);
+        let pass = async |time: Duration| {
+            process.run(Instant::now() + time).await;
+            // Nobody sweeps meanwhile: what only a sweep removes may cost as long.
+            self.rows.inside().queue.trouble((kind::SWEEP, self.account), Instant::now());
+        };
         while cloud.has_landings() {
-            process.run(Instant::now() + MINUTE).await;
+            pass(MINUTE).await;
         }
-        process.run(Instant::now() + CALM).await;
+        let begun = Instant::now();
+        pass(SETTLING).await;
+        while begun.elapsed() < CALM && self.rows.inside().has_work_on_machines() {
+            pass(MINUTE).await;
+        }
         // What bakes in vain is given up later.
-        let end = Instant::now() + BAKE_LIMIT.to_std().unwrap_or_default();
-        while Instant::now() < end && self.has_work_on_images() {
-            process.run(Instant::now() + MINUTE).await;
+        let end = begun + CALM + BAKE_LIMIT.to_std().unwrap_or_default();
+        while Instant::now() < end && self.rows.inside().has_work_on_images() {
+            pass(MINUTE).await;
         }
     }
 
-    /// Two, and as many more as it takes to remove what is too much for these.
+    /// Two, and as many more as it takes to remove what is too much for these. Between them nothing is to be done for
+    /// most of the time.
     pub async fn two_sweeps(&self) {
         self.restart(Instant::now());
         let process = Process::start(self);
         for number in 1.. {
             let found = process.sweep().await.expect("a sweep in the calm");
-            process.run(Instant::now() + GRACE.to_std().unwrap_or_default() + MINUTE).await;
+            let next = Instant::now() + GRACE.to_std().unwrap_or_default() + MINUTE;
+            process.run(Instant::now() + SETTLING).await;
+            sleep_until(next).await;
             if number >= 2 && !found.paused {
                 break;
             }
@@ -176,7 +190,7 @@ impl Life {
             if died {
                 self.deaths.fetch_add(1, Ordering::Relaxed);
                 let pause = Duration::from_millis(self.chance().below(20_000));
-                self.say("dies");
+                self.say(|| "dies".to_owned());
                 self.rows.inside().queue.forsake(Instant::now() + pause);
                 sleep(pause).await;
             }
@@ -186,7 +200,7 @@ impl Life {
     /// Ends a claim as the worker's loop does.
     pub fn finish(&self, claim: &Claim, outcome: Result<Step, StepError>) {
         if let Err(error) = &outcome {
-            self.say(&format!("{}: {}", claim.fence.key, error.chain()));
+            self.say(|| format!("{}: {}", claim.fence.key, error.chain()));
         }
         let mut chance = self.chance().fork();
         self.rows.inside().queue.finish(claim, outcome, &mut chance);
@@ -197,9 +211,9 @@ impl Life {
         self.deaths.load(Ordering::Relaxed)
     }
 
-    pub fn say(&self, what: &str) {
+    pub fn say(&self, what: impl FnOnce() -> String) {
         if self.aloud {
-            println!("{} {what}", self.clock.now().format("%H:%M:%S%.3f"));
+            println!("{} {}", self.clock.now().format("%H:%M:%S%.3f"), what());
         }
     }
 
@@ -214,13 +228,8 @@ impl Life {
         images.into_iter().for_each(|id| inside.queue.wake((kind::IMAGE, id)));
     }
 
-    fn has_work_on_images(&self) -> bool {
-        let inside = self.rows.inside();
-        inside.images.values().any(|image| inside.has_work_on(image))
-    }
-
     pub fn happen(&self, event: &Event) {
-        self.say(&format!("{event:?}"));
+        self.say(|| format!("{event:?}"));
         let now = self.clock.now();
         match *event {
             Event::Insert(id, fortune, lifetime) => {

@@ -119,6 +119,22 @@ impl Rows {
 }
 
 impl Inside {
+    /// Whether some machine is not yet what its row intends.
+    pub fn has_work_on_machines(&self) -> bool {
+        self.machines.values().any(|machine| {
+            let intended = match (machine.desired, machine.power) {
+                (Presence::Absent, _) => State::Gone,
+                (Presence::Present, Power::Awake) => State::Enrolled,
+                (Presence::Present, Power::Asleep) => State::Hibernated,
+            };
+            machine.state != intended
+        })
+    }
+
+    pub fn has_work_on_images(&self) -> bool {
+        self.images.values().any(|image| self.has_work_on(image))
+    }
+
     /// Whether something is still to be done for an image.
     pub fn has_work_on(&self, image: &Image) -> bool {
         let machine = image.machine.and_then(|id| self.machines.get(&id));

@@ -11,7 +11,15 @@ use uuid::Uuid;
 use super::rows::{Fortune, Intent};
 
 /// How long things go wrong at most.
-pub const STORM: TimeDelta = TimeDelta::minutes(20);
+const STORM: TimeDelta = TimeDelta::minutes(20);
+
+/// What happens in a storm.
+#[derive(Default)]
+pub struct Story {
+    pub lasts: TimeDelta,
+    /// In the order in which they happen, each so long after the beginning.
+    pub events: Vec<(TimeDelta, Event)>,
+}
 
 #[derive(Debug, Clone)]
 pub enum Event {
@@ -30,8 +38,7 @@ pub enum Event {
     DropImage(ImageId),
 }
 
-/// Everything, in the order in which it happens.
-pub fn tell(chance: &mut Chance) -> Vec<(TimeDelta, Event)> {
+pub fn tell(chance: &mut Chance) -> Story {
     let storm = TimeDelta::minutes(5) + chance.span(STORM - TimeDelta::minutes(5));
     let mut story = Vec::new();
     for _ in 0..2 + chance.below(3) {
@@ -79,7 +86,7 @@ pub fn tell(chance: &mut Chance) -> Vec<(TimeDelta, Event)> {
     // What would come after the storm comes at its end.
     story.iter_mut().for_each(|(at, _)| *at = (*at).min(storm));
     story.sort_by_key(|(at, _)| *at);
-    story
+    Story { lasts: storm, events: story }
 }
 
 /// The weather of a life.
