@@ -126,15 +126,15 @@ impl World {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "boots real machines: cargo xtask contract"]
-async fn a_stock_image_becomes_a_machine_and_a_baked_one_becomes_one_sooner() {
+async fn a_stock_image_becomes_a_machine_and_a_baked_one_installs_nothing_more() {
     let world = World::start().await;
     let (stock, baked) = tokio::join!(a_stock_image_installs_what_lacks(&world), an_image_is_baked(&world));
-    let (soon, (), (), ()) = tokio::join!(
+    // As many at a time as before, so that the two times can be compared.
+    let (soon, ()) = tokio::join!(
         a_baked_image_installs_nothing(&world, &baked),
         a_program_of_another_hash_never_runs(&world, &baked),
-        what_nobody_enrols_ends(&world, &baked),
-        a_bake_that_fails_stays_until_its_deadline(&world, &baked),
     );
+    tokio::join!(what_nobody_enrols_ends(&world, &baked), a_bake_that_fails_stays_until_its_deadline(&world, &baked));
     println!("first boot until enrolled: stock image {} s, baked image {} s", stock.as_secs(), soon.as_secs());
     world.hub.stop().await;
 }
