@@ -8,7 +8,7 @@ use stagely_domain::id::{CloudAccountId, DeliveryId, EnvironmentId, MachineId, P
 use stagely_domain::machine::{Arch, Role, Size};
 use stagely_proto::orchestrator as wire;
 use stagely_proto::orchestrator::orchestrator_server::Orchestrator as Api;
-use stagely_reconcile::{ErrorClass, StepError};
+use stagely_reconcile::StepError;
 use stagely_store::environments::Environment;
 use stagely_store::images::NewImage;
 use stagely_store::machines::NewMachine;
@@ -286,12 +286,9 @@ fn told(why: Refused) -> Status {
     }
 }
 
-/// A step's error as callers see it: only what passes by itself is worth another try.
+/// A step's error as callers see it. Never a refusal: its words would end in a pull request, and fail its builds.
 fn step_status(error: &StepError) -> Status {
-    match error.class {
-        ErrorClass::Permanent => Status::failed_precondition(error.chain()),
-        _ => Status::unavailable(error.chain()),
-    }
+    Status::unavailable(error.chain())
 }
 
 /// The store's error as callers see it; the rest is in the log.
